@@ -1,0 +1,236 @@
+//! The contract between the compiler and the hypervisor: types of the static partition table.
+//!
+//! The compiler (`config`) proves a system file and emits one [`PartitionTable`] as Rust source;
+//! the hypervisor is compiled around it and reads it through one accessor. Everything here is plain
+//! data: no behaviour beyond look-ups, no dependency, no allocation.
+//!
+//! Units: addresses and sizes are bytes, instants and durations are TSC ticks of the board's declared
+//! clock ([`Board::tsc_hz`]), unless a field says otherwise.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod abi;
+
+/// Version of the layout of these types; the hypervisor refuses a table of another version.
+pub const FORMAT: u32 = 1;
+
+/// Most logical processors that a table can name. Bounds every per-core array of the hypervisor.
+pub const MAX_CORES: usize = 64;
+
+/// Most partitions that a table can name.
+pub const MAX_PARTITIONS: usize = 64;
+
+/// Size of a page of host- or guest-physical memory, in bytes.
+pub const PAGE_SIZE: u64 = 4096;
+
+/// A whole system, as the hypervisor enforces it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionTable {
+    /// Always [`FORMAT`] of the compiler that wrote it.
+    pub format: u32,
+    /// `[system] name`.
+    pub system: &'static str,
+    /// SHA-256 over every source that went in: system file, board file, flattened guest images.
+    pub digest: [u8; 32],
+    /// What the hypervisor must find before it starts any partition.
+    pub board: Board,
+    /// Host-physical range that is the hypervisor's own: its image, its stacks, the staged guest images.
+    pub hypervisor: Range,
+    /// The partitions, in the order of the file. A [`PartitionId`] indexes this slice.
+    pub partitions: &'static [Partition],
+    /// The cores that the system uses, in ascending order of [`Core::cpu`]. Entry 0 is the boot core.
+    /// A core of the board that is not named here is never started.
+    pub cores: &'static [Core],
+    /// Length of the major frame that all time-shared cores share; 0 when no core is time-shared.
+    pub frame: u64,
+    /// When the module ends by itself; `None` means never.
+    pub shutdown: Option<Shutdown>,
+}
+
+/// Index into [`PartitionTable::partitions`].
+pub type PartitionId = u16;
+
+/// A half-open range of host-physical memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// First byte.
+    pub start: u64,
+    /// Length in bytes.
+    pub size: u64,
+}
+
+impl Range {
+    /// First byte behind the range. Saturates, so that an untrusted range cannot wrap.
+    #[must_use]
+    pub const fn end(&self) -> u64 {
+        self.start.saturating_add(self.size)
+    }
+
+    /// Whether `other` lies wholly inside.
+    #[must_use]
+    pub const fn contains(&self, other: &Self) -> bool {
+        other.start >= self.start && other.end() <= self.end()
+    }
+
+    /// Whether the two share a byte.
+    #[must_use]
+    pub const fn overlaps(&self, other: &Self) -> bool {
+        self.start < other.end() && other.start < self.end()
+    }
+}
+
+/// The board as its file declares it; verified at boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Board {
+    /// `[board] name`.
+    pub name: &'static str,
+    /// Local APIC ids of the board's logical processors, indexed by the `cpu` number of the file.
+    pub apic_ids: &'static [u32],
+    /// Usable RAM, ascending, page-aligned, disjoint.
+    pub memory: &'static [Range],
+    /// Declared frequency of the time-stamp counter, in hertz.
+    pub tsc_hz: u64,
+    /// Largest accepted deviation of the measured frequency, in parts per million.
+    pub tsc_tolerance_ppm: u32,
+    /// Largest accepted difference between the TSCs of two cores, in ticks.
+    pub tsc_skew: u64,
+    /// Time that precedes each window for the switch into it, in ticks.
+    pub switch_budget: u64,
+    /// The serial port that carries the log.
+    pub uart: Uart,
+    /// How to switch the machine off; `None` halts with a sentence.
+    pub power_off: Option<PowerOff>,
+}
+
+/// A 16550-compatible serial port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uart {
+    /// First I/O port (COM1 is 0x3F8).
+    pub port: u16,
+    /// Baud rate; the divisor is 115200 / baud.
+    pub baud: u32,
+}
+
+/// A port to which a string of bytes is written, one at a time, to end the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PowerOff {
+    /// I/O port.
+    pub port: u16,
+    /// What is written.
+    pub bytes: &'static [u8],
+}
+
+/// One partition: one virtual machine with one vCPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// `[partition.NAME]`; also the name of its boot module.
+    pub name: &'static str,
+    /// Where the file declares it: `demo.toml:23`. Quoted in messages about the partition.
+    pub place: &'static str,
+    /// Board CPU number on which it runs.
+    pub cpu: u16,
+    /// The flattened guest image that the boot loader hands over as a module.
+    pub image: Image,
+    /// Guest-physical memory, ascending, disjoint.
+    pub memory: &'static [Region],
+    /// 4 KiB pages that this partition's EPT needs; the pool is cut to exactly this.
+    pub ept_pages: usize,
+    /// Multiboot2 boot information that the guest finds at [`Self::boot_info_at`]: command line,
+    /// memory map. Built by the compiler, only copied by the hypervisor.
+    pub boot_info: &'static [u8],
+    /// Guest-physical address of [`Self::boot_info`]; 8-byte aligned.
+    pub boot_info_at: u64,
+}
+
+/// A flattened guest image: the loadable segments of an ELF file, gaps filled with zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Length of the module in bytes.
+    pub size: u64,
+    /// SHA-256 of the module.
+    pub digest: [u8; 32],
+    /// Guest-physical address of its first byte. Memory outside it is zero at start.
+    pub load_at: u64,
+    /// Guest-physical address of the first instruction. The guest starts as a Multiboot2 kernel does:
+    /// 32-bit protected mode, paging off, EAX = 0x36D76289, EBX = address of the boot information.
+    pub entry: u64,
+}
+
+/// A piece of guest-physical memory and what backs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Guest-physical start; page-aligned.
+    pub guest: u64,
+    /// Host-physical start; page-aligned.
+    pub host: u64,
+    /// Bytes; a multiple of the page size.
+    pub size: u64,
+    /// What the guest may do there.
+    pub rights: Rights,
+}
+
+/// Access rights of a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// Loads.
+    pub read: bool,
+    /// Stores.
+    pub write: bool,
+    /// Instruction fetches.
+    pub execute: bool,
+}
+
+impl Rights {
+    /// All three, as ordinary guest RAM has them.
+    pub const ALL: Self = Self { read: true, write: true, execute: true };
+}
+
+/// One core and what it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Core {
+    /// Board CPU number; indexes [`Board::apic_ids`].
+    pub cpu: u16,
+    /// Its role for the whole life of the system.
+    pub role: Role,
+}
+
+/// What a core does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// One partition, nothing else; no exits in steady state.
+    Dedicated(PartitionId),
+    /// A cyclic major frame of windows.
+    Shared(&'static [Window]),
+    /// Drains the logs; runs no guest.
+    Housekeeping,
+}
+
+/// A window of the major frame. Start and end are absolute within the frame; the board's switch budget
+/// before `start` is free of any other window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Ticks from the start of the frame to the first instant of guest time.
+    pub start: u64,
+    /// Ticks of guest time.
+    pub length: u64,
+    /// Who runs.
+    pub owner: Owner,
+}
+
+/// The owner of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// A partition.
+    Partition(PartitionId),
+    /// The hypervisor, to drain the logs.
+    Housekeeping,
+}
+
+/// When the module (the whole system) ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// Ends once every one of these has finished (or was stopped). Never empty.
+    pub when_finished: &'static [PartitionId],
+    /// Ends at this many ticks after the epoch at the latest; 0 means no limit.
+    pub at_latest: u64,
+}

@@ -1,0 +1,9 @@
+//! The decisions of the hypervisor, free of hardware: they run in the hypervisor, in the compiler
+//! (where pools are sized with the same rules) and in host tests.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod wire;

@@ -1,0 +1,319 @@
+//! The format of the serial log: packets of logs, partition consoles and statistics among plain text.
+//!
+//! A packet travels as `00 COBS(header, payload, CRC) 00`. What stands outside a pair of zeros is plain
+//! text (the firmware, the boot loader, a refusal at boot) and is passed through as such, so any
+//! terminal shows it. All integers are little-endian.
+//!
+//! ```text
+//! header: version u8 | kind u8 | source u8 | build id [u8; 4] | TSC u64      (15 bytes)
+//! payload: up to MAX_PAYLOAD bytes, by kind
+//! CRC-16/IBM-SDLC over header and payload, u16
+//! ```
+
+/// Version of the format; another version is refused by the reader.
+pub const VERSION: u8 = 1;
+
+/// Bytes of the header.
+pub const HEADER: usize = 15;
+
+/// Most bytes of payload in one packet. Keeps header, payload and CRC within one COBS block (254 bytes).
+pub const MAX_PAYLOAD: usize = 224;
+
+/// Most bytes of one encoded packet: two zeros, one COBS code byte, header, payload, CRC.
+pub const MAX_ENCODED: usize = 2 + 1 + HEADER + MAX_PAYLOAD + 2;
+
+/// Bytes of a [`Stat`] on the wire.
+pub const STAT_BYTES: usize = 16;
+
+const CRC: crc::Crc<u16, crc::Table<16>> = crc::Crc::<u16, crc::Table<16>>::new(&crc::CRC_16_IBM_SDLC);
+
+/// First bytes of the hypervisor ELF's GNU build id: tells a reader that it holds the right ELF.
+pub type BuildId = [u8; 4];
+
+/// What a packet carries. Numbers that a reader does not know are kept, not guessed at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// First packet after boot. Payload: the whole GNU build id (20), table digest (32), declared TSC frequency (u64).
+    Hello,
+    /// One raw (unencoded) defmt frame. Source: board CPU number.
+    Log,
+    /// Bytes of a partition's console. Source: partition id.
+    Console,
+    /// Diagnostics of CPU `source` that were dropped since its last such packet. Payload: u32.
+    Lost,
+    /// One [`Stat`].
+    Stat,
+    /// Last packet of a run: all rings are drained, the machine goes down next. No payload.
+    End,
+    /// Not of this version.
+    Unknown(u8),
+}
+
+impl Kind {
+    /// The number on the wire.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Hello => 1,
+            Self::Log => 2,
+            Self::Console => 3,
+            Self::Lost => 4,
+            Self::Stat => 5,
+            Self::End => 6,
+            Self::Unknown(code) => code,
+        }
+    }
+
+    const fn from_code(code: u8) -> Self {
+        match code {
+            1 => Self::Hello,
+            2 => Self::Log,
+            3 => Self::Console,
+            4 => Self::Lost,
+            5 => Self::Stat,
+            6 => Self::End,
+            other => Self::Unknown(other),
+        }
+    }
+}
+
+/// A packet, borrowed from where it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<'a> {
+    /// What the payload is.
+    pub kind: Kind,
+    /// CPU number or partition id, by kind; else 0.
+    pub source: u8,
+    /// Of the hypervisor that wrote it.
+    pub build: BuildId,
+    /// TSC when the record was made.
+    pub tsc: u64,
+    /// By kind.
+    pub payload: &'a [u8],
+}
+
+/// Why a run of bytes between two zeros is not a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defect {
+    /// Not COBS, or too short for a header, or over-long.
+    Malformed,
+    /// The checksum differs: bytes were lost or garbled.
+    Checksum,
+    /// A format version that this reader does not know.
+    Version(u8),
+}
+
+/// Encodes `packet` into `out` and returns the bytes to send; `None` when the payload is over-long.
+#[must_use]
+pub fn encode<'o>(packet: &Packet<'_>, out: &'o mut [u8; MAX_ENCODED]) -> Option<&'o [u8]> {
+    let payload = packet.payload;
+    if payload.len() > MAX_PAYLOAD {
+        return None;
+    }
+    let mut raw = [0_u8; HEADER + MAX_PAYLOAD + 2];
+    raw[0] = VERSION;
+    raw[1] = packet.kind.code();
+    raw[2] = packet.source;
+    raw[3..7].copy_from_slice(&packet.build);
+    raw[7..HEADER].copy_from_slice(&packet.tsc.to_le_bytes());
+    let end = HEADER + payload.len();
+    raw[HEADER..end].copy_from_slice(payload);
+    let sum = CRC.checksum(&raw[..end]);
+    raw[end..end + 2].copy_from_slice(&sum.to_le_bytes());
+    out[0] = 0;
+    let length = cobs::try_encode(&raw[..end + 2], &mut out[1..]).ok()?;
+    *out.get_mut(1 + length)? = 0;
+    out.get(..length + 2)
+}
+
+/// Decodes what stood between two zeros (both left out). `scratch` holds the decoded bytes.
+///
+/// # Errors
+/// A [`Defect`] when the bytes are not a whole packet of this version.
+pub fn decode<'s>(
+    encoded: &[u8],
+    scratch: &'s mut [u8; HEADER + MAX_PAYLOAD + 2],
+) -> Result<Packet<'s>, Defect> {
+    if encoded.is_empty() || encoded.len() > scratch.len() + 1 {
+        return Err(Defect::Malformed);
+    }
+    let report = cobs::decode(encoded, &mut scratch[..]).map_err(|_| Defect::Malformed)?;
+    let length = report.frame_size();
+    if length < HEADER + 2 || length > scratch.len() {
+        return Err(Defect::Malformed);
+    }
+    let raw = &scratch[..length];
+    let (body, sum) = raw.split_at(length - 2);
+    if CRC.checksum(body).to_le_bytes() != *sum {
+        return Err(Defect::Checksum);
+    }
+    if body[0] != VERSION {
+        return Err(Defect::Version(body[0]));
+    }
+    let mut tsc = [0; 8];
+    tsc.copy_from_slice(&body[7..HEADER]);
+    Ok(Packet {
+        kind: Kind::from_code(body[1]),
+        source: body[2],
+        build: [body[3], body[4], body[5], body[6]],
+        tsc: u64::from_le_bytes(tsc),
+        payload: &body[HEADER..],
+    })
+}
+
+/// One figure of the hypervisor's own counters, read out at the end of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// What the figure is.
+    pub key: StatKey,
+    /// Partition id or CPU number, as the key says; else 0.
+    pub subject: u16,
+    /// Second index, as the key says; else 0.
+    pub detail: u32,
+    /// The figure.
+    pub value: u64,
+}
+
+/// Names of figures. The subject is a partition unless it says `CPU` or `system`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StatKey {
+    /// Exits with basic exit reason `detail` (SDM 3D appendix C), over the partition's life.
+    Exits,
+    /// Exits inside the measured span (between the `SPAN_BEGIN` and `SPAN_END` hypercalls).
+    SpanExits,
+    /// Windows that ran.
+    WindowsRun,
+    /// Windows whose first guest instruction could not start within the table's switch budget behind the
+    /// declared start.
+    WindowsLate,
+    /// Largest lateness of a window's entry behind its declared start, in ticks.
+    WindowLatenessMax,
+    /// Smallest lateness of a window's entry behind its declared start, in ticks.
+    WindowLatenessMin,
+    /// How the partition ended: `value` is a [`Fate`] number.
+    Fate,
+    /// Accesses that the table does not grant; `detail`: 0 port, 1 MSR, 2 ICR or LVT write, 3 memory, 4 hypercall, 5 control register, 6 instruction.
+    Denied,
+    /// TSC just before the partition's first entry.
+    FirstEntry,
+    /// System: TSC at the hypervisor's first instruction.
+    HypervisorEntry,
+    /// System: TSC of the epoch of all frames.
+    Epoch,
+    /// CPU: most ticks from a window's end exit to the entry of the next guest, waiting left out.
+    SwitchMax,
+    /// CPU: fewest ticks of the same.
+    SwitchMin,
+    /// CPU: diagnostics dropped because the ring was full.
+    LogLost,
+    /// System: TSC frequency as measured at boot, in hertz.
+    TscHz,
+    /// System: largest difference between two cores' TSCs measured at boot, in ticks.
+    TscSkew,
+    /// System: bytes of memory of one core (stacks, rings, VMX regions).
+    PerCpuBytes,
+    /// Not of this version.
+    Unknown(u16),
+}
+
+/// How a partition ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Was still running when the module ended.
+    Running,
+    /// Finished with verdict pass.
+    Passed,
+    /// Finished with verdict fail.
+    Failed,
+    /// Stopped by the hypervisor after a violation or a fault.
+    Stopped,
+    /// Never started: its image was missing or not the one that was proven.
+    Refused,
+}
+
+impl Fate {
+    /// The number on the wire.
+    #[must_use]
+    pub const fn code(self) -> u64 {
+        match self {
+            Self::Running => 0,
+            Self::Passed => 1,
+            Self::Failed => 2,
+            Self::Stopped => 3,
+            Self::Refused => 4,
+        }
+    }
+
+    /// The fate of this number, if it is one.
+    #[must_use]
+    pub const fn from_code(code: u64) -> Option<Self> {
+        Some(match code {
+            0 => Self::Running,
+            1 => Self::Passed,
+            2 => Self::Failed,
+            3 => Self::Stopped,
+            4 => Self::Refused,
+            _ => return None,
+        })
+    }
+}
+
+/// Known keys and their numbers on the wire.
+const STAT_KEYS: [(StatKey, u16); 17] = [
+    (StatKey::Exits, 1),
+    (StatKey::SpanExits, 2),
+    (StatKey::WindowsRun, 3),
+    (StatKey::WindowsLate, 4),
+    (StatKey::WindowLatenessMax, 5),
+    (StatKey::WindowLatenessMin, 6),
+    (StatKey::Fate, 7),
+    (StatKey::Denied, 8),
+    (StatKey::FirstEntry, 9),
+    (StatKey::HypervisorEntry, 10),
+    (StatKey::Epoch, 11),
+    (StatKey::SwitchMax, 12),
+    (StatKey::SwitchMin, 13),
+    (StatKey::LogLost, 14),
+    (StatKey::TscHz, 15),
+    (StatKey::TscSkew, 16),
+    (StatKey::PerCpuBytes, 17),
+];
+
+impl StatKey {
+    fn code(self) -> u16 {
+        if let Self::Unknown(code) = self {
+            return code;
+        }
+        STAT_KEYS.iter().find(|(key, _)| *key == self).map_or(0, |(_, code)| *code)
+    }
+
+    fn from_code(code: u16) -> Self {
+        STAT_KEYS.iter().find(|(_, c)| *c == code).map_or(Self::Unknown(code), |(key, _)| *key)
+    }
+}
+
+impl Stat {
+    /// As the payload of a packet.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; STAT_BYTES] {
+        let mut bytes = [0; STAT_BYTES];
+        bytes[0..2].copy_from_slice(&self.key.code().to_le_bytes());
+        bytes[2..4].copy_from_slice(&self.subject.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.detail.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.value.to_le_bytes());
+        bytes
+    }
+
+    /// From the payload of a packet; `None` when its length is not [`STAT_BYTES`].
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; STAT_BYTES] = bytes.try_into().ok()?;
+        let [k0, k1, s0, s1, d0, d1, d2, d3, value @ ..] = *bytes;
+        Some(Self {
+            key: StatKey::from_code(u16::from_le_bytes([k0, k1])),
+            subject: u16::from_le_bytes([s0, s1]),
+            detail: u32::from_le_bytes([d0, d1, d2, d3]),
+            value: u64::from_le_bytes(value),
+        })
+    }
+}
