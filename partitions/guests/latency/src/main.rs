@@ -1,1 +1,78 @@
-fn main(){}
+//! A cyclic TSC-deadline task that measures its own wake-up latency.
+//!
+//! Arguments: `period=100us`, `samples=20000`, `mode=hlt|spin` (how it waits).
+#![no_std]
+#![no_main]
+
+use guest_rt::{
+    Deadline, Guest, Histogram, Machine, Verdict, Wait, print, report_value, span_begin, span_end,
+    tsc,
+};
+
+guest_rt::entry!(main);
+
+/// What a run of the task gave.
+struct Run {
+    wakeup: Histogram,
+    /// Deadlines that had passed before the task could wait for them.
+    missed: u64,
+    span_exits: Option<u64>,
+}
+
+fn main(guest: &Guest) -> Verdict {
+    guest.allow_arguments(&["period", "samples", "mode"]);
+    let period = guest.ticks("period", "100us");
+    let samples = guest.number("samples", 20_000);
+    let wait = match guest.choice("mode", &["hlt", "spin"]) {
+        "spin" => Wait::Spinning,
+        _ => Wait::Halted,
+    };
+    if period == 0 || samples == 0 {
+        return Verdict::fail("period and samples must not be zero");
+    }
+    let run = measure(period, samples, wait);
+    if let Some(exits) = run.span_exits {
+        report_value!("span-exits", exits, "exits");
+    }
+    report_value!("missed", run.missed, "samples");
+    print!("{}", run.wakeup.report("wakeup"));
+    judge(guest.machine(), samples, &run)
+}
+
+fn measure(period: u64, samples: u64, wait: Wait) -> Run {
+    let mut wakeup = Histogram::new();
+    let mut missed = 0;
+    let deadline = Deadline::new(wait);
+    // Each deadline is first + k * period: an error in one sample cannot move the next.
+    let first = tsc() + period;
+    span_begin();
+    for sample in 0..samples {
+        let instant = first + sample * period;
+        if tsc() >= instant {
+            missed += 1;
+            continue;
+        }
+        // An interrupt ahead of its deadline would be a fault of the clock; it wraps to a huge value
+        // and shows as the maximum.
+        wakeup.record(deadline.wait(instant).wrapping_sub(instant));
+    }
+    let span_exits = span_end();
+    Run {
+        wakeup,
+        missed,
+        span_exits,
+    }
+}
+
+fn judge(machine: Machine, samples: u64, run: &Run) -> Verdict {
+    if run.missed != 0 || run.wakeup.count() != samples {
+        return Verdict::fail("deadlines were missed");
+    }
+    match (machine, run.span_exits) {
+        (Machine::Native, _) => Verdict::pass("every sample came (native)"),
+        (Machine::Shared, _) => Verdict::pass("every sample came (on a time-shared core)"),
+        (Machine::Dedicated, Some(0)) => Verdict::pass("every sample came, with no exit"),
+        (Machine::Dedicated, Some(_)) => Verdict::fail("exits were taken in the measured span"),
+        (Machine::Dedicated, None) => Verdict::fail("the hypervisor counted no span"),
+    }
+}

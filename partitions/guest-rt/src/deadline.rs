@@ -1,0 +1,115 @@
+//! The TSC-deadline timer: waiting for an instant, and alarms at an instant.
+#![expect(unsafe_code, reason = "waits in assembly for its own interrupt stub")]
+
+use core::arch::asm;
+
+use crate::apic;
+use crate::interrupts::{DEADLINE_VECTOR, on_interrupt};
+use crate::machine::disable_interrupts;
+
+/// How [`Deadline::wait`] spends its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Halted.
+    Halted,
+    /// In a loop.
+    Spinning,
+}
+
+/// Waits for absolute instants, and learns within three instructions when it was woken.
+#[derive(Debug)]
+pub struct Deadline {
+    wait: Wait,
+}
+
+impl Deadline {
+    /// Points the timer here. An [`Alarm`] takes it away again when it is set.
+    #[must_use]
+    pub fn new(wait: Wait) -> Self {
+        apic::route_timer(DEADLINE_VECTOR);
+        Self { wait }
+    }
+
+    /// Waits until the TSC reaches `deadline` and returns the TSC as the first instruction of the
+    /// interrupt handler read it. A deadline that has passed interrupts at once. Other interrupts are taken
+    /// meanwhile; interrupts are off afterwards.
+    #[inline(always)]
+    #[must_use]
+    pub fn wait(&self, deadline: u64) -> u64 {
+        disable_interrupts(); // the stub must find nothing but the wait below
+        apic::route_timer(DEADLINE_VECTOR);
+        apic::arm_timer(deadline.max(1)); // 0 would disarm, and the wait never end
+        match self.wait {
+            Wait::Halted => wait_halted(),
+            Wait::Spinning => wait_spinning(),
+        }
+    }
+}
+
+// `guest_deadline_stub` overwrites RAX, RCX, RDX and puts the TSC into RSI. Its interrupt is raised by the
+// timer alone, which is armed for it just before one of these two, and neither returns before it
+// came: so it never interrupts other code. (`send_self_ipi` of that vector would, and `on_interrupt`
+// keeps the vector from being anyone's.)
+
+#[inline(always)]
+fn wait_halted() -> u64 {
+    let woken: u64;
+    // SAFETY: the registers that the stub changes are declared. `sti` lets no interrupt in before the `hlt`
+    // behind it, so none is slept through.
+    unsafe {
+        asm!(
+            "xor esi, esi",
+            "2: sti",
+            "hlt",
+            "cli",
+            "test rsi, rsi",
+            "jz 2b",
+            out("rsi") woken, out("rax") _, out("rcx") _, out("rdx") _,
+        );
+    }
+    woken
+}
+
+#[inline(always)]
+fn wait_spinning() -> u64 {
+    let woken: u64;
+    // SAFETY: the registers that the stub changes are declared.
+    unsafe {
+        asm!(
+            "xor esi, esi",
+            "sti",
+            "2: test rsi, rsi",
+            "jz 2b",
+            "cli",
+            out("rsi") woken, out("rax") _, out("rcx") _, out("rdx") _,
+        );
+    }
+    woken
+}
+
+/// Calls a function at an instant while the guest goes on with interrupts enabled.
+#[derive(Debug)]
+pub struct Alarm {
+    vector: u8,
+}
+
+impl Alarm {
+    /// The alarm raises `vector` (32 to 239, of which none is taken by guest-rt), whose `handler` gets the TSC
+    /// at which it was entered.
+    #[must_use]
+    pub fn new(vector: u8, handler: fn(u64)) -> Self {
+        on_interrupt(vector, handler);
+        Self { vector }
+    }
+
+    /// Sets the alarm to the TSC value `deadline`, in place of the one before.
+    pub fn set(&self, deadline: u64) {
+        apic::route_timer(self.vector);
+        apic::arm_timer(deadline.max(1));
+    }
+
+    /// Withdraws the alarm.
+    pub fn clear(&self) {
+        apic::arm_timer(0);
+    }
+}
