@@ -1,0 +1,603 @@
+//! What follows from an exit: a pure function from what the guest did to what is done about it.
+//!
+//! The back end (VT-x now) reads an exit out of the hardware into an [`Exit`], [`handle`] decides with the
+//! vCPU's own state and the policies of this crate, and the back end carries the [`Action`] out. Nothing
+//! here knows a VMCS, so everything here is tested on the host.
+
+use bulkhead_table::{PartitionId, abi};
+use hv_defs::exit::REASONS;
+
+use crate::cpuid::{CpuidPolicy, Live};
+use crate::msr::{self, CoreKind};
+use crate::ring::Ring;
+use crate::vapic::VirtualApic;
+use crate::wire;
+
+/// Bytes of one partition's console ring.
+pub const CONSOLE_RING: usize = 8192;
+
+/// The ring between a partition's console and the drain.
+pub type ConsoleRing = Ring<CONSOLE_RING>;
+
+/// General-purpose registers of a guest (RSP is switched by the hardware), in the order in which the exit
+/// stub stores them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are the registers'")]
+pub struct Registers {
+    pub r15: u64,
+    pub r14: u64,
+    pub r13: u64,
+    pub r12: u64,
+    pub r11: u64,
+    pub r10: u64,
+    pub r9: u64,
+    pub r8: u64,
+    pub rdi: u64,
+    pub rsi: u64,
+    pub rbp: u64,
+    pub rbx: u64,
+    pub rdx: u64,
+    pub rcx: u64,
+    pub rax: u64,
+}
+
+const _: () = assert!(size_of::<Registers>() == 15 * 8);
+
+impl Registers {
+    /// EDX:EAX as RDMSR, WRMSR and XSETBV use them.
+    #[must_use]
+    pub const fn edx_eax(&self) -> u64 {
+        (self.rdx << 32) | (self.rax & 0xFFFF_FFFF)
+    }
+
+    /// Stores a value as RDMSR returns it: both halves zero-extended.
+    pub const fn set_edx_eax(&mut self, value: u64) {
+        self.rax = value & 0xFFFF_FFFF;
+        self.rdx = value >> 32;
+    }
+}
+
+/// What the guest did, or what happened to it, free of the vendor's encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// CPUID with EAX and ECX of the guest.
+    Cpuid(Live),
+    /// VMCALL or VMMCALL; whether from privilege level 0.
+    Hypercall {
+        /// The caller runs at privilege level 0.
+        privileged: bool,
+    },
+    /// RDMSR; the number is in ECX.
+    ReadMsr,
+    /// WRMSR; the number is in ECX, the value in EDX:EAX.
+    WriteMsr,
+    /// IN or OUT.
+    Port(PortAccess),
+    /// XSETBV; register number in ECX, value in EDX:EAX.
+    SetExtendedControl,
+    /// A move to CR8; time-shared cores only.
+    WriteTaskPriority(u64),
+    /// A move from CR8; time-shared cores only.
+    ReadTaskPriority,
+    /// A move to CR0 or CR4 that touches bits which are not the guest's.
+    WriteControl {
+        /// 0 or 4.
+        register: u8,
+        /// What the guest would load.
+        value: u64,
+    },
+    /// An access to guest-physical memory that the table does not grant.
+    Memory {
+        /// Guest-physical address.
+        address: u64,
+        /// A store.
+        write: bool,
+        /// An instruction fetch.
+        fetch: bool,
+    },
+    /// WBINVD or INVD.
+    CacheFlush,
+    /// An instruction that no partition has: VMX, SMX, MONITOR, MWAIT and their kind.
+    Absent,
+    /// RDPMC: no counter is granted.
+    ReadCounter,
+    /// An intercepted exception, with its error code where it has one.
+    Exception {
+        /// Vector.
+        vector: u8,
+        /// Error code.
+        error: Option<u32>,
+    },
+    /// A non-maskable interrupt arrived in the guest.
+    Nmi,
+    /// A maskable interrupt arrived in the guest; time-shared cores only.
+    Interrupt,
+    /// The guest can take an interrupt now.
+    InterruptWindow,
+    /// The guest can take an NMI now.
+    NmiWindow,
+    /// The timer of the hypervisor ran out.
+    Timer,
+    /// INIT or a start-up IPI reached the core: no partition can send one, so it came from outside.
+    Reset,
+    /// The guest shut its processor down by a third fault.
+    TripleFault,
+    /// A task switch, which VT-x leaves to software.
+    TaskSwitch,
+    /// The hardware refused the guest's state.
+    InvalidState,
+    /// Anything else, by the vendor's own number.
+    Unknown(u32),
+}
+
+/// An access to an I/O port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortAccess {
+    /// Port number.
+    pub port: u16,
+    /// Bytes: 1, 2 or 4.
+    pub width: u8,
+    /// IN rather than OUT.
+    pub input: bool,
+    /// INS or OUTS.
+    pub string: bool,
+}
+
+/// An event for the guest's IDT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A hardware exception.
+    Exception {
+        /// Vector.
+        vector: u8,
+        /// Error code, for the vectors that have one.
+        error: Option<u32>,
+    },
+    /// The guest's own NMI.
+    Nmi,
+}
+
+const INVALID_OPCODE: Event = Event::Exception { vector: 6, error: None };
+const GENERAL_PROTECTION: Event = Event::Exception { vector: 13, error: Some(0) };
+
+/// What the back end does about an exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Step over the instruction and go on.
+    Advance,
+    /// Go on at the same instruction.
+    Resume,
+    /// Deliver an event instead of the instruction.
+    Inject(Event),
+    /// Load XCR0, then step over the instruction.
+    SetXcr0(u64),
+    /// Write a value that was checked to a machine's MSR, then step over.
+    WriteMsr {
+        /// MSR number.
+        msr: u32,
+        /// Checked value.
+        value: u64,
+    },
+    /// Load CR0 with these bits (the guest sees them as it wrote them), then step over.
+    SetCr0(u64),
+    /// The virtual APIC changed: step over, then look for a deliverable interrupt and the next deadline.
+    ApicChanged,
+    /// Look at the clock: the window or the guest's timer may be due.
+    Clock,
+    /// The partition is done.
+    Finish {
+        /// The verdict that it gave.
+        passed: bool,
+    },
+    /// The partition did what it may not, and is stopped.
+    Stop(Violation),
+}
+
+/// Why a partition is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// Touched guest-physical memory outside its own.
+    Memory {
+        /// Guest-physical address.
+        address: u64,
+        /// A store.
+        write: bool,
+        /// An instruction fetch.
+        fetch: bool,
+    },
+    /// Three faults in a row: on a bare machine this resets the processor.
+    TripleFault,
+    /// Used hardware task switching.
+    TaskSwitch,
+    /// Reached a state that the hardware cannot enter.
+    InvalidState,
+    /// Changed paging and cache control at once in legacy PAE mode, which is not carried out.
+    PaePaging,
+    /// A reset signal reached its core from outside.
+    Reset,
+    /// A machine check was raised while it ran.
+    MachineCheck,
+    /// An exit that nobody knows.
+    Unknown(u32),
+}
+
+/// Kinds of denied access, as [`wire::StatKey::Denied`] numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// An I/O port.
+    Port = 0,
+    /// An MSR.
+    Msr = 1,
+    /// An interrupt command or a local vector table entry.
+    Interrupt = 2,
+    /// Guest-physical memory.
+    Memory = 3,
+    /// A hypercall.
+    Hypercall = 4,
+    /// A control register.
+    ControlRegister = 5,
+    /// An instruction.
+    Instruction = 6,
+}
+
+/// Number of kinds of denial.
+pub const DENIALS: usize = 7;
+
+/// The counters of one partition.
+#[derive(Clone, Debug)]
+pub struct Counters {
+    /// Exits by basic reason.
+    pub exits: [u64; REASONS],
+    /// Denied accesses by [`Denial`].
+    pub denied: [u64; DENIALS],
+    /// Sum of all exits when the measured span was opened.
+    span_start: Option<u64>,
+    /// Exits inside the last measured span.
+    pub span: Option<u64>,
+}
+
+impl Counters {
+    /// All zero.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { exits: [0; REASONS], denied: [0; DENIALS], span_start: None, span: None }
+    }
+
+    /// Counts one exit.
+    #[inline(always)]
+    pub const fn count(&mut self, reason: u16) {
+        // The mask keeps the index inside without a branch; reasons above 127 do not exist yet and would share a counter.
+        let counter = &mut self.exits[reason as usize & (REASONS - 1)];
+        *counter = counter.wrapping_add(1);
+    }
+
+    fn total(&self) -> u64 {
+        self.exits.iter().fold(0, |sum, count| sum.wrapping_add(*count))
+    }
+
+    fn deny(&mut self, denial: Denial) {
+        let counter = &mut self.denied[denial as usize];
+        *counter = counter.wrapping_add(1);
+    }
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What a partition may know of its running window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowView {
+    /// TSC of the epoch.
+    pub epoch: u64,
+    /// Ticks of the major frame.
+    pub frame: u64,
+    /// Start within the frame, in ticks.
+    pub start: u64,
+    /// Length in ticks.
+    pub length: u64,
+}
+
+/// The state of a vCPU that decisions are made from.
+pub struct VcpuState {
+    /// Whose it is.
+    pub partition: PartitionId,
+    /// Kind of its core.
+    pub kind: CoreKind,
+    /// What CPUID says.
+    pub cpuid: CpuidPolicy,
+    /// State components that XCR0 may enable.
+    pub xcr0_allowed: u64,
+    /// CR4 bits that the guest may set.
+    pub cr4_allowed: u64,
+    /// Facts behind MSR reads.
+    pub msr: msr::MsrState,
+    /// The virtual local APIC of a time-shared core; unused on a dedicated one.
+    pub apic: VirtualApic,
+    /// The running window; `None` on a dedicated core.
+    pub window: Option<WindowView>,
+    /// Where the console goes.
+    pub console: &'static ConsoleRing,
+    /// Counters.
+    pub counters: Counters,
+}
+
+/// Decides. `now` is the TSC, asked for only where it is needed.
+#[inline(always)]
+pub fn handle(
+    exit: &Exit,
+    registers: &mut Registers,
+    vcpu: &mut VcpuState,
+    now: impl FnOnce() -> u64,
+) -> Action {
+    match *exit {
+        Exit::Cpuid(live) => {
+            let leaf = vcpu.cpuid.lookup(registers.rax as u32, registers.rcx as u32, live);
+            registers.rax = u64::from(leaf.eax);
+            registers.rbx = u64::from(leaf.ebx);
+            registers.rcx = u64::from(leaf.ecx);
+            registers.rdx = u64::from(leaf.edx);
+            Action::Advance
+        }
+        Exit::Hypercall { privileged } => hypercall(registers, vcpu, privileged, now),
+        Exit::ReadMsr => read_msr(registers, vcpu, now),
+        Exit::WriteMsr => write_msr(registers, vcpu, now),
+        Exit::Port(access) => port(access, registers, vcpu),
+        ref other => handle_rare(other, registers, vcpu),
+    }
+}
+
+fn handle_rare(exit: &Exit, registers: &Registers, vcpu: &mut VcpuState) -> Action {
+    match *exit {
+        Exit::SetExtendedControl => set_xcr0(registers, vcpu),
+        Exit::WriteTaskPriority(value) => write_task_priority(value, vcpu),
+        Exit::WriteControl { register, value } => write_control(register, value, vcpu),
+        Exit::Memory { address, write, fetch } => {
+            vcpu.counters.deny(Denial::Memory);
+            Action::Stop(Violation::Memory { address, write, fetch })
+        }
+        Exit::CacheFlush => {
+            // The machine's caches are coherent and not the guest's to drop; to skip is what a guest cannot tell apart.
+            vcpu.counters.deny(Denial::Instruction);
+            Action::Advance
+        }
+        Exit::Absent => {
+            vcpu.counters.deny(Denial::Instruction);
+            Action::Inject(INVALID_OPCODE)
+        }
+        Exit::ReadCounter => {
+            vcpu.counters.deny(Denial::Instruction);
+            Action::Inject(GENERAL_PROTECTION)
+        }
+        Exit::Exception { vector: 18, .. } => Action::Stop(Violation::MachineCheck),
+        Exit::Exception { vector, error } => Action::Inject(Event::Exception { vector, error }),
+        Exit::Nmi | Exit::NmiWindow => Action::Inject(Event::Nmi),
+        Exit::Interrupt | Exit::InterruptWindow | Exit::Timer => Action::Clock,
+        Exit::Reset => Action::Stop(Violation::Reset),
+        Exit::TripleFault => Action::Stop(Violation::TripleFault),
+        Exit::TaskSwitch => Action::Stop(Violation::TaskSwitch),
+        Exit::InvalidState => Action::Stop(Violation::InvalidState),
+        Exit::Unknown(code) => Action::Stop(Violation::Unknown(code)),
+        Exit::ReadTaskPriority
+        | Exit::Cpuid(_)
+        | Exit::Hypercall { .. }
+        | Exit::ReadMsr
+        | Exit::WriteMsr
+        | Exit::Port(_) => Action::Resume,
+    }
+}
+
+/// Reads CR8 of a time-shared core; the back end knows into which register.
+#[must_use]
+pub fn task_priority(vcpu: &VcpuState) -> u64 {
+    u64::from(vcpu.apic.tpr() >> 4)
+}
+
+fn write_task_priority(value: u64, vcpu: &mut VcpuState) -> Action {
+    if value > 15 {
+        return Action::Inject(GENERAL_PROTECTION);
+    }
+    vcpu.apic.set_tpr((value as u8) << 4);
+    Action::ApicChanged
+}
+
+fn set_xcr0(registers: &Registers, vcpu: &mut VcpuState) -> Action {
+    let value = registers.edx_eax();
+    if registers.rcx as u32 != 0 || !xcr0_is_valid(value, vcpu.xcr0_allowed) {
+        vcpu.counters.deny(Denial::ControlRegister);
+        return Action::Inject(GENERAL_PROTECTION);
+    }
+    Action::SetXcr0(value)
+}
+
+/// The rules of SDM 1 13.3: x87 always, AVX needs SSE, the three AVX-512 components together and with AVX,
+/// the two MPX components together.
+#[must_use]
+pub const fn xcr0_is_valid(value: u64, allowed: u64) -> bool {
+    const SSE: u64 = 1 << 1;
+    const AVX: u64 = 1 << 2;
+    const BOUNDS: u64 = 0b11 << 3;
+    const AVX_512: u64 = 0b111 << 5;
+    let avx_512 = value & AVX_512;
+    let bounds = value & BOUNDS;
+    value & 1 == 1
+        && value & !allowed == 0
+        && (value & AVX == 0 || value & SSE != 0)
+        && (avx_512 == 0 || (avx_512 == AVX_512 && value & AVX != 0))
+        && (bounds == 0 || bounds == BOUNDS)
+}
+
+fn write_control(register: u8, value: u64, vcpu: &mut VcpuState) -> Action {
+    const CR0_VALID: u64 = 0xE005_003F;
+    const CR0_PG: u64 = 1 << 31;
+    const CR0_PE: u64 = 1;
+    const CR0_CD: u64 = 1 << 30;
+    const CR0_NW: u64 = 1 << 29;
+    match register {
+        0 => {
+            let bad = value >> 32 != 0
+                || (value & CR0_PG != 0 && value & CR0_PE == 0)
+                || (value & CR0_NW != 0 && value & CR0_CD == 0);
+            if bad {
+                return Action::Inject(GENERAL_PROTECTION);
+            }
+            // Cache control is the hypervisor's: the guest sees the bits that it wrote, the machine never does.
+            if value & (CR0_CD | CR0_NW) != 0 {
+                vcpu.counters.deny(Denial::ControlRegister);
+            }
+            Action::SetCr0(value & CR0_VALID)
+        }
+        _ => {
+            // The guest owns the CR4 bits that it may set, so only a write of another bit comes here.
+            vcpu.counters.deny(Denial::ControlRegister);
+            Action::Inject(GENERAL_PROTECTION)
+        }
+    }
+}
+
+#[inline(always)]
+fn port(access: PortAccess, registers: &mut Registers, vcpu: &mut VcpuState) -> Action {
+    vcpu.counters.deny(Denial::Port);
+    if access.string {
+        return Action::Inject(GENERAL_PROTECTION);
+    }
+    if access.input {
+        registers.rax = crate::port::absent(registers.rax, access.width);
+    }
+    Action::Advance
+}
+
+#[inline(always)]
+fn read_msr(
+    registers: &mut Registers,
+    vcpu: &mut VcpuState,
+    now: impl FnOnce() -> u64,
+) -> Action {
+    let number = registers.rcx as u32;
+    let value = if vcpu.kind == CoreKind::Shared && msr::is_x2apic(number) {
+        vcpu.apic.read(number, now()).ok()
+    } else {
+        msr::read(vcpu.kind, number, &vcpu.msr).ok()
+    };
+    match value {
+        Some(value) => {
+            registers.set_edx_eax(value);
+            Action::Advance
+        }
+        None => {
+            vcpu.counters.deny(Denial::Msr);
+            Action::Inject(GENERAL_PROTECTION)
+        }
+    }
+}
+
+#[inline(always)]
+fn write_msr(
+    registers: &mut Registers,
+    vcpu: &mut VcpuState,
+    now: impl FnOnce() -> u64,
+) -> Action {
+    let number = registers.rcx as u32;
+    let value = registers.edx_eax();
+    if vcpu.kind == CoreKind::Shared && (msr::is_x2apic(number) || number == msr::TSC_DEADLINE) {
+        return match vcpu.apic.write(number, value, now()) {
+            Ok(_) => Action::ApicChanged,
+            Err(_) => refuse_msr(vcpu, number),
+        };
+    }
+    match msr::write(vcpu.kind, number, value, &vcpu.msr) {
+        msr::WriteAction::Machine(value) => Action::WriteMsr { msr: number, value },
+        msr::WriteAction::Drop => Action::Advance,
+        msr::WriteAction::Deny => refuse_msr(vcpu, number),
+    }
+}
+
+fn refuse_msr(vcpu: &mut VcpuState, number: u32) -> Action {
+    let denial = if msr::is_x2apic(number) { Denial::Interrupt } else { Denial::Msr };
+    vcpu.counters.deny(denial);
+    Action::Inject(GENERAL_PROTECTION)
+}
+
+#[inline(always)]
+fn hypercall(
+    registers: &mut Registers,
+    vcpu: &mut VcpuState,
+    privileged: bool,
+    now: impl FnOnce() -> u64,
+) -> Action {
+    if !privileged {
+        vcpu.counters.deny(Denial::Hypercall);
+        registers.rax = abi::status::DENIED;
+        return Action::Advance;
+    }
+    match registers.rax {
+        abi::call::CONSOLE => registers.rax = console(registers, vcpu, now()),
+        abi::call::SPAN_BEGIN => {
+            vcpu.counters.span_start = Some(vcpu.counters.total());
+            registers.rax = 0;
+        }
+        abi::call::SPAN_END => registers.rax = end_span(registers, vcpu),
+        abi::call::WINDOW => registers.rax = window(registers, vcpu),
+        abi::call::FINISH => {
+            return Action::Finish { passed: registers.rbx == abi::verdict::PASS };
+        }
+        _ => {
+            vcpu.counters.deny(Denial::Hypercall);
+            registers.rax = abi::status::UNKNOWN_CALL;
+        }
+    }
+    Action::Advance
+}
+
+/// Takes as many of the bytes as the ring has room for; the guest sends the rest again.
+fn console(registers: &Registers, vcpu: &mut VcpuState, now: u64) -> u64 {
+    let Some(length) = usize::try_from(registers.rbx)
+        .ok()
+        .filter(|length| (1..=abi::CONSOLE_BYTES).contains(length))
+    else {
+        vcpu.counters.deny(Denial::Hypercall);
+        return abi::status::INVALID;
+    };
+    let words =
+        [registers.rdi, registers.rsi, registers.rdx, registers.r8, registers.r9, registers.r10];
+    let mut bytes = [0_u8; abi::CONSOLE_BYTES];
+    for (piece, word) in bytes.chunks_exact_mut(8).zip(words) {
+        piece.copy_from_slice(&word.to_le_bytes());
+    }
+    let taken = length.min(vcpu.console.free());
+    let stored = taken > 0
+        && vcpu.console.write(
+            wire::Kind::Console,
+            vcpu.partition as u8,
+            now,
+            bytes.get(..taken).unwrap_or_default(),
+        );
+    if stored { taken as u64 } else { 0 }
+}
+
+fn end_span(registers: &mut Registers, vcpu: &mut VcpuState) -> u64 {
+    let Some(start) = vcpu.counters.span_start.take() else {
+        vcpu.counters.deny(Denial::Hypercall);
+        return abi::status::DENIED;
+    };
+    // One of the exits since the start is this very call.
+    let exits = vcpu.counters.total().wrapping_sub(start).saturating_sub(1);
+    vcpu.counters.span = Some(exits);
+    registers.rbx = exits;
+    0
+}
+
+fn window(registers: &mut Registers, vcpu: &mut VcpuState) -> u64 {
+    let Some(window) = vcpu.window else {
+        vcpu.counters.deny(Denial::Hypercall);
+        return abi::status::DENIED;
+    };
+    registers.rbx = window.epoch;
+    registers.rdi = window.frame;
+    registers.rsi = window.start;
+    registers.rdx = window.length;
+    0
+}

@@ -1,0 +1,267 @@
+//! Housekeeping: drains the rings to the serial port, and ends the run when the table says so.
+//!
+//! Runs on a housekeeping core or in a housekeeping window, never inside a partition's time.
+#![expect(unsafe_code, reason = "reads the figures of vCPUs whose cores are parked")]
+
+use bulkhead_table::Role;
+use hv_core::wire::{self, Kind, Packet, Stat, StatKey};
+
+use super::cell::CoreCell;
+use super::{machine, module, partition, percpu, shared};
+use crate::log::RINGS;
+use crate::table::{CORES, TABLE};
+
+/// Encoding one packet may take this many ticks; none is begun with less time left in a window.
+const ENCODING: u64 = 8_000;
+
+/// How long the end of the run waits for the other cores, in ticks, before it says that one is missing.
+const PARKING: u64 = 50_000_000;
+
+/// Between two kicks of a core that did not park yet, in ticks.
+const KICK_INTERVAL: u64 = 500_000;
+
+/// A packet on its way out, and whose turn is next.
+struct Drain {
+    packet: [u8; wire::MAX_ENCODED],
+    length: usize,
+    sent: usize,
+    next: usize,
+    greeted: bool,
+}
+
+static DRAIN: CoreCell<Drain> = CoreCell::new(Drain {
+    packet: [0; wire::MAX_ENCODED],
+    length: 0,
+    sent: 0,
+    next: 0,
+    greeted: false,
+});
+
+fn drain() -> &'static mut Drain {
+    // SAFETY: the table has one housekeeping core or one core with housekeeping windows, and only that core gets here;
+    // the callers below hold the reference only while they run.
+    unsafe { DRAIN.get() }
+}
+
+/// Drains until `deadline`, and ends the module when it is over.
+pub fn run_until(deadline: u64) {
+    loop {
+        let now = machine::tsc();
+        if now >= deadline {
+            return;
+        }
+        if module::is_over(now) {
+            end_module();
+        }
+        let drain = drain();
+        if drain.is_sending() {
+            drain.transmit();
+        } else if deadline - now < ENCODING {
+            machine::wait_until(deadline);
+        } else if !drain.encode_next() {
+            core::hint::spin_loop();
+        }
+    }
+}
+
+/// A housekeeping core: drains for ever.
+pub fn run() -> ! {
+    run_until(u64::MAX);
+    module::park()
+}
+
+impl Drain {
+    const fn is_sending(&self) -> bool {
+        self.sent < self.length
+    }
+
+    /// Gives the serial port what its FIFO takes now.
+    fn transmit(&mut self) {
+        if let Some(rest) = self.packet.get(self.sent..self.length) {
+            self.sent += crate::serial::try_write(rest);
+        }
+    }
+
+    fn encode(&mut self, kind: Kind, source: u8, tsc: u64, payload: &[u8]) {
+        let build = crate::boot::build_id();
+        let build = [build[0], build[1], build[2], build[3]];
+        let packet = Packet { kind, source, build, tsc, payload };
+        self.length = wire::encode(&packet, &mut self.packet).map_or(0, <[u8]>::len);
+        self.sent = 0;
+    }
+
+    /// Encodes the next record of any ring, in turn; false when all are empty.
+    fn encode_next(&mut self) -> bool {
+        if !self.greeted {
+            self.greeted = true;
+            self.encode_hello();
+            return true;
+        }
+        let sources = CORES + TABLE.partitions.len();
+        for _ in 0..sources {
+            let source = self.next;
+            self.next = (source + 1) % sources;
+            if self.encode_from(source) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn encode_hello(&mut self) {
+        let mut payload = [0_u8; 60];
+        payload[..20].copy_from_slice(&crate::boot::build_id());
+        payload[20..52].copy_from_slice(&TABLE.digest);
+        payload[52..].copy_from_slice(&TABLE.board.tsc_hz.to_le_bytes());
+        self.encode(Kind::Hello, 0, machine::tsc(), &payload);
+    }
+
+    /// Sources are the cores' logs, then the partitions' consoles.
+    fn encode_from(&mut self, source: usize) -> bool {
+        let mut payload = [0_u8; wire::MAX_PAYLOAD];
+        let record = match RINGS.get(source) {
+            Some(ring) => {
+                let lost = ring.take_lost();
+                if lost > 0 {
+                    let cpu = TABLE.cores.get(source).map_or(0, |core| core.cpu as u8);
+                    self.encode(Kind::Lost, cpu, machine::tsc(), &lost.to_le_bytes());
+                    return true;
+                }
+                ring.pop(&mut payload)
+            }
+            None => partition::CONSOLES.get(source - CORES).and_then(|ring| ring.pop(&mut payload)),
+        };
+        let Some(record) = record else {
+            return false;
+        };
+        let bytes = payload.get(..record.length).unwrap_or_default();
+        self.encode(record.kind, record.source, record.tsc, bytes);
+        true
+    }
+
+    /// Sends one packet and waits for the serial port: only once nobody else runs.
+    fn send(&mut self, kind: Kind, source: u8, payload: &[u8]) {
+        self.encode(kind, source, machine::tsc(), payload);
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        while self.is_sending() {
+            self.transmit();
+        }
+    }
+}
+
+/// The orderly end: all cores parked, all rings drained, all figures told, then power off.
+fn end_module() -> ! {
+    module::stop();
+    let all_parked = park_others();
+    let drain = drain();
+    drain.flush();
+    while drain.encode_next() {
+        drain.flush();
+    }
+    if all_parked {
+        send_figures(drain);
+    }
+    drain.send(Kind::End, 0, &[]);
+    power_off(all_parked)
+}
+
+/// Kicks dedicated cores until every other core is parked.
+fn park_others() -> bool {
+    let begun = machine::tsc();
+    let mut next_kick = begun;
+    while module::parked() < CORES - 1 {
+        let now = machine::tsc();
+        if now - begun > PARKING {
+            return false;
+        }
+        if now >= next_kick {
+            next_kick = now + KICK_INTERVAL;
+            kick_dedicated();
+        }
+        core::hint::spin_loop();
+    }
+    true
+}
+
+fn kick_dedicated() {
+    let me = percpu::core_index();
+    for (index, core) in TABLE.cores.iter().enumerate() {
+        if let (Role::Dedicated(_), Some(apic_id)) =
+            (core.role, TABLE.board.apic_ids.get(usize::from(core.cpu)))
+            && Some(index) != me
+        {
+            machine::send_nmi(*apic_id);
+        }
+    }
+}
+
+fn send_figures(drain: &mut Drain) {
+    let mut tell = |key, subject: usize, detail: usize, value| {
+        let stat = Stat { key, subject: subject as u16, detail: detail as u32, value };
+        drain.send(Kind::Stat, 0, &stat.to_bytes());
+    };
+    let machine = crate::boot::machine();
+    tell(StatKey::HypervisorEntry, 0, 0, machine.entry_tsc);
+    tell(StatKey::Epoch, 0, 0, module::epoch());
+    tell(StatKey::TscHz, 0, 0, machine.tsc_hz);
+    tell(StatKey::TscSkew, 0, 0, machine.tsc_skew);
+    tell(StatKey::PerCpuBytes, 0, 0, partition::PER_CPU_BYTES as u64);
+    for index in 0..TABLE.partitions.len() {
+        tell_partition(index, &mut tell);
+    }
+    for (index, core) in TABLE.cores.iter().enumerate() {
+        // SAFETY: every other core is parked, and this core's own reference ended when `run_until` was called.
+        if let Some(state) = unsafe { shared::state(index) }
+            && state.switch_min <= state.switch_max
+        {
+            tell(StatKey::SwitchMax, usize::from(core.cpu), 0, state.switch_max);
+            tell(StatKey::SwitchMin, usize::from(core.cpu), 0, state.switch_min);
+        }
+    }
+}
+
+fn tell_partition(index: usize, tell: &mut impl FnMut(StatKey, usize, usize, u64)) {
+    let fate = module::fate(index);
+    tell(StatKey::Fate, index, 0, fate.code());
+    if !module::was_made(index) {
+        return;
+    }
+    // SAFETY: made, and its core is parked or is this one, which runs no guest any more.
+    let Some(vcpu) = (unsafe { partition::vcpu(index as u16) }) else {
+        return;
+    };
+    tell(StatKey::FirstEntry, index, 0, vcpu.first_entry);
+    let counters = &vcpu.state.counters;
+    for (reason, count) in counters.exits.iter().enumerate().filter(|(_, count)| **count > 0) {
+        tell(StatKey::Exits, index, reason, *count);
+    }
+    for (kind, count) in counters.denied.iter().enumerate().filter(|(_, count)| **count > 0) {
+        tell(StatKey::Denied, index, kind, *count);
+    }
+    if let Some(span) = counters.span {
+        tell(StatKey::SpanExits, index, 0, span);
+    }
+    if vcpu.windows.run > 0 {
+        tell(StatKey::WindowsRun, index, 0, vcpu.windows.run);
+        tell(StatKey::WindowsLate, index, 0, vcpu.windows.late);
+        tell(StatKey::WindowLatenessMax, index, 0, vcpu.windows.latest);
+        tell(StatKey::WindowLatenessMin, index, 0, vcpu.windows.earliest);
+    }
+}
+
+fn power_off(all_parked: bool) -> ! {
+    if !all_parked {
+        crate::serial::write_text("Bulkhead: a core did not stop; figures are left out.\r\n");
+    }
+    crate::serial::wait_until_sent();
+    if let Some(power_off) = TABLE.board.power_off {
+        for byte in power_off.bytes {
+            machine::write_port(power_off.port, *byte);
+        }
+    }
+    crate::serial::write_text("Bulkhead: the module has ended; switch the machine off.\r\n");
+    machine::halt_for_ever()
+}

@@ -1,0 +1,228 @@
+//! Each core's own loop: enter a guest, take its exit, let `hv_core` decide, act.
+//!
+//! Nothing here allocates, locks, formats, or waits for another core between the epoch and the end of the run.
+#![expect(unsafe_code, reason = "enters guests")]
+
+pub mod cell;
+mod housekeeping;
+pub mod machine;
+mod module;
+mod partition;
+pub mod percpu;
+mod shared;
+
+use bulkhead_table::{Owner, PartitionId, Role, Window};
+use hv_core::exit::{Event, Violation};
+use hv_core::msr::CoreKind;
+use hv_core::wire::Fate;
+use hv_defs::vmcs::field;
+
+use crate::boot::Machine;
+use crate::table::TABLE;
+use crate::vmx::exits::{self, Next};
+use crate::vmx::vcpu::{self, Vcpu};
+use crate::vmx::{entry, instructions};
+
+/// Where every core of the table goes once the board is verified; `core` indexes the table's cores.
+pub fn core_main(core: usize, machine: &'static Machine) -> ! {
+    percpu::set_core_index(core);
+    let Some(role) = TABLE.cores.get(core).map(|core| core.role) else {
+        module::park();
+    };
+    match role {
+        Role::Dedicated(id) => run_dedicated(core, id, machine),
+        Role::Shared(windows) => run_shared(core, windows, machine),
+        Role::Housekeeping => {
+            module::wait_for_epoch();
+            housekeeping::run()
+        }
+    }
+}
+
+fn run_dedicated(core: usize, id: PartitionId, machine: &'static Machine) -> ! {
+    prepare(core, CoreKind::Dedicated, &[id], machine);
+    let epoch = module::wait_for_epoch();
+    if module::fate(usize::from(id)) != Fate::Running {
+        module::park();
+    }
+    // SAFETY: the partition is this core's alone and was made, as its fate says.
+    let Some(vcpu) = (unsafe { partition::vcpu(id) }) else {
+        module::park();
+    };
+    vcpu.load();
+    machine::wait_until(epoch);
+    partition::note_first_entry(vcpu);
+    // SAFETY: the VMCS was just loaded and filled by `prepare`; the host stack is this core's.
+    unsafe { entry::enter(vcpu) }
+}
+
+fn run_shared(core: usize, windows: &'static [Window], machine: &'static Machine) -> ! {
+    let mut ids = heapless::Vec::<PartitionId, { crate::table::PARTITIONS }>::new();
+    for window in windows {
+        if let Owner::Partition(id) = window.owner
+            && !ids.contains(&id)
+        {
+            // Cannot be full: ids are distinct and there are no more partitions than that.
+            let _fits = ids.push(id);
+        }
+    }
+    prepare(core, CoreKind::Shared, &ids, machine);
+    let epoch = module::wait_for_epoch();
+    let first = shared::start(core, epoch, windows);
+    // SAFETY: `start` loaded the VMCS of the vCPU that it returns; the host stack is this core's.
+    unsafe { entry::enter(first) }
+}
+
+/// Enters VMX operation and makes the core's partitions. One that cannot be made is refused by name; the others run.
+fn prepare(core: usize, kind: CoreKind, ids: &[PartitionId], machine: &'static Machine) {
+    let enabled = partition::enable_core(core, kind);
+    let place = partition::Place { core, kind, host_stack: stack_top() };
+    for id in ids {
+        let Some(partition) = TABLE.partitions.get(usize::from(*id)) else {
+            continue;
+        };
+        let Some(image) = machine.image(*id) else {
+            module::set_fate(*id, Fate::Refused);
+            defmt::error!(
+                "partition {=str} ({=str}) is refused: its image is missing or is not the one that was proven; build the disk image again",
+                partition.name,
+                partition.place
+            );
+            continue;
+        };
+        let made = enabled.and_then(|()| partition::make(*id, image, &place, machine));
+        match made {
+            Ok(()) => module::set_made(*id),
+            Err(why) => {
+                module::set_fate(*id, Fate::Refused);
+                defmt::error!("partition {=str} is refused: {}", partition.name, why);
+            }
+        }
+    }
+}
+
+/// The frames above the caller are never returned to, so exits may use the stack from here down.
+fn stack_top() -> u64 {
+    let top: u64;
+    // SAFETY: reads RSP only.
+    unsafe { core::arch::asm!("mov {}, rsp", out(reg) top, options(nomem, nostack)) };
+    // Room for the caller's own frame, which is still in use until the first entry.
+    (top - STACK_RESERVE) & !0xF
+}
+
+/// Bytes left to the frames that run between `stack_top` and the first entry.
+const STACK_RESERVE: u64 = 8192;
+
+/// Takes an exit and returns the vCPU to enter next. Called by the exit stub.
+pub extern "C" fn on_exit(vcpu: &mut Vcpu) -> *mut Vcpu {
+    match exits::handle(vcpu) {
+        Next::Enter if vcpu.is_dedicated() => vcpu,
+        Next::Enter => shared::rearm(vcpu),
+        Next::Clock if !vcpu.is_dedicated() => shared::clock(vcpu),
+        next => on_rare(vcpu, next),
+    }
+}
+
+#[cold]
+fn on_rare(vcpu: &mut Vcpu, next: Next) -> *mut Vcpu {
+    match next {
+        Next::EndInterrupt => machine::end_of_interrupt(),
+        Next::Nmi => take_nmi(vcpu),
+        Next::Finish { passed } => {
+            let fate = if passed { Fate::Passed } else { Fate::Failed };
+            return end_partition(vcpu, fate);
+        }
+        Next::Stop(violation) => {
+            explain(vcpu, violation);
+            return end_partition(vcpu, Fate::Stopped);
+        }
+        Next::Enter | Next::Clock => {}
+    }
+    if !vcpu.is_dedicated() {
+        return shared::clock(vcpu);
+    }
+    if module::is_stopping() {
+        module::park();
+    }
+    vcpu
+}
+
+/// An NMI in a guest is our kick, or one that a dedicated guest sent to itself and gets.
+fn take_nmi(vcpu: &mut Vcpu) {
+    if module::is_stopping() || !vcpu.is_dedicated() {
+        return;
+    }
+    if vcpu::accepts_nmi() {
+        vcpu::inject(Event::Nmi);
+    } else {
+        vcpu.ask_for_nmi_window(true);
+    }
+}
+
+fn end_partition(vcpu: &mut Vcpu, fate: Fate) -> *mut Vcpu {
+    module::set_fate(vcpu.state.partition, fate);
+    if vcpu.is_dedicated() {
+        module::park();
+    }
+    shared::leave(machine::tsc())
+}
+
+/// Says what the guest did, who owns what it touched, and the line of the file that rules it.
+fn explain(vcpu: &Vcpu, violation: Violation) {
+    let Some(partition) = TABLE.partitions.get(usize::from(vcpu.state.partition)) else {
+        return;
+    };
+    let (name, place) = (partition.name, partition.place);
+    let rip = instructions::read(field::GUEST_RIP);
+    match violation {
+        Violation::Memory { address, write, fetch } => {
+            let verb = if fetch { "fetched from" } else if write { "wrote to" } else { "read" };
+            let end = partition.memory.last().map_or(0, |region| region.guest + region.size);
+            defmt::error!(
+                "partition {=str} is stopped: at RIP {=u64:#x} it {=str} guest-physical {=u64:#x}, which nobody gave it; its memory ends at {=u64:#x}; `memory` of {=str} grants more",
+                name, rip, verb, address, end, place
+            );
+        }
+        Violation::TripleFault => defmt::error!(
+            "partition {=str} ({=str}) is stopped: triple fault at RIP {=u64:#x}",
+            name, place, rip
+        ),
+        Violation::TaskSwitch => defmt::error!(
+            "partition {=str} ({=str}) is stopped: hardware task switch at RIP {=u64:#x}, which no partition has",
+            name, place, rip
+        ),
+        Violation::InvalidState => defmt::error!(
+            "partition {=str} ({=str}) is stopped: the processor cannot enter its state; RIP {=u64:#x}",
+            name, place, rip
+        ),
+        Violation::PaePaging => defmt::error!(
+            "partition {=str} ({=str}) is stopped: it turned on legacy PAE paging and changed cache control in one write; RIP {=u64:#x}",
+            name, place, rip
+        ),
+        Violation::Reset => defmt::error!(
+            "partition {=str} ({=str}) is stopped: a reset signal reached its core from outside",
+            name, place
+        ),
+        Violation::MachineCheck => defmt::error!(
+            "partition {=str} ({=str}) is stopped: machine check at RIP {=u64:#x}",
+            name, place, rip
+        ),
+        Violation::Unknown(code) => defmt::error!(
+            "partition {=str} ({=str}) is stopped: exit reason {=u32:#x}, which has no action; RIP {=u64:#x}",
+            name, place, code, rip
+        ),
+    }
+}
+
+/// VMRESUME and VMLAUNCH both failed: the VMCS is not one that the processor takes. Called by the entry stub.
+pub extern "C" fn entry_failed() -> ! {
+    let error = instructions::read(field::INSTRUCTION_ERROR);
+    panic!("VM entry failed with VM-instruction error {error} (SDM 3D 31.4)");
+}
+
+/// The NMI handler of the hypervisor, in root mode: a kick that arrives here must end the guest's next entry.
+pub fn nmi() {
+    if module::is_stopping() {
+        vcpu::exit_at_once();
+    }
+}

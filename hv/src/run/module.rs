@@ -1,0 +1,100 @@
+//! The module as a whole (ARINC 653: everything on one machine): who is done, when it ends, and how all cores learn of it.
+//!
+//! All state is atomic words that any core may read at any time; no core ever waits for another, except at the two ends of a run:
+//! before the epoch and after the last window.
+
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+use bulkhead_table::PartitionId;
+use hv_core::wire::Fate;
+
+use super::machine;
+use crate::table::{CORES, PARTITIONS, TABLE};
+
+static FATES: [AtomicU8; PARTITIONS] = [const { AtomicU8::new(0) }; PARTITIONS];
+static MADE: [AtomicBool; PARTITIONS] = [const { AtomicBool::new(false) }; PARTITIONS];
+static STOPPING: AtomicBool = AtomicBool::new(false);
+static READY: AtomicUsize = AtomicUsize::new(0);
+static PARKED: AtomicUsize = AtomicUsize::new(0);
+static EPOCH: AtomicU64 = AtomicU64::new(0);
+
+/// Ticks between the moment when the last core is ready and the epoch: enough for every core to leave its waiting loop.
+const EPOCH_LEAD: u64 = 20_000;
+
+/// How `partition` stands.
+pub fn fate(partition: usize) -> Fate {
+    let code = FATES.get(partition).map_or(0, |fate| fate.load(Ordering::Acquire));
+    Fate::from_code(u64::from(code)).unwrap_or(Fate::Stopped)
+}
+
+/// Notes how `partition` ended.
+pub fn set_fate(partition: PartitionId, fate: Fate) {
+    if let Some(slot) = FATES.get(usize::from(partition)) {
+        slot.store(fate.code() as u8, Ordering::Release);
+    }
+}
+
+/// Notes that the vCPU of `partition` exists.
+pub fn set_made(partition: PartitionId) {
+    if let Some(slot) = MADE.get(usize::from(partition)) {
+        slot.store(true, Ordering::Release);
+    }
+}
+
+/// Whether the vCPU of `partition` exists.
+pub fn was_made(partition: usize) -> bool {
+    MADE.get(partition).is_some_and(|made| made.load(Ordering::Acquire))
+}
+
+/// Waits for every core to be ready and returns the epoch of all frames, which the last one to come sets.
+pub fn wait_for_epoch() -> u64 {
+    if READY.fetch_add(1, Ordering::AcqRel) + 1 == CORES {
+        EPOCH.store(machine::tsc() + EPOCH_LEAD, Ordering::Release);
+    }
+    loop {
+        let epoch = EPOCH.load(Ordering::Acquire);
+        if epoch != 0 {
+            return epoch;
+        }
+        core::hint::spin_loop();
+    }
+}
+
+/// TSC of the epoch; 0 before it is set.
+pub fn epoch() -> u64 {
+    EPOCH.load(Ordering::Acquire)
+}
+
+/// Whether the module is ending.
+#[inline]
+pub fn is_stopping() -> bool {
+    STOPPING.load(Ordering::Acquire)
+}
+
+/// Whether the table says that the module ends now.
+pub fn is_over(now: u64) -> bool {
+    let Some(shutdown) = TABLE.shutdown else {
+        return false;
+    };
+    let out_of_time =
+        shutdown.at_latest != 0 && now >= epoch().saturating_add(shutdown.at_latest);
+    let all_finished =
+        shutdown.when_finished.iter().all(|id| fate(usize::from(*id)) != Fate::Running);
+    out_of_time || all_finished
+}
+
+/// Tells every core that the module ends.
+pub fn stop() {
+    STOPPING.store(true, Ordering::Release);
+}
+
+/// Ends this core's part: it touches nothing shared from here on.
+pub fn park() -> ! {
+    PARKED.fetch_add(1, Ordering::AcqRel);
+    machine::halt_for_ever()
+}
+
+/// How many cores are parked.
+pub fn parked() -> usize {
+    PARKED.load(Ordering::Acquire)
+}

@@ -1,0 +1,235 @@
+//! A time-shared core: windows at absolute deadlines, the virtual APIC, the switch between partitions.
+#![expect(unsafe_code, reason = "reaches vCPUs of this core and arms the preemption timer")]
+
+use bulkhead_table::{Owner, PartitionId, Window};
+use hv_core::exit::WindowView;
+use hv_core::schedule::{Cursor, Schedule, Slot};
+use hv_core::wire::Fate;
+use hv_defs::vmcs::field;
+
+use super::cell::CoreCell;
+use super::{housekeeping, machine, module, partition};
+use crate::table::{CORES, TABLE};
+use crate::vmx::instructions as vmx;
+use crate::vmx::vcpu::{self, Vcpu};
+
+/// What a time-shared core knows.
+pub struct SharedCore {
+    schedule: Schedule<'static>,
+    cursor: Cursor,
+    /// Whose state is in the machine.
+    loaded: Option<PartitionId>,
+    /// Most and fewest ticks that a switch took, waiting left out.
+    pub switch_max: u64,
+    /// See [`Self::switch_max`].
+    pub switch_min: u64,
+}
+
+static CORES_STATE: [CoreCell<Option<SharedCore>>; CORES] =
+    [const { CoreCell::new(None) }; CORES];
+
+/// The state of time-shared core `core`.
+///
+/// # Safety
+/// As [`CoreCell::get`].
+pub unsafe fn state(core: usize) -> Option<&'static mut SharedCore> {
+    // SAFETY: the caller's contract.
+    CORES_STATE.get(core).and_then(|cell| unsafe { cell.get().as_mut() })
+}
+
+/// Starts the cyclic schedule on this core; returns the first vCPU to enter.
+pub fn start(core: usize, epoch: u64, windows: &'static [Window]) -> *mut Vcpu {
+    let schedule = Schedule { epoch, frame: TABLE.frame, windows };
+    let cursor = schedule.first_not_ended(machine::tsc());
+    let state = SharedCore { schedule, cursor, loaded: None, switch_max: 0, switch_min: u64::MAX };
+    let Some(cell) = CORES_STATE.get(core) else {
+        module::park();
+    };
+    // SAFETY: this core's own cell, filled once.
+    let state = unsafe { cell.get() }.insert(state);
+    state.run_until_guest(machine::tsc())
+}
+
+impl SharedCore {
+    /// Goes to the next window in time and returns its vCPU, running housekeeping windows on the way.
+    /// `since` is when the last guest was left.
+    pub fn next_window(&mut self, since: u64) -> *mut Vcpu {
+        let now = machine::tsc();
+        let step = self.schedule.advance(self.cursor, now);
+        self.note_missed(step.missed);
+        self.cursor = step.cursor;
+        self.run_until_guest(since)
+    }
+
+    fn run_until_guest(&mut self, mut since: u64) -> *mut Vcpu {
+        // Ends at the next window of a partition that can run; a core with none left serves its housekeeping windows for good.
+        loop {
+            let slot = self.schedule.slot(self.cursor);
+            match slot.owner {
+                Owner::Housekeeping => {
+                    machine::wait_until(slot.start);
+                    housekeeping::run_until(slot.end);
+                }
+                Owner::Partition(id) => {
+                    if let Some(vcpu) = self.runnable(id) {
+                        return self.begin(vcpu, id, &slot, since);
+                    }
+                    if module::is_stopping() {
+                        module::park();
+                    }
+                    machine::wait_until(slot.end);
+                }
+            }
+            since = machine::tsc();
+            let step = self.schedule.advance(self.cursor, since);
+            self.note_missed(step.missed);
+            self.cursor = step.cursor;
+        }
+    }
+
+    /// Parks the core when the module ends, unless this very core drains the logs and so ends it.
+    fn runnable(&self, id: PartitionId) -> Option<&'static mut Vcpu> {
+        if module::is_stopping() || module::fate(usize::from(id)) != Fate::Running {
+            return None;
+        }
+        // SAFETY: the partition is in this core's windows, so it is this core's; it runs, so it was made.
+        unsafe { partition::vcpu(id) }
+    }
+
+    fn begin(
+        &mut self,
+        vcpu: &'static mut Vcpu,
+        id: PartitionId,
+        slot: &Slot,
+        since: u64,
+    ) -> *mut Vcpu {
+        if self.loaded != Some(id) {
+            self.save_loaded();
+            vcpu.load();
+            self.loaded = Some(id);
+        }
+        vcpu.window_end = slot.end;
+        vcpu.state.window = Some(WindowView {
+            epoch: self.schedule.epoch,
+            frame: self.schedule.frame,
+            start: slot.start - self.schedule.epoch - slot.frame * self.schedule.frame,
+            length: slot.end - slot.start,
+        });
+        vcpu.windows.run += 1;
+        let ready = machine::tsc();
+        machine::wait_until(slot.start);
+        partition::note_first_entry(vcpu);
+        settle(vcpu);
+        self.note_start(vcpu, slot, ready - since);
+        vcpu
+    }
+
+    fn save_loaded(&mut self) {
+        let Some(id) = self.loaded.take() else {
+            return;
+        };
+        // SAFETY: only partitions of this core are ever loaded here, and the reference ends with this line.
+        if let Some(previous) = unsafe { partition::vcpu(id) } {
+            previous.save_switched();
+        }
+    }
+
+    fn note_start(&mut self, vcpu: &mut Vcpu, slot: &Slot, switch: u64) {
+        let now = machine::tsc();
+        let lateness = now - slot.start;
+        let figures = &mut vcpu.windows;
+        figures.latest = figures.latest.max(lateness);
+        figures.earliest = figures.earliest.min(lateness);
+        if lateness > TABLE.board.switch_budget {
+            figures.late += 1;
+        }
+        self.switch_max = self.switch_max.max(switch);
+        self.switch_min = self.switch_min.min(switch);
+    }
+
+    /// Counts windows that passed whole while the core was not free, one by one as their owners' late windows. At most
+    /// one frame's worth is told apart; beyond it only the count of the log grows.
+    fn note_missed(&mut self, missed: u64) {
+        if missed == 0 {
+            return;
+        }
+        defmt::warn!("{=u64} windows passed before this core was free", missed);
+        let windows = self.schedule.windows;
+        for back in 0..missed.min(windows.len() as u64) {
+            let index = (self.cursor.index + 1 + back as usize) % windows.len();
+            if let Some(Window { owner: Owner::Partition(id), .. }) = windows.get(index) {
+                // SAFETY: as in `runnable`; partitions that were never made have another fate.
+                if module::fate(usize::from(*id)) == Fate::Running
+                    && let Some(vcpu) = unsafe { partition::vcpu(*id) }
+                {
+                    vcpu.windows.late += 1;
+                }
+            }
+        }
+    }
+}
+
+/// After an exit that changed nothing but the time that it took: arms the timer anew, which stood still since the exit.
+#[inline(always)]
+pub fn rearm(vcpu: &mut Vcpu) -> *mut Vcpu {
+    let now = machine::tsc();
+    if now >= vcpu.deadline {
+        return clock(vcpu);
+    }
+    arm(vcpu, now);
+    vcpu
+}
+
+#[inline(always)]
+fn arm(vcpu: &Vcpu, now: u64) {
+    let left = vcpu.deadline.saturating_sub(now) >> vcpu.timer_shift;
+    let value = left.min(u64::from(u32::MAX));
+    // SAFETY: any 32-bit value is valid; an early exit only looks at the clock again. SDM 3C 26.5.1.
+    unsafe { vmx::write(field::PREEMPTION_TIMER, value) };
+}
+
+/// Looks at the clock: ends the window when it is over, else settles timer and interrupts.
+#[inline(never)]
+pub fn clock(vcpu: &mut Vcpu) -> *mut Vcpu {
+    let now = machine::tsc();
+    if now >= vcpu.window_end {
+        return leave(now);
+    }
+    settle(vcpu);
+    vcpu
+}
+
+/// Leaves the running guest for the next window.
+pub fn leave(since: u64) -> *mut Vcpu {
+    let core = super::percpu::core_index().unwrap_or(0);
+    // SAFETY: this core's own state; no other reference is alive, because each entry to the hypervisor starts here anew.
+    match unsafe { state(core) } {
+        Some(state) => state.next_window(since),
+        None => module::park(),
+    }
+}
+
+/// Moves a due timer into the virtual APIC, hands the guest what it can take, and arms the preemption timer.
+fn settle(vcpu: &mut Vcpu) {
+    let now = machine::tsc();
+    vcpu.state.apic.expire(now);
+    deliver(vcpu);
+    let guest_timer = vcpu.state.apic.next_deadline().unwrap_or(u64::MAX);
+    vcpu.deadline = vcpu.window_end.min(guest_timer);
+    arm(vcpu, now);
+}
+
+fn deliver(vcpu: &mut Vcpu) {
+    let Some(vector) = vcpu.state.apic.deliverable() else {
+        vcpu.ask_for_interrupt_window(false);
+        return;
+    };
+    if vcpu::injection_is_pending() || !vcpu::accepts_interrupt() {
+        vcpu.ask_for_interrupt_window(true);
+        return;
+    }
+    vcpu.state.apic.acknowledge(vector);
+    vcpu::inject_interrupt(vector);
+    // Another may wait behind it; it is looked at when the guest ends this one, which exits.
+    vcpu.ask_for_interrupt_window(false);
+}

@@ -1,0 +1,297 @@
+//! From the processor's account of an exit to a vendor-neutral [`Exit`], and from an [`Action`] back to fields.
+
+use hv_core::cpuid::Live;
+use hv_core::exit::{self, Action, Event, Exit, PortAccess, Violation};
+use hv_defs::exit::reason;
+use hv_defs::vmcs::{field, interruption};
+
+use super::instructions as vmx;
+use super::vcpu::{self, Vcpu};
+use crate::run::machine;
+
+/// What the run loop has to do after an exit was dealt with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Enter the same guest again; nothing that concerns time or interrupts changed.
+    Enter,
+    /// Look at the clock and the virtual APIC before entering again.
+    Clock,
+    /// A maskable interrupt of the machine was taken from the APIC and has to be ended.
+    EndInterrupt,
+    /// The guest got an NMI that no partition can have sent, unless it was our kick.
+    Nmi,
+    /// The partition is done.
+    Finish {
+        /// Its verdict.
+        passed: bool,
+    },
+    /// The partition did what it may not.
+    Stop(Violation),
+}
+
+/// Bit 31 of the exit reason: the entry failed. SDM 3C 25.9.1.
+const ENTRY_FAILURE: u32 = 1 << 31;
+
+/// Deals with the exit that the current VMCS describes.
+///
+/// The frequent exits are spelled out one by one so that the compiler sees a straight line from the reason to
+/// the registers; all others go through one function that is not inlined.
+#[inline(always)]
+pub fn handle(vcpu: &mut Vcpu) -> Next {
+    let raw = vmx::read(field::EXIT_REASON) as u32;
+    vcpu.state.counters.count(raw as u16);
+    // Bits 16 and up carry flags; an entry failure has its own numbers and is never one of the frequent ones.
+    match raw {
+        CPUID => frequent(vcpu, &Exit::Cpuid(live(vcpu))),
+        VMCALL => frequent(vcpu, &Exit::Hypercall { privileged: guest_privilege() == 0 }),
+        RDMSR => frequent(vcpu, &Exit::ReadMsr),
+        WRMSR => frequent(vcpu, &Exit::WriteMsr),
+        IO_INSTRUCTION => frequent(vcpu, &Exit::Port(port_access())),
+        PREEMPTION_TIMER => Next::Clock,
+        _ => rare(vcpu, raw),
+    }
+}
+
+const CPUID: u32 = reason::CPUID as u32;
+const VMCALL: u32 = reason::VMCALL as u32;
+const RDMSR: u32 = reason::RDMSR as u32;
+const WRMSR: u32 = reason::WRMSR as u32;
+const IO_INSTRUCTION: u32 = reason::IO_INSTRUCTION as u32;
+const PREEMPTION_TIMER: u32 = reason::PREEMPTION_TIMER as u32;
+
+#[inline(always)]
+fn frequent(vcpu: &mut Vcpu, exit: &Exit) -> Next {
+    let action = exit::handle(exit, &mut vcpu.registers, &mut vcpu.state, machine::tsc);
+    if action == Action::Advance {
+        vcpu::advance();
+        return Next::Enter;
+    }
+    act(vcpu, action)
+}
+
+#[cold]
+#[inline(never)]
+fn rare(vcpu: &mut Vcpu, raw: u32) -> Next {
+    let exit = decode(vcpu, raw);
+    match exit {
+        Exit::Nmi => {
+            vcpu::unblock_nmis();
+            return Next::Nmi;
+        }
+        Exit::Interrupt => return Next::EndInterrupt,
+        Exit::NmiWindow => {
+            vcpu.ask_for_nmi_window(false);
+            vcpu::inject(Event::Nmi);
+            return Next::Enter;
+        }
+        Exit::ReadTaskPriority => {
+            let value = exit::task_priority(&vcpu.state);
+            let register = control_access() >> 8 & 0xF;
+            write_register(vcpu, register, value);
+            vcpu::advance();
+            return Next::Enter;
+        }
+        _ => {}
+    }
+    let action = exit::handle(&exit, &mut vcpu.registers, &mut vcpu.state, machine::tsc);
+    act(vcpu, action)
+}
+
+#[inline(never)]
+fn act(vcpu: &mut Vcpu, action: Action) -> Next {
+    match action {
+        Action::Advance => vcpu::advance(),
+        Action::Resume => {}
+        Action::Inject(event) => vcpu::inject(event),
+        Action::SetXcr0(value) => {
+            vcpu.set_xcr0(value);
+            vcpu::advance();
+        }
+        Action::WriteMsr { msr, value } => {
+            machine::write_checked_msr(msr, value);
+            vcpu::advance();
+        }
+        Action::SetCr0(value) => return set_cr0(value),
+        Action::ApicChanged => {
+            vcpu::advance();
+            return Next::Clock;
+        }
+        Action::Clock => return Next::Clock,
+        Action::Finish { passed } => return Next::Finish { passed },
+        Action::Stop(violation) => return Next::Stop(violation),
+    }
+    Next::Enter
+}
+
+fn set_cr0(value: u64) -> Next {
+    match vcpu::set_cr0(value) {
+        Ok(()) => vcpu::advance(),
+        Err(Some(event)) => vcpu::inject(event),
+        Err(None) => return Next::Stop(Violation::PaePaging),
+    }
+    Next::Enter
+}
+
+#[inline(always)]
+fn live(vcpu: &Vcpu) -> Live {
+    const OSXSAVE: u64 = 1 << 18;
+    Live { osxsave: vmx::read(field::GUEST_CR4) & OSXSAVE != 0, xcr0: vcpu.xcr0() }
+}
+
+/// The guest's privilege level is the DPL of SS. SDM 3C 25.4.1.
+#[inline(always)]
+fn guest_privilege() -> u64 {
+    vmx::read(field::GUEST_SS_RIGHTS) >> 5 & 3
+}
+
+/// SDM 3C 28.2.1, table 28-5.
+#[inline(always)]
+fn port_access() -> PortAccess {
+    let qualification = vmx::read(field::EXIT_QUALIFICATION);
+    PortAccess {
+        port: (qualification >> 16) as u16,
+        width: (qualification & 7) as u8 + 1,
+        input: qualification & (1 << 3) != 0,
+        string: qualification & (1 << 4) != 0,
+    }
+}
+
+fn decode(vcpu: &Vcpu, raw: u32) -> Exit {
+    if raw & ENTRY_FAILURE != 0 {
+        return Exit::InvalidState;
+    }
+    match raw as u16 {
+        reason::EXCEPTION_OR_NMI => decode_exception(),
+        reason::EXTERNAL_INTERRUPT => Exit::Interrupt,
+        reason::TRIPLE_FAULT => Exit::TripleFault,
+        reason::INIT_SIGNAL | reason::STARTUP_IPI => Exit::Reset,
+        reason::INTERRUPT_WINDOW => Exit::InterruptWindow,
+        reason::NMI_WINDOW => Exit::NmiWindow,
+        reason::TASK_SWITCH => Exit::TaskSwitch,
+        reason::INVD | reason::WBINVD => Exit::CacheFlush,
+        reason::RDPMC => Exit::ReadCounter,
+        reason::CONTROL_REGISTER => decode_control(vcpu),
+        reason::EPT_VIOLATION => decode_violation(),
+        reason::XSETBV => Exit::SetExtendedControl,
+        reason::GETSEC
+        | reason::MONITOR
+        | reason::MWAIT
+        | reason::VMCLEAR
+        | reason::VMLAUNCH
+        | reason::VMPTRLD
+        | reason::VMPTRST
+        | reason::VMREAD
+        | reason::VMRESUME
+        | reason::VMWRITE
+        | reason::VMXOFF
+        | reason::VMXON
+        | reason::INVEPT
+        | reason::INVVPID
+        | reason::VMFUNC
+        | reason::ENCLS => Exit::Absent,
+        reason::CPUID => Exit::Cpuid(live(vcpu)),
+        _ => Exit::Unknown(raw),
+    }
+}
+
+/// SDM 3C 25.9.2.
+fn decode_exception() -> Exit {
+    let info = vmx::read(field::EXIT_INTERRUPTION_INFO) as u32;
+    if info & interruption::TYPE_MASK == interruption::NMI {
+        return Exit::Nmi;
+    }
+    let vector = info as u8;
+    if vector == DEBUG_EXCEPTION {
+        machine::raise_debug_status(vmx::read(field::EXIT_QUALIFICATION));
+    }
+    let error = (info & interruption::DELIVER_ERROR_CODE != 0)
+        .then(|| vmx::read(field::EXIT_INTERRUPTION_ERROR_CODE) as u32);
+    Exit::Exception { vector, error }
+}
+
+const DEBUG_EXCEPTION: u8 = 1;
+
+/// SDM 3C 28.2.1, table 28-7.
+fn decode_violation() -> Exit {
+    let qualification = vmx::read(field::EXIT_QUALIFICATION);
+    Exit::Memory {
+        address: vmx::read(field::GUEST_PHYSICAL_ADDRESS),
+        write: qualification & (1 << 1) != 0,
+        fetch: qualification & (1 << 2) != 0,
+    }
+}
+
+fn control_access() -> u64 {
+    vmx::read(field::EXIT_QUALIFICATION)
+}
+
+/// SDM 3C 28.2.1, table 28-3. CLTS cannot exit (TS is the guest's); LMSW exits only where it would change a bit that is not.
+fn decode_control(vcpu: &Vcpu) -> Exit {
+    let access = control_access();
+    let register = (access & 0xF) as u8;
+    match (access >> 4 & 3, register) {
+        (0, 8) => Exit::WriteTaskPriority(read_register(vcpu, access >> 8 & 0xF)),
+        (0, _) => Exit::WriteControl { register, value: read_register(vcpu, access >> 8 & 0xF) },
+        (1, 8) => Exit::ReadTaskPriority,
+        (3, _) => {
+            let low = access >> 16 & 0xF;
+            Exit::WriteControl { register: 0, value: vmx::read(field::GUEST_CR0) & !0xF | low }
+        }
+        _ => Exit::Unknown(u32::from(reason::CONTROL_REGISTER)),
+    }
+}
+
+const RSP: u64 = 4;
+
+/// A general-purpose register by its number in an instruction.
+fn read_register(vcpu: &Vcpu, number: u64) -> u64 {
+    let registers = &vcpu.registers;
+    match number {
+        0 => registers.rax,
+        1 => registers.rcx,
+        2 => registers.rdx,
+        3 => registers.rbx,
+        RSP => vmx::read(field::GUEST_RSP),
+        5 => registers.rbp,
+        6 => registers.rsi,
+        7 => registers.rdi,
+        8 => registers.r8,
+        9 => registers.r9,
+        10 => registers.r10,
+        11 => registers.r11,
+        12 => registers.r12,
+        13 => registers.r13,
+        14 => registers.r14,
+        _ => registers.r15,
+    }
+}
+
+fn write_register(vcpu: &mut Vcpu, number: u64, value: u64) {
+    let registers = &mut vcpu.registers;
+    let place = match number {
+        0 => &mut registers.rax,
+        1 => &mut registers.rcx,
+        2 => &mut registers.rdx,
+        3 => &mut registers.rbx,
+        RSP => {
+            #[expect(unsafe_code, reason = "RSP lives in the VMCS")]
+            // SAFETY: the guest asked for this very load of its own stack pointer.
+            unsafe {
+                vmx::write(field::GUEST_RSP, value);
+            }
+            return;
+        }
+        5 => &mut registers.rbp,
+        6 => &mut registers.rsi,
+        7 => &mut registers.rdi,
+        8 => &mut registers.r8,
+        9 => &mut registers.r9,
+        10 => &mut registers.r10,
+        11 => &mut registers.r11,
+        12 => &mut registers.r12,
+        13 => &mut registers.r13,
+        14 => &mut registers.r14,
+        _ => &mut registers.r15,
+    };
+    *place = value;
+}

@@ -1,0 +1,226 @@
+//! Fills a vCPU's VMCS: controls, host state, and a guest that starts as a Multiboot2 kernel does.
+#![expect(unsafe_code, reason = "writes VMCS fields and enters VMX operation")]
+
+use hv_defs::vmcs::{EPTP_WRITE_BACK_4_LEVELS, field, rights};
+use x86_64::instructions::tables::{sgdt, sidt};
+use x86_64::registers::control::{Cr0, Cr3, Cr4, Cr4Flags};
+use x86_64::registers::model_specific::{Efer, FsBase, GsBase, Msr};
+use x86_64::registers::segmentation::{CS, DS, ES, FS, GS, SS, Segment, Segment64};
+
+use super::controls::Controls;
+use super::instructions::{self as vmx, Failed};
+use super::vcpu::Vcpu;
+
+/// A page that the processor reads and writes behind our back: VMXON region, VMCS, bitmaps.
+#[repr(C, align(4096))]
+pub struct Page(pub [u64; 512]);
+
+/// Physical addresses of the pages that a VMCS names.
+#[derive(Clone, Copy)]
+pub struct Pages {
+    /// The two pages of the I/O bitmaps: ports 0-0x7FFF and 0x8000-0xFFFF.
+    pub io_bitmaps: [u64; 2],
+    /// MSR bitmap of this kind of core.
+    pub msr_bitmap: u64,
+    /// Root of the partition's EPT.
+    pub ept_root: u64,
+}
+
+/// Where a guest starts.
+#[derive(Clone, Copy)]
+pub struct Start {
+    /// Guest-physical address of the first instruction.
+    pub entry: u64,
+    /// VPID, not 0, unique on this core.
+    pub vpid: u16,
+    /// CR4 bits that the guest may set.
+    pub cr4_allowed: u64,
+}
+
+const IA32_FEATURE_CONTROL: u32 = 0x3A;
+const IA32_PAT: u32 = 0x277;
+/// IA32_PAT after reset. SDM 3A 12.12.4.
+const PAT_RESET: u64 = 0x0007_0406_0007_0406;
+
+/// Enters VMX root operation on this core. The board check saw to IA32_FEATURE_CONTROL.
+///
+/// # Errors
+/// [`Failed`] when the processor refuses.
+pub fn enable(region: &'static mut Page) -> Result<(), Failed> {
+    region.0[0] = u64::from(super::controls::revision());
+    // SAFETY: VMX was verified at boot and the bit has no effect before VMXON. SDM 3C 24.7.
+    unsafe { Cr4::update(|flags| flags.insert(Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS)) };
+    // SAFETY: the region is a static page of this core's own with its revision in place; memory is identity-mapped.
+    unsafe { vmx::vmxon(&raw const *region as u64) }
+}
+
+/// Whether firmware left VMX usable outside SMX (bits 0 and 2). SDM 3C 24.7.
+pub fn vmx_is_unlocked() -> bool {
+    // SAFETY: the MSR exists where CPUID reports VMX.
+    unsafe { Msr::new(IA32_FEATURE_CONTROL).read() & 0b101 == 0b101 }
+}
+
+fn set(field: u32, value: u64) {
+    // SAFETY: only called from this file, which fills a VMCS that no guest ran on yet; each value is argued at its call.
+    unsafe { vmx::write(field, value) };
+}
+
+/// Clears, loads and fills the VMCS of `vcpu`.
+///
+/// # Errors
+/// [`Failed`] when the processor refuses the region.
+pub fn fill(
+    vcpu: &Vcpu,
+    region: &'static mut Page,
+    controls: &Controls,
+    pages: &Pages,
+    start: &Start,
+) -> Result<(), Failed> {
+    region.0[0] = u64::from(super::controls::revision());
+    // SAFETY: the region is a static page of this vCPU's own, identity-mapped, with its revision in place.
+    unsafe {
+        vmx::vmclear(vcpu.vmcs)?;
+        vmx::vmptrld(vcpu.vmcs)?;
+    }
+    fill_controls(controls, pages, start);
+    fill_host(vcpu);
+    fill_guest_segments();
+    fill_guest(start);
+    Ok(())
+}
+
+fn fill_controls(controls: &Controls, pages: &Pages, start: &Start) {
+    set(field::PIN_CONTROLS, u64::from(controls.pin)); // SDM 3C 25.6.1
+    set(field::PROCESSOR_CONTROLS, u64::from(controls.processor)); // SDM 3C 25.6.2
+    set(field::SECONDARY_CONTROLS, u64::from(controls.secondary)); // SDM 3C 25.6.2
+    set(field::EXIT_CONTROLS, u64::from(controls.exit)); // SDM 3C 25.7.1
+    set(field::ENTRY_CONTROLS, u64::from(controls.entry)); // SDM 3C 25.8.1
+    // #AC and #DB: a guest can raise either without end inside one instruction, and no timer or
+    // NMI would get through; #MC: the machine's, not the guest's. SDM 3C 25.6.3
+    set(field::EXCEPTION_BITMAP, (1 << 1) | (1 << 17) | (1 << 18));
+    set(field::IO_BITMAP_A, pages.io_bitmaps[0]); // SDM 3C 25.6.4
+    set(field::IO_BITMAP_B, pages.io_bitmaps[1]); // SDM 3C 25.6.4
+    set(field::MSR_BITMAP, pages.msr_bitmap); // SDM 3C 25.6.9
+    set(field::EPT_POINTER, pages.ept_root | EPTP_WRITE_BACK_4_LEVELS); // SDM 3C 25.6.11
+    set(field::VPID, u64::from(start.vpid)); // SDM 3C 25.6.12
+    set(field::CR3_TARGET_COUNT, 0); // SDM 3C 25.6.7
+    set(field::EXIT_MSR_STORE_COUNT, 0); // SDM 3C 25.7.2
+    set(field::EXIT_MSR_LOAD_COUNT, 0); // SDM 3C 25.7.2
+    set(field::ENTRY_MSR_LOAD_COUNT, 0); // SDM 3C 25.8.2
+    set(field::ENTRY_INTERRUPTION_INFO, 0); // SDM 3C 25.8.3
+    // CD, NW and NE are not the guest's: it reads what it wrote, from the shadow. SDM 3C 25.6.6
+    set(field::CR0_MASK, (1 << 30) | (1 << 29) | (1 << 5));
+    set(field::CR0_SHADOW, GUEST_CR0);
+    set(field::CR4_MASK, !start.cr4_allowed); // SDM 3C 25.6.6
+    set(field::CR4_SHADOW, 0);
+    set(field::VMCS_LINK_POINTER, u64::MAX); // SDM 3C 25.4.2
+}
+
+fn fill_host(vcpu: &Vcpu) {
+    let tr = task_register();
+    // SDM 3C 25.5: what the processor loads on each exit is what this core runs with now.
+    set(field::HOST_CR0, Cr0::read_raw());
+    set(field::HOST_CR3, Cr3::read_raw().0.start_address().as_u64());
+    set(field::HOST_CR4, Cr4::read_raw());
+    set(field::HOST_CS_SELECTOR, u64::from(CS::get_reg().0));
+    set(field::HOST_SS_SELECTOR, u64::from(SS::get_reg().0));
+    set(field::HOST_DS_SELECTOR, u64::from(DS::get_reg().0));
+    set(field::HOST_ES_SELECTOR, u64::from(ES::get_reg().0));
+    set(field::HOST_FS_SELECTOR, u64::from(FS::get_reg().0));
+    set(field::HOST_GS_SELECTOR, u64::from(GS::get_reg().0));
+    set(field::HOST_TR_SELECTOR, u64::from(tr));
+    set(field::HOST_FS_BASE, FsBase::read().as_u64());
+    set(field::HOST_GS_BASE, GsBase::read().as_u64());
+    set(field::HOST_TR_BASE, task_segment_base(tr));
+    set(field::HOST_GDTR_BASE, sgdt().base.as_u64());
+    set(field::HOST_IDTR_BASE, sidt().base.as_u64());
+    set(field::HOST_SYSENTER_CS, 0);
+    set(field::HOST_SYSENTER_ESP, 0);
+    set(field::HOST_SYSENTER_EIP, 0);
+    set(field::HOST_EFER, Efer::read_raw());
+    // SAFETY: IA32_PAT exists on every 64-bit processor.
+    set(field::HOST_PAT, unsafe { Msr::new(IA32_PAT).read() });
+    set(field::HOST_RSP, vcpu.host_rsp());
+    set(field::HOST_RIP, super::entry::exit_stub as *const () as u64);
+}
+
+fn task_register() -> u16 {
+    let selector: u16;
+    // SAFETY: STR only reads the selector.
+    unsafe { core::arch::asm!("str {:x}", out(reg) selector, options(nomem, nostack)) };
+    selector
+}
+
+/// Base of the 64-bit TSS that `selector` names in the current GDT. SDM 3A 8.2.3.
+fn task_segment_base(selector: u16) -> u64 {
+    let descriptor = (sgdt().base.as_u64() + u64::from(selector & !7)) as *const u64;
+    // SAFETY: the task register was loaded from this GDT, so its 16-byte descriptor lies there.
+    let (low, high) = unsafe { (descriptor.read(), descriptor.add(1).read()) };
+    (low >> 16 & 0xFF_FFFF) | (low >> 32 & 0xFF00_0000) | (high << 32)
+}
+
+/// Selector, base, limit and rights fields of each segment register.
+const SEGMENTS: [[u32; 4]; 8] = [
+    [field::GUEST_CS_SELECTOR, field::GUEST_CS_BASE, field::GUEST_CS_LIMIT, field::GUEST_CS_RIGHTS],
+    [field::GUEST_SS_SELECTOR, field::GUEST_SS_BASE, field::GUEST_SS_LIMIT, field::GUEST_SS_RIGHTS],
+    [field::GUEST_DS_SELECTOR, field::GUEST_DS_BASE, field::GUEST_DS_LIMIT, field::GUEST_DS_RIGHTS],
+    [field::GUEST_ES_SELECTOR, field::GUEST_ES_BASE, field::GUEST_ES_LIMIT, field::GUEST_ES_RIGHTS],
+    [field::GUEST_FS_SELECTOR, field::GUEST_FS_BASE, field::GUEST_FS_LIMIT, field::GUEST_FS_RIGHTS],
+    [field::GUEST_GS_SELECTOR, field::GUEST_GS_BASE, field::GUEST_GS_LIMIT, field::GUEST_GS_RIGHTS],
+    [
+        field::GUEST_LDTR_SELECTOR,
+        field::GUEST_LDTR_BASE,
+        field::GUEST_LDTR_LIMIT,
+        field::GUEST_LDTR_RIGHTS,
+    ],
+    [field::GUEST_TR_SELECTOR, field::GUEST_TR_BASE, field::GUEST_TR_LIMIT, field::GUEST_TR_RIGHTS],
+];
+
+/// Flat 32-bit segments, as Multiboot2 3.3 asks; no LDT; a TSS that is never used. SDM 3C 25.4.1, 27.3.1.2.
+fn fill_guest_segments() {
+    for (index, [selector, base, limit, access]) in SEGMENTS.into_iter().enumerate() {
+        let (selector_value, limit_value, rights) = match index {
+            0 => (0x08, 0xFFFF_FFFF, rights::CODE_32),
+            6 => (0, 0, rights::UNUSABLE),
+            7 => (0, 0x67, rights::BUSY_TSS),
+            _ => (0x10, 0xFFFF_FFFF, rights::DATA_32),
+        };
+        set(selector, selector_value);
+        set(base, 0);
+        set(limit, limit_value);
+        set(access, u64::from(rights));
+    }
+    set(field::GUEST_GDTR_BASE, 0);
+    set(field::GUEST_GDTR_LIMIT, 0);
+    set(field::GUEST_IDTR_BASE, 0);
+    set(field::GUEST_IDTR_LIMIT, 0);
+}
+
+/// CR0 at a guest's start: protected mode, paging off, ET and NE as every processor of this kind has them.
+const GUEST_CR0: u64 = 0x31;
+/// CR4 at a guest's start: VMXE, which VMX demands and the shadow hides.
+const GUEST_CR4: u64 = 1 << 13;
+/// DR7 after reset. SDM 3B 18.2.4.
+const DR7_RESET: u64 = 0x400;
+/// RFLAGS after reset: bit 1, which is always set.
+const RFLAGS_RESET: u64 = 2;
+
+fn fill_guest(start: &Start) {
+    // SDM 3C 25.4.1 and 25.4.2
+    set(field::GUEST_CR0, GUEST_CR0);
+    set(field::GUEST_CR3, 0);
+    set(field::GUEST_CR4, GUEST_CR4);
+    set(field::GUEST_DR7, DR7_RESET);
+    set(field::GUEST_RSP, 0);
+    set(field::GUEST_RIP, start.entry);
+    set(field::GUEST_RFLAGS, RFLAGS_RESET);
+    set(field::GUEST_PENDING_DEBUG, 0);
+    set(field::GUEST_SYSENTER_CS, 0);
+    set(field::GUEST_SYSENTER_ESP, 0);
+    set(field::GUEST_SYSENTER_EIP, 0);
+    set(field::GUEST_DEBUGCTL, 0);
+    set(field::GUEST_PAT, PAT_RESET);
+    set(field::GUEST_EFER, 0);
+    set(field::GUEST_INTERRUPTIBILITY, 0);
+    set(field::GUEST_ACTIVITY, 0);
+}

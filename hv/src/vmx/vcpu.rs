@@ -1,0 +1,417 @@
+//! A vCPU: its registers, its VMCS and what the VMCS does not carry.
+#![expect(unsafe_code, reason = "writes VMCS fields and switches machine registers")]
+
+use core::arch::asm;
+
+use hv_core::exit::{Event, Registers, VcpuState};
+use hv_core::msr::CoreKind;
+use hv_defs::vmcs::{field, interruptibility, interruption, pin, processor};
+use x86_64::registers::control::{Cr2, Cr4, Cr4Flags};
+use x86_64::registers::model_specific::Msr;
+use x86_64::registers::segmentation::{SS, Segment};
+
+use super::instructions as vmx;
+
+/// One virtual processor. Lives at a fixed address: HOST_RSP of its VMCS points into it.
+#[repr(C, align(64))]
+pub struct Vcpu {
+    /// The guest's general-purpose registers while the hypervisor runs. First: the stub counts on it.
+    pub registers: Registers,
+    /// Top of the hypervisor's stack on this vCPU's core, 16-byte aligned.
+    pub host_stack: u64,
+    /// Physical address of the VMCS.
+    pub vmcs: u64,
+    /// TSC at which the hypervisor must look at the clock again: end of the window or the guest's
+    /// timer, whichever comes first. Time-shared cores only.
+    pub deadline: u64,
+    /// TSC at which the running window ends. Time-shared cores only.
+    pub window_end: u64,
+    /// The preemption timer counts one for each 2^shift ticks.
+    pub timer_shift: u32,
+    /// Primary processor controls as they stand in the VMCS.
+    processor_controls: u32,
+    /// Decisions are made from this.
+    pub state: VcpuState,
+    /// Registers that neither the VMCS nor `registers` carries.
+    switched: Switched,
+    /// Figures of the windows that ran.
+    pub windows: WindowFigures,
+    /// TSC just before the first entry; 0 before that.
+    pub first_entry: u64,
+}
+
+/// Figures of the windows of one partition.
+#[derive(Clone, Copy, Debug)]
+pub struct WindowFigures {
+    /// Windows that ran.
+    pub run: u64,
+    /// Windows that could not start within the switch budget, or not at all.
+    pub late: u64,
+    /// Largest lateness of an entry, in ticks.
+    pub latest: u64,
+    /// Smallest lateness of an entry, in ticks.
+    pub earliest: u64,
+}
+
+/// MSRs that the guest may write and the VMCS does not carry: KERNEL_GS_BASE, STAR, LSTAR, CSTAR, FMASK, TSC_AUX.
+const SWITCHED_MSRS: [u32; 6] =
+    [0xC000_0102, 0xC000_0081, 0xC000_0082, 0xC000_0083, 0xC000_0084, 0xC000_0103];
+
+/// Bytes of the XSAVE area: enough for x87, SSE, AVX, AVX-512 and PKRU (SDM 1 13.5).
+pub const XSAVE_BYTES: usize = 4096;
+
+/// An XSAVE area. SDM 1 13.4.
+#[repr(C, align(64))]
+struct XsaveArea([u8; XSAVE_BYTES]);
+
+struct Switched {
+    msrs: [u64; SWITCHED_MSRS.len()],
+    debug: [u64; 4],
+    dr6: u64,
+    cr2: u64,
+    xcr0: u64,
+    xsave: XsaveArea,
+}
+
+/// What a vCPU is made from.
+pub struct Parts {
+    /// Physical address of its VMCS region.
+    pub vmcs: u64,
+    /// Top of its core's stack.
+    pub host_stack: u64,
+    /// Its decisions' state.
+    pub state: VcpuState,
+    /// Initial RBX: where the boot information lies.
+    pub boot_info: u64,
+}
+
+/// EAX of a guest's start: it is started the Multiboot2 way.
+const MULTIBOOT2_MAGIC: u64 = 0x36D7_6289;
+
+impl Vcpu {
+    /// A vCPU at its first instruction, with every register defined and nothing of a former owner in it.
+    pub fn new(parts: Parts, processor_controls: u32) -> Self {
+        let registers =
+            Registers { rax: MULTIBOOT2_MAGIC, rbx: parts.boot_info, ..Registers::default() };
+        Self {
+            registers,
+            host_stack: parts.host_stack,
+            vmcs: parts.vmcs,
+            deadline: u64::MAX,
+            window_end: u64::MAX,
+            timer_shift: super::controls::preemption_timer_shift(),
+            processor_controls,
+            state: parts.state,
+            switched: Switched::new(),
+            windows: WindowFigures { run: 0, late: 0, latest: 0, earliest: u64::MAX },
+            first_entry: 0,
+        }
+    }
+
+    /// HOST_RSP of this vCPU: just behind the register area.
+    pub fn host_rsp(&self) -> u64 {
+        (&raw const self.registers as u64) + size_of::<Registers>() as u64
+    }
+
+    /// Whether its core is the partition's alone.
+    #[inline(always)]
+    pub fn is_dedicated(&self) -> bool {
+        self.state.kind == CoreKind::Dedicated
+    }
+
+    /// Sets or clears interrupt-window exiting. SDM 3C 25.6.2.
+    pub fn ask_for_interrupt_window(&mut self, ask: bool) {
+        self.set_processor_control(processor::INTERRUPT_WINDOW_EXITING, ask);
+    }
+
+    /// Sets or clears NMI-window exiting. SDM 3C 25.6.2.
+    pub fn ask_for_nmi_window(&mut self, ask: bool) {
+        self.set_processor_control(processor::NMI_WINDOW_EXITING, ask);
+    }
+
+    fn set_processor_control(&mut self, bit: u32, on: bool) {
+        let wanted =
+            if on { self.processor_controls | bit } else { self.processor_controls & !bit };
+        if wanted != self.processor_controls {
+            self.processor_controls = wanted;
+            // SAFETY: only window-exiting bits change; both are allowed wherever virtual NMIs are. SDM 3C 25.6.2.
+            unsafe { vmx::write(field::PROCESSOR_CONTROLS, u64::from(wanted)) };
+        }
+    }
+
+    /// Saves what the VMCS does not carry, at the end of this vCPU's window.
+    pub fn save_switched(&mut self) {
+        let allowed = self.state.xcr0_allowed;
+        self.switched.save(allowed);
+    }
+
+    /// Loads what the VMCS does not carry, and the VMCS, before this vCPU's window.
+    pub fn load(&mut self) {
+        // SAFETY: the region is this vCPU's own, initialised at set-up, and active on this core only.
+        let _loaded_or_entry_fails = unsafe { vmx::vmptrld(self.vmcs) };
+        let allowed = self.state.xcr0_allowed;
+        self.switched.load(allowed);
+    }
+
+    /// Notes the XCR0 that the guest runs with from now on, and loads it.
+    pub fn set_xcr0(&mut self, value: u64) {
+        self.switched.xcr0 = value;
+        write_xcr0(value);
+    }
+
+    /// XCR0 of the guest.
+    #[inline(always)]
+    pub fn xcr0(&self) -> u64 {
+        self.switched.xcr0
+    }
+}
+
+impl Switched {
+    const fn new() -> Self {
+        let mut xsave = XsaveArea([0; XSAVE_BYTES]);
+        // MXCSR's reset value (SDM 1 11.6.4) in the legacy area; the header stays zero, so XRSTOR gives every
+        // component its initial state.
+        xsave.0[24] = 0x80;
+        xsave.0[25] = 0x1F;
+        Self { msrs: [0; SWITCHED_MSRS.len()], debug: [0; 4], dr6: DR6_RESET, cr2: 0, xcr0: 1, xsave }
+    }
+
+    fn save(&mut self, xcr0_allowed: u64) {
+        for (slot, number) in self.msrs.iter_mut().zip(SWITCHED_MSRS) {
+            // SAFETY: architectural MSRs of every 64-bit processor with RDTSCP; reading has no effect.
+            *slot = unsafe { Msr::new(number).read() };
+        }
+        // SAFETY: reading debug registers and CR2 has no effect; DR7 is 0x400 since the exit (SDM 3C 28.5.1), so none traps.
+        unsafe {
+            asm!("mov {}, dr0", out(reg) self.debug[0], options(nomem, nostack));
+            asm!("mov {}, dr1", out(reg) self.debug[1], options(nomem, nostack));
+            asm!("mov {}, dr2", out(reg) self.debug[2], options(nomem, nostack));
+            asm!("mov {}, dr3", out(reg) self.debug[3], options(nomem, nostack));
+            asm!("mov {}, dr6", out(reg) self.dr6, options(nomem, nostack));
+        }
+        self.cr2 = Cr2::read_raw();
+        write_xcr0(xcr0_allowed);
+        // SAFETY: the area is 64-byte aligned and larger than the allowed components need, which
+        // `xsave_fits` checked at set-up.
+        unsafe {
+            asm!("xsave64 [{}]", in(reg) self.xsave.0.as_mut_ptr(),
+                 in("eax") xcr0_allowed as u32, in("edx") (xcr0_allowed >> 32) as u32,
+                 options(nostack));
+        }
+    }
+
+    fn load(&mut self, xcr0_allowed: u64) {
+        for (value, number) in self.msrs.iter().zip(SWITCHED_MSRS) {
+            // SAFETY: each value was read from the same MSR, or is 0, which all six accept; the hypervisor uses none of them.
+            unsafe { Msr::new(number).write(*value) };
+        }
+        // SAFETY: the hypervisor sets no breakpoint (DR7 is 0x400 in root mode), so the addresses are inert until the guest runs.
+        unsafe {
+            asm!("mov dr0, {}", in(reg) self.debug[0], options(nomem, nostack));
+            asm!("mov dr1, {}", in(reg) self.debug[1], options(nomem, nostack));
+            asm!("mov dr2, {}", in(reg) self.debug[2], options(nomem, nostack));
+            asm!("mov dr3, {}", in(reg) self.debug[3], options(nomem, nostack));
+            asm!("mov dr6, {}", in(reg) self.dr6, options(nomem, nostack));
+            asm!("mov cr2, {}", in(reg) self.cr2, options(nomem, nostack));
+        }
+        write_xcr0(xcr0_allowed);
+        // SAFETY: the area came from XSAVE with the same components, or is the clean area of `new`; the hypervisor is soft-float, so no
+        // vector register of its own is lost.
+        unsafe {
+            asm!("xrstor64 [{}]", in(reg) self.xsave.0.as_ptr(),
+                 in("eax") xcr0_allowed as u32, in("edx") (xcr0_allowed >> 32) as u32,
+                 options(nostack));
+        }
+        write_xcr0(self.xcr0);
+    }
+}
+
+/// DR6 after reset. SDM 3B 18.2.3.
+const DR6_RESET: u64 = 0xFFFF_0FF0;
+
+fn write_xcr0(value: u64) {
+    // SAFETY: the value is the allowed mask, or was checked by `hv_core::exit::xcr0_is_valid`; the hypervisor uses no vector register.
+    unsafe {
+        asm!("xsetbv", in("ecx") 0, in("eax") value as u32, in("edx") (value >> 32) as u32,
+             options(nomem, nostack));
+    }
+}
+
+/// Prepares a core for the guests' extended states: CR4.OSXSAVE on.
+pub fn prepare_extended_state() {
+    // SAFETY: XSAVE was verified at boot; the bit only makes XSETBV and XSAVE usable.
+    unsafe { Cr4::update(|flags| flags.insert(Cr4Flags::OSXSAVE)) };
+}
+
+/// XCR0 components that guests may use here: x87, SSE, AVX, AVX-512, PKRU, as far as the processor has them and
+/// they fit the area.
+pub fn xcr0_allowed() -> u64 {
+    const OFFERED: u64 = 0b10_1110_0111;
+    let leaf = core::arch::x86_64::__cpuid_count(0xD, 0);
+    let supported = (u64::from(leaf.edx) << 32 | u64::from(leaf.eax)) & OFFERED;
+    if xsave_fits(supported) { supported } else { supported & 0b11 }
+}
+
+fn xsave_fits(components: u64) -> bool {
+    (2..63).filter(|bit| components & (1 << bit) != 0).all(|bit| {
+        let leaf = core::arch::x86_64::__cpuid_count(0xD, bit);
+        u64::from(leaf.eax) + u64::from(leaf.ebx) <= XSAVE_BYTES as u64
+    })
+}
+
+/// Steps over the instruction that exited. Ends the blocking that STI or MOV SS asked for one
+/// instruction, and raises the single-step trap that the skipped instruction would have (SDM 3C 27.3.1.5).
+#[inline(always)]
+pub fn advance() {
+    let next = vmx::read(field::GUEST_RIP) + vmx::read(field::EXIT_INSTRUCTION_LENGTH);
+    // SAFETY: RIP only moves by the length that the processor reported. SDM 3C 25.4.1.
+    unsafe { vmx::write(field::GUEST_RIP, next) };
+    const BLOCKED: u64 =
+        (interruptibility::BLOCKED_BY_STI | interruptibility::BLOCKED_BY_MOV_SS) as u64;
+    let blocked = vmx::read(field::GUEST_INTERRUPTIBILITY);
+    if blocked & BLOCKED != 0 {
+        // SAFETY: clears two bits that the processor itself clears behind an instruction. SDM 3C 25.4.2.
+        unsafe { vmx::write(field::GUEST_INTERRUPTIBILITY, blocked & !BLOCKED) };
+    }
+    const TRAP_FLAG: u64 = 1 << 8;
+    if vmx::read(field::GUEST_RFLAGS) & TRAP_FLAG != 0 {
+        pend_single_step();
+    }
+}
+
+#[cold]
+fn pend_single_step() {
+    const SINGLE_STEP: u64 = 1 << 14;
+    let pending = vmx::read(field::GUEST_PENDING_DEBUG);
+    // SAFETY: BS with RFLAGS.TF set is a valid guest state. SDM 3C 25.4.2, 27.3.1.5.
+    unsafe { vmx::write(field::GUEST_PENDING_DEBUG, pending | SINGLE_STEP) };
+}
+
+/// Has the next entry deliver `event`. SDM 3C 25.8.3.
+pub fn inject(event: Event) {
+    let info = match event {
+        Event::Exception { vector, error } => {
+            if let Some(error) = error {
+                // SAFETY: the error code belongs to the vector that is delivered. SDM 3C 25.8.3.
+                unsafe { vmx::write(field::ENTRY_EXCEPTION_ERROR_CODE, u64::from(error)) };
+            }
+            let code = if error.is_some() { interruption::DELIVER_ERROR_CODE } else { 0 };
+            u32::from(vector) | interruption::HARDWARE_EXCEPTION | code
+        }
+        Event::Nmi => 2 | interruption::NMI,
+    };
+    write_entry_info(info);
+}
+
+/// Has the next entry deliver external interrupt `vector`.
+pub fn inject_interrupt(vector: u8) {
+    write_entry_info(u32::from(vector) | interruption::EXTERNAL);
+}
+
+fn write_entry_info(info: u32) {
+    // SAFETY: vector and type agree, as the callers build them. SDM 3C 25.8.3.
+    unsafe { vmx::write(field::ENTRY_INTERRUPTION_INFO, u64::from(info | interruption::VALID)) };
+}
+
+/// Whether the next entry delivers an event already.
+pub fn injection_is_pending() -> bool {
+    vmx::read(field::ENTRY_INTERRUPTION_INFO) & u64::from(interruption::VALID) != 0
+}
+
+/// Whether the guest takes a maskable interrupt now: IF set, no shadow. SDM 3C 25.4.2.
+pub fn accepts_interrupt() -> bool {
+    const INTERRUPT_FLAG: u64 = 1 << 9;
+    const BLOCKED: u64 =
+        (interruptibility::BLOCKED_BY_STI | interruptibility::BLOCKED_BY_MOV_SS) as u64;
+    vmx::read(field::GUEST_RFLAGS) & INTERRUPT_FLAG != 0
+        && vmx::read(field::GUEST_INTERRUPTIBILITY) & BLOCKED == 0
+}
+
+/// Whether the guest takes an NMI now.
+pub fn accepts_nmi() -> bool {
+    const BLOCKED: u64 = (interruptibility::BLOCKED_BY_STI
+        | interruptibility::BLOCKED_BY_MOV_SS
+        | interruptibility::BLOCKED_BY_NMI) as u64;
+    vmx::read(field::GUEST_INTERRUPTIBILITY) & BLOCKED == 0
+}
+
+/// Loads CR0 as the guest wrote it, minus what is not its own, with the mode switch that paging brings.
+/// SDM 3A 10.8.5 (IA-32e mode), SDM 3C 25.6.6 (mask and shadow).
+///
+/// # Errors
+/// The event to inject instead when the combination is not allowed; `None` when it is legal but not carried out.
+pub fn set_cr0(value: u64) -> Result<(), Option<Event>> {
+    const PG: u64 = 1 << 31;
+    const PAE: u64 = 1 << 5;
+    const NOT_THE_GUESTS: u64 = (1 << 30) | (1 << 29);
+    const NUMERIC_ERROR: u64 = 1 << 5;
+    let turns_paging_on = value & PG != 0 && vmx::read(field::GUEST_CR0) & PG == 0;
+    let turns_paging_off = value & PG == 0 && vmx::read(field::GUEST_CR0) & PG != 0;
+    let pae = vmx::read(field::GUEST_CR4) & PAE != 0;
+    let efer = vmx::read(field::GUEST_EFER);
+    if turns_paging_on {
+        if efer & EFER_LME != 0 {
+            if !pae {
+                return Err(Some(Event::Exception { vector: 13, error: Some(0) }));
+            }
+            set_long_mode(efer, true);
+        } else if pae {
+            return Err(None);
+        }
+    } else if turns_paging_off && efer & EFER_LMA != 0 {
+        set_long_mode(efer, false);
+    }
+    // SAFETY: CD and NW stay clear, NE stays set as VMX demands (SDM 3D A.7); the rest is the guest's own. SDM 3C 25.4.1, 25.6.6.
+    unsafe {
+        vmx::write(field::GUEST_CR0, (value & !NOT_THE_GUESTS) | NUMERIC_ERROR);
+        vmx::write(field::CR0_SHADOW, value);
+    }
+    Ok(())
+}
+
+const EFER_LME: u64 = 1 << 8;
+const EFER_LMA: u64 = 1 << 10;
+
+fn set_long_mode(efer: u64, on: bool) {
+    const GUEST_64_BIT: u64 = 1 << 9;
+    let entry = vmx::read(field::ENTRY_CONTROLS);
+    let (efer, entry) =
+        if on { (efer | EFER_LMA, entry | GUEST_64_BIT) } else { (efer & !EFER_LMA, entry & !GUEST_64_BIT) };
+    // SAFETY: EFER.LMA and the entry control agree, as SDM 3C 27.3.1.1 demands.
+    unsafe {
+        vmx::write(field::GUEST_EFER, efer);
+        vmx::write(field::ENTRY_CONTROLS, entry);
+    }
+}
+
+/// Makes the next entry exit at once: the preemption timer on, at zero. Called from the NMI handler
+/// in root mode, so that a kick that arrives between an exit and the entry is not lost.
+pub fn exit_at_once() {
+    let controls = vmx::read(field::PIN_CONTROLS) | u64::from(pin::PREEMPTION_TIMER);
+    // SAFETY: the preemption timer was verified at boot; a zero value only makes the guest exit before its next instruction. SDM 3C 26.5.1.
+    unsafe {
+        vmx::write(field::PIN_CONTROLS, controls);
+        vmx::write(field::PREEMPTION_TIMER, 0);
+    }
+}
+
+/// Ends the blocking of NMIs that an NMI exit leaves behind: only an IRET does. SDM 3C 28.2.
+pub fn unblock_nmis() {
+    // SAFETY: the frame returns to the next instruction with the same stack, flags and code segment.
+    unsafe {
+        asm!(
+            "mov {scratch}, rsp",
+            "push {ss}",
+            "push {scratch}",
+            "pushfq",
+            "mov {scratch:e}, cs",
+            "push {scratch}",
+            "lea {scratch}, [rip + 2f]",
+            "push {scratch}",
+            "iretq",
+            "2:",
+            scratch = out(reg) _,
+            ss = in(reg) u64::from(SS::get_reg().0),
+        );
+    }
+}
