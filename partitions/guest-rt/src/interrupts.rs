@@ -19,7 +19,7 @@ use crate::apic::{SPURIOUS_VECTOR, end_of_interrupt};
 use crate::guest::{Verdict, finish};
 use crate::println;
 
-global_asm!(include_str!("vectors.s"), exception = sym exception, interrupt = sym interrupt);
+global_asm!(include_str!("vectors.s"), exception = sym exception, interrupt = sym interrupt, recovery = sym RECOVERY);
 
 /// The vector of [`crate::Deadline`]. The highest class below the error and spurious vectors.
 pub(crate) const DEADLINE_VECTOR: u8 = 0xF0;
@@ -34,6 +34,7 @@ const ON_FAULT_STACK: [u8; 2] = [2, 8];
 unsafe extern "C" {
     static guest_stubs: u8;
     static guest_deadline_stub: u8;
+    static guest_ring3_return: u8;
 }
 
 /// What a handler needs to resume: pushed by vectors.s and by the CPU.
@@ -77,13 +78,17 @@ impl Gate {
 }
 
 /// Segments of ring 3, for guests that test the hypervisor.
+#[cfg_attr(
+    not(feature = "hostile"),
+    expect(dead_code, reason = "used by hostile guests")
+)]
 pub(crate) struct UserSegments {
     pub(crate) code: u16,
     pub(crate) data: u16,
 }
 
 /// The vector by which ring 3 comes back to ring 0.
-pub(crate) const RETURN_VECTOR: u8 = 0xF1;
+const RETURN_VECTOR: u8 = 0xF1;
 
 #[repr(align(16))]
 struct FaultStack(
@@ -145,6 +150,8 @@ pub(crate) fn set_up() {
 /// The first segment of the table.
 const KERNEL_CODE: SegmentSelector = SegmentSelector(0x08);
 
+/// The segments of ring 3; `None` before [`set_up`].
+#[cfg(feature = "hostile")]
 pub(crate) fn user_segments() -> Option<&'static UserSegments> {
     SEGMENTS.get().map(|(_, user)| user)
 }
@@ -154,10 +161,10 @@ fn top_of(stack: *const FaultStack) -> VirtAddr {
 }
 
 fn gate(vector: u8) -> Gate {
-    let stub = if vector == DEADLINE_VECTOR {
-        &raw const guest_deadline_stub as u64
-    } else {
-        &raw const guest_stubs as u64 + u64::from(vector) * STUB_BYTES
+    let stub = match vector {
+        DEADLINE_VECTOR => &raw const guest_deadline_stub as u64,
+        RETURN_VECTOR => &raw const guest_ring3_return as u64,
+        _ => &raw const guest_stubs as u64 + u64::from(vector) * STUB_BYTES,
     };
     let stack = u16::from(ON_FAULT_STACK.contains(&vector));
     let ring = if vector == RETURN_VECTOR { 3 } else { 0 };

@@ -43,12 +43,16 @@ mod console;
 mod deadline;
 #[cfg(target_os = "none")]
 mod guest;
+#[cfg(all(target_os = "none", feature = "hostile"))]
+pub mod hostile;
 #[cfg(target_os = "none")]
 mod hypercall;
 #[cfg(target_os = "none")]
 mod interrupts;
 #[cfg(target_os = "none")]
 mod machine;
+#[cfg(all(target_os = "none", feature = "hostile"))]
+pub mod round_trip;
 
 #[cfg(target_os = "none")]
 pub use bare::*;

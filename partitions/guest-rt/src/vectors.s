@@ -109,3 +109,43 @@ guest_deadline_stub:
     mov ecx, 0x80B                      # x2APIC EOI
     wrmsr
     iretq
+
+# Executes VMCALL in ring 3 and returns its RAX. C calling convention: the call's number, the code and the data
+# segment of ring 3. The caller has cleared RECOVERY's last use.
+.global guest_ring3_vmcall
+guest_ring3_vmcall:
+    push rbx
+    push rbp
+    push r12
+    push r13
+    push r14
+    push r15
+    lea rax, [rip + 3f]
+    mov [rip + {recovery}], rax         # an exception resumes at the way back
+    mov [rip + guest_ring0_rsp], rsp
+    mov rax, rsp
+    push rdx                            # SS, RSP, RFLAGS, CS, RIP
+    push rax
+    push 2
+    push rsi
+    lea rcx, [rip + 2f]
+    push rcx
+    mov rax, rdi
+    iretq
+2:  vmcall
+3:  int 0xF1
+.global guest_ring3_return
+guest_ring3_return:
+    mov rsp, [rip + guest_ring0_rsp]
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    ret
+
+.section .bss.vectors, "aw", @nobits
+.balign 8
+guest_ring0_rsp:
+    .skip 8

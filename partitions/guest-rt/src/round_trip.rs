@@ -1,0 +1,95 @@
+//! What one instruction costs, in ticks: the clock is read, the instruction runs, the clock is read again.
+//!
+//! Between the two readings stand `mov esi, eax` and `mov eax, edi` besides the instruction, in all of them
+//! alike; [`nothing`] measures just these.
+#![expect(unsafe_code, reason = "measures in assembly")]
+
+use core::arch::asm;
+
+use crate::interrupts::RECOVERY;
+
+/// Times instructions that get EAX from EDI and may change RAX to RDX.
+macro_rules! timed {
+    ($edi:expr, $ecx:expr $(, $instruction:literal)*) => {{
+        let ticks: u32;
+        // SAFETY: changes registers only, and declares them. RBX cannot be declared, so it is saved.
+        unsafe {
+            asm!(
+                "mov {rbx}, rbx",
+                "rdtsc",
+                "mov esi, eax",
+                "mov eax, edi",
+                $($instruction,)*
+                "rdtsc",
+                "sub eax, esi",
+                "mov rbx, {rbx}",
+                rbx = out(reg) _,
+                in("edi") $edi,
+                out("esi") _,
+                inout("ecx") $ecx => _,
+                out("eax") ticks,
+                out("edx") _,
+                options(nostack),
+            );
+        }
+        u64::from(ticks)
+    }};
+}
+
+/// No instruction at all: what the readings themselves cost.
+#[must_use]
+pub fn nothing() -> u64 {
+    timed!(0_u32, 0_u32)
+}
+
+/// CPUID of a leaf, sub-leaf 0.
+#[must_use]
+pub fn cpuid(leaf: u32) -> u64 {
+    timed!(leaf, 0_u32, "cpuid")
+}
+
+/// VMCALL with this number. Under the hypervisor only.
+#[must_use]
+pub fn vmcall(number: u32) -> u64 {
+    timed!(number, 0_u32, "vmcall")
+}
+
+/// RDMSR of a register that the guest may read.
+#[must_use]
+pub fn read_msr(index: u32) -> u64 {
+    timed!(0_u32, index, "rdmsr")
+}
+
+/// A byte in from a port below 256; the instruction changes AL only.
+#[must_use]
+pub fn port_in() -> u64 {
+    timed!(0_u32, 0_u32, "in al, 0x80")
+}
+
+/// RDMSR of a register that is refused, the guest's own exception handler included.
+#[must_use]
+pub fn refused_msr(index: u32) -> u64 {
+    let ticks: u32;
+    // SAFETY: the exception handler resumes behind the instruction with every register as it was.
+    unsafe {
+        asm!(
+            "lea {resume}, [rip + 99f]",
+            "mov [rip + {recovery}], {resume}",
+            "rdtsc",
+            "mov esi, eax",
+            "mov eax, edi",
+            "rdmsr",
+            "99: rdtsc",
+            "sub eax, esi",
+            "mov qword ptr [rip + {recovery}], 0",
+            resume = out(reg) _,
+            recovery = sym RECOVERY,
+            in("edi") 0_u32,
+            out("esi") _,
+            inout("ecx") index => _,
+            out("eax") ticks,
+            out("edx") _,
+        );
+    }
+    u64::from(ticks)
+}

@@ -1,0 +1,158 @@
+//! A neighbour that does its worst, for ever. It never finishes.
+//!
+//! Argument: `mode=all|idle|exits|memory|cli|loop|hlt|wbinvd|ports|ipi`; `all` goes round every mode that ends.
+#![no_std]
+#![no_main]
+
+use guest_rt::hostile::{self, IpiKind, Width};
+use guest_rt::{
+    Alarm, Guest, Verdict, apic_id, cpuid, disable_interrupts, halt_for_ever, println, tsc,
+    wait_for_interrupt,
+};
+
+guest_rt::entry!(main);
+
+/// How long one phase of `all` lasts.
+const PHASE: &str = "500us";
+/// Most bytes of memory that are overwritten in one go.
+const MEMORY_BYTES: u64 = 1 << 20;
+/// APIC ids that are bombarded.
+const TARGETS: u32 = 16;
+/// The vector of its own timer.
+const TIMER_VECTOR: u8 = 0x40;
+/// LVT entries of the local APIC, by MSR: timer, thermal, performance, LINT0, LINT1, error.
+const LVT_ENTRIES: [u32; 6] = [0x832, 0x833, 0x834, 0x835, 0x836, 0x837];
+/// Delivery modes that reach outside a partition or are reserved: SMI, reserved, INIT, ExtINT.
+const BAD_DELIVERY_MODES: [u64; 4] = [2, 3, 5, 7];
+
+/// One way to be a nuisance; called again and again.
+type Nuisance = fn(&Guest);
+
+const PHASES: [(&str, Nuisance); 7] = [
+    ("exits", exits),
+    ("memory", memory),
+    ("cli", without_interrupts),
+    ("hlt", halted),
+    ("wbinvd", caches),
+    ("ports", ports),
+    ("ipi", ipis),
+];
+
+fn main(guest: &Guest) -> Verdict {
+    guest.allow_arguments(&["mode"]);
+    let modes = [
+        "all", "idle", "loop", "exits", "memory", "cli", "hlt", "wbinvd", "ports", "ipi",
+    ];
+    let mode = guest.choice("mode", &modes);
+    println!("noise: mode={mode}");
+    match mode {
+        "idle" => halt_for_ever(),
+        "loop" => hostile::loop_for_ever(),
+        "all" => every_phase(guest),
+        one => PHASES
+            .iter()
+            .filter(|(name, _)| *name == one)
+            .for_each(|(_, nuisance)| {
+                loop {
+                    nuisance(guest);
+                }
+            }),
+    }
+    Verdict::fail("noise has no such phase")
+}
+
+fn every_phase(guest: &Guest) {
+    let phase = guest.ticks("phase", PHASE);
+    loop {
+        for (_, nuisance) in PHASES {
+            let end = tsc() + phase;
+            while tsc() < end {
+                nuisance(guest);
+            }
+        }
+    }
+}
+
+/// Exits as fast as they go.
+fn exits(_: &Guest) {
+    for leaf in 0..64 {
+        core::hint::black_box(cpuid(leaf, 0));
+    }
+}
+
+/// Streams through all the memory that it has.
+fn memory(guest: &Guest) {
+    let (start, size) = guest.spare_memory();
+    let bytes = size.min(MEMORY_BYTES) & !7;
+    // Its own spare memory: no fault can answer, and none would matter here.
+    let _ = hostile::fill_memory(start, bytes, tsc());
+}
+
+/// Computes with interrupts off.
+fn without_interrupts(_: &Guest) {
+    disable_interrupts();
+    for _ in 0..1000 {
+        core::hint::black_box(tsc());
+    }
+}
+
+/// Halts with a timer that wakes it.
+fn halted(_: &Guest) {
+    let alarm = Alarm::new(TIMER_VECTOR, |_| ());
+    alarm.set(tsc() + 500);
+    wait_for_interrupt();
+}
+
+/// Throws the caches away.
+fn caches(_: &Guest) {
+    // Refused or not: either is the hypervisor's to bear.
+    let _ = hostile::write_back_caches();
+}
+
+/// Reads and writes ports that are not its own: PCI configuration, reset, keyboard controller, timer, interrupt controllers,
+/// UART, and every other one.
+fn ports(_: &Guest) {
+    let well_known = [
+        0xCF8, 0xCFC, 0xCF9, 0x64, 0x60, 0x92, 0x40, 0x43, 0x20, 0x21, 0xA1, 0x3F8, 0x8900,
+    ];
+    for port in well_known.into_iter().chain((tsc() as u16..).take(64)) {
+        for width in [Width::Byte, Width::Word, Width::Double] {
+            must_read_all_ones(port, width);
+            // 0x0E resets the machine by port 0xCF9, 0xFE by port 0x64.
+            let _ = hostile::port_out(port, width, if port == 0x64 { 0xFE } else { 0x0E });
+        }
+    }
+}
+
+fn must_read_all_ones(port: u16, width: Width) {
+    // A refusal by exception is as good as an empty bus.
+    if let Ok(value) = hostile::port_in(port, width) {
+        assert!(
+            value == width.all_ones(),
+            "port {port:#x} answered {value:#x}: it is not closed"
+        );
+    }
+}
+
+/// Tries to interrupt, reset and stop every other CPU, and itself by other ways than its own.
+fn ipis(_: &Guest) {
+    let kinds = [
+        IpiKind::Fixed(0x40),
+        IpiKind::Nmi,
+        IpiKind::Init,
+        IpiKind::Startup(8),
+        IpiKind::Smi,
+    ];
+    for target in (0..TARGETS).filter(|target| *target != apic_id()) {
+        for kind in kinds {
+            // Refused by exception or dropped: either way the target must not notice.
+            let _ = hostile::send_ipi(target, kind);
+        }
+    }
+    for entry in LVT_ENTRIES {
+        for mode in BAD_DELIVERY_MODES {
+            let _ = hostile::write_msr(entry, mode << 8);
+        }
+        let _ = hostile::write_msr(entry, 1 << 16);
+    }
+}
