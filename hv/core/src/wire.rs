@@ -25,7 +25,8 @@ pub const MAX_ENCODED: usize = 2 + 1 + HEADER + MAX_PAYLOAD + 2;
 /// Bytes of a [`Stat`] on the wire.
 pub const STAT_BYTES: usize = 16;
 
-const CRC: crc::Crc<u16, crc::Table<16>> = crc::Crc::<u16, crc::Table<16>>::new(&crc::CRC_16_IBM_SDLC);
+const CRC: crc::Crc<u16, crc::Table<16>> =
+    crc::Crc::<u16, crc::Table<16>>::new(&crc::CRC_16_IBM_SDLC);
 
 /// First bytes of the hypervisor ELF's GNU build id: tells a reader that it holds the right ELF.
 pub type BuildId = [u8; 4];
@@ -284,11 +285,17 @@ impl StatKey {
         if let Self::Unknown(code) = self {
             return code;
         }
-        STAT_KEYS.iter().find(|(key, _)| *key == self).map_or(0, |(_, code)| *code)
+        STAT_KEYS
+            .iter()
+            .find(|(key, _)| *key == self)
+            .map_or(0, |(_, code)| *code)
     }
 
     fn from_code(code: u16) -> Self {
-        STAT_KEYS.iter().find(|(_, c)| *c == code).map_or(Self::Unknown(code), |(key, _)| *key)
+        STAT_KEYS
+            .iter()
+            .find(|(_, c)| *c == code)
+            .map_or(Self::Unknown(code), |(key, _)| *key)
     }
 }
 

@@ -1,0 +1,830 @@
+//! Builds 4-level page tables: the hypervisor's own and the extended ones of the partitions.
+//!
+//! The compiler asks [`tables_needed`] and cuts each pool to exactly that; the hypervisor calls [`build`] on
+//! the pool at boot. Both work from the same list of mappings, so the pool cannot be too small. Nothing
+//! recurses, and every loop is bounded by the number of mappings or of the tables that they fill.
+
+use core::fmt;
+use hv_defs::{ept, paging as host};
+
+/// Bytes of the smallest page and of one table.
+pub const PAGE: u64 = 4096;
+/// Address bits that 4-level paging translates.
+const VIRTUAL_BITS: u32 = 48;
+/// Address bits that an entry can hold.
+const PHYSICAL_BITS: u32 = 52;
+/// Level of the root; a leaf stands at level 1 (4 KiB), 2 (2 MiB) or 3 (1 GiB).
+const ROOT: u32 = 4;
+const ENTRIES: u64 = 512;
+
+/// One table of any level.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(C, align(4096))]
+pub struct PageTable(pub [u64; 512]);
+
+const _: () = assert!(size_of::<PageTable>() == PAGE as usize);
+
+impl PageTable {
+    /// A table that maps nothing.
+    pub const EMPTY: Self = Self([0; 512]);
+}
+
+/// What may be done with a mapped page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Loads.
+    pub read: bool,
+    /// Stores.
+    pub write: bool,
+    /// Instruction fetches.
+    pub execute: bool,
+}
+
+/// How a page is cached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// RAM. In an EPT the guest's own PAT is ignored: an uncached view of RAM would turn each of its locked
+    /// instructions into a bus lock, which other cores feel.
+    WriteBack,
+    /// Device registers.
+    Uncached,
+}
+
+/// A range of addresses and what stands behind it. All three numbers are bytes and page-aligned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// First address translated: virtual for the host, guest-physical for an EPT.
+    pub virt: u64,
+    /// Host-physical address behind it.
+    pub phys: u64,
+    /// Length.
+    pub size: u64,
+    /// Rights.
+    pub access: Access,
+    /// Caching.
+    pub memory: Memory,
+}
+
+/// Which processor structure is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Ordinary page tables with supervisor pages; EFER.NXE must be set. SDM 3A 4.5.
+    Host,
+    /// Extended page tables. SDM 3C 29.3.2.
+    Ept,
+}
+
+/// The largest page that may be used; the processor must support it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LargePages {
+    /// 4 KiB only.
+    None,
+    /// 4 KiB and 2 MiB.
+    Up2M,
+    /// 4 KiB, 2 MiB and 1 GiB.
+    Up1G,
+}
+
+/// Why a list of mappings cannot be built. `mapping` is an index into the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapError {
+    /// An address or the size is not a multiple of the page size; without a mapping: the pool's address.
+    Unaligned {
+        /// The offender.
+        mapping: Option<usize>,
+    },
+    /// Two mappings share an address.
+    Overlap {
+        /// The earlier one.
+        first: usize,
+        /// The later one.
+        second: usize,
+    },
+    /// Reaches beyond 48-bit canonical (host) or 48-bit (EPT) addresses, or beyond 52 bits of physical
+    /// address; without a mapping: the pool does.
+    OutOfRange {
+        /// The offender.
+        mapping: Option<usize>,
+    },
+    /// The pool has fewer tables than needed.
+    PoolTooSmall {
+        /// What [`tables_needed`] says.
+        needed: usize,
+    },
+    /// The size is zero.
+    EmptySize {
+        /// The offender.
+        mapping: usize,
+    },
+    /// Writable and not readable: an EPT misconfiguration, and not expressible on the host.
+    WriteOnly {
+        /// The offender.
+        mapping: usize,
+    },
+    /// No rights at all; or, on the host, not readable, which ordinary page tables cannot express.
+    Unreadable {
+        /// The offender.
+        mapping: usize,
+    },
+}
+
+impl fmt::Display for MapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let subject = |f: &mut fmt::Formatter<'_>, mapping: Option<usize>| match mapping {
+            Some(index) => write!(f, "mapping {index}"),
+            None => write!(f, "the table pool"),
+        };
+        match *self {
+            Self::Unaligned { mapping } => {
+                subject(f, mapping)?;
+                write!(f, " is not aligned to 4 KiB")
+            }
+            Self::OutOfRange { mapping } => {
+                subject(f, mapping)?;
+                write!(f, " reaches beyond the addresses that 4-level tables hold")
+            }
+            Self::Overlap { first, second } => write!(f, "mappings {first} and {second} overlap"),
+            Self::PoolTooSmall { needed } => {
+                write!(f, "the table pool is too small: {needed} tables are needed")
+            }
+            Self::EmptySize { mapping } => write!(f, "mapping {mapping} is empty"),
+            Self::WriteOnly { mapping } => {
+                write!(f, "mapping {mapping} is writable and not readable")
+            }
+            Self::Unreadable { mapping } => write!(f, "mapping {mapping} is not readable"),
+        }
+    }
+}
+
+impl core::error::Error for MapError {}
+
+/// Bytes that one entry of a table at `level` covers.
+const fn span(level: u32) -> u64 {
+    PAGE << (9 * (level - 1))
+}
+
+/// Index of `address` in a table at `level`.
+const fn index(address: u64, level: u32) -> usize {
+    ((address / span(level)) % ENTRIES) as usize
+}
+
+impl LargePages {
+    /// Highest level at which a leaf may stand.
+    const fn top_leaf(self) -> u32 {
+        match self {
+            Self::None => 1,
+            Self::Up2M => 2,
+            Self::Up1G => 3,
+        }
+    }
+}
+
+impl Mapping {
+    /// First address as a 48-bit number: canonical sign extension taken off.
+    const fn start(&self) -> u64 {
+        self.virt & ((1 << VIRTUAL_BITS) - 1)
+    }
+
+    const fn end(&self) -> u64 {
+        self.start() + self.size
+    }
+
+    /// Whether whole entries at `level` inside the mapping may be leaves.
+    const fn large_at(&self, level: u32, pages: LargePages) -> bool {
+        level <= pages.top_leaf() && (self.virt ^ self.phys).is_multiple_of(span(level))
+    }
+
+    const fn touches(&self, region: u64, level: u32) -> bool {
+        self.start() / span(level) <= region && region <= (self.end() - 1) / span(level)
+    }
+
+    /// Whether this mapping needs a table below the entry `region` at `level`, which it touches.
+    const fn splits(&self, region: u64, level: u32, pages: LargePages) -> bool {
+        let start = region * span(level);
+        let whole = self.start() <= start && start + span(level) <= self.end();
+        !(whole && self.large_at(level, pages))
+    }
+
+    fn check(&self, format: Format, mapping: usize) -> Result<(), MapError> {
+        if self.size == 0 {
+            return Err(MapError::EmptySize { mapping });
+        }
+        if !(self.virt | self.phys | self.size).is_multiple_of(PAGE) {
+            return Err(MapError::Unaligned {
+                mapping: Some(mapping),
+            });
+        }
+        let out = MapError::OutOfRange {
+            mapping: Some(mapping),
+        };
+        let last = self.virt.checked_add(self.size - 1).ok_or(out)?;
+        let last_physical = self.phys.checked_add(self.size - 1).ok_or(out)?;
+        let reachable = match format {
+            Format::Ept => last >> VIRTUAL_BITS == 0,
+            Format::Host => {
+                let half = VIRTUAL_BITS - 1;
+                last >> half == 0 || self.virt >> half == u64::MAX >> half
+            }
+        };
+        if !reachable || last_physical >> PHYSICAL_BITS != 0 {
+            return Err(out);
+        }
+        let Access {
+            read,
+            write,
+            execute,
+        } = self.access;
+        if write && !read {
+            return Err(MapError::WriteOnly { mapping });
+        }
+        if !read && (format == Format::Host || !execute) {
+            return Err(MapError::Unreadable { mapping });
+        }
+        Ok(())
+    }
+}
+
+fn check(format: Format, mappings: &[Mapping]) -> Result<(), MapError> {
+    for (second, mapping) in mappings.iter().enumerate() {
+        mapping.check(format, second)?;
+        let earlier = mappings.iter().take(second);
+        if let Some(first) = earlier
+            .into_iter()
+            .position(|m| m.start() < mapping.end() && mapping.start() < m.end())
+        {
+            return Err(MapError::Overlap { first, second });
+        }
+    }
+    Ok(())
+}
+
+/// Tables at `level - 1` that `mapping` needs and none of the `earlier` ones already has.
+///
+/// Mappings are disjoint, so two of them meet in at most the first or the last region of each.
+fn new_tables_below(level: u32, mapping: &Mapping, earlier: &[Mapping], pages: LargePages) -> u64 {
+    let first = mapping.start() / span(level);
+    let last = (mapping.end() - 1) / span(level);
+    let needed = |region: u64| {
+        u64::from(
+            mapping.splits(region, level, pages)
+                && !earlier.iter().any(|other| other.touches(region, level)),
+        )
+    };
+    if first == last {
+        return needed(first);
+    }
+    let inner = if mapping.large_at(level, pages) {
+        0
+    } else {
+        last - first - 1
+    };
+    needed(first) + inner + needed(last)
+}
+
+/// How many tables, the root counted, [`build`] takes from its pool for these mappings.
+///
+/// # Errors
+/// A [`MapError`] about the mappings, never [`MapError::PoolTooSmall`].
+pub fn tables_needed(
+    format: Format,
+    pages: LargePages,
+    mappings: &[Mapping],
+) -> Result<usize, MapError> {
+    check(format, mappings)?;
+    let mut tables = 1;
+    for (position, mapping) in mappings.iter().enumerate() {
+        let (earlier, _) = mappings.split_at(position);
+        for level in 2..=ROOT {
+            tables += new_tables_below(level, mapping, earlier, pages);
+        }
+    }
+    // 2^36 tables map everything that there is; a 32-bit compiler host would be out of memory first.
+    Ok(usize::try_from(tables).unwrap_or(usize::MAX))
+}
+
+fn leaf(format: Format, level: u32, mapping: &Mapping) -> u64 {
+    let when = |wanted: bool, bit: u64| if wanted { bit } else { 0 };
+    let Access {
+        read,
+        write,
+        execute,
+    } = mapping.access;
+    match format {
+        Format::Host => {
+            let cache = match mapping.memory {
+                Memory::WriteBack => 0,
+                Memory::Uncached => host::CACHE_DISABLE | host::WRITE_THROUGH,
+            };
+            host::PRESENT
+                | host::ACCESSED
+                | host::DIRTY
+                | cache
+                | when(write, host::WRITABLE)
+                | when(!execute, host::NO_EXECUTE)
+                | when(level > 1, host::LARGE)
+        }
+        Format::Ept => {
+            let cache = match mapping.memory {
+                Memory::WriteBack => ept::WRITE_BACK | ept::IGNORE_PAT,
+                Memory::Uncached => ept::UNCACHEABLE,
+            };
+            cache
+                | when(read, ept::READ)
+                | when(write, ept::WRITE)
+                | when(execute, ept::EXECUTE)
+                | when(level > 1, ept::LARGE)
+        }
+    }
+}
+
+/// An entry that leads to a lower table grants everything: the leaf decides.
+const fn branch(format: Format) -> u64 {
+    match format {
+        Format::Host => host::PRESENT | host::WRITABLE | host::ACCESSED,
+        Format::Ept => ept::ACCESS,
+    }
+}
+
+const fn is_used(format: Format, entry: u64) -> bool {
+    match format {
+        Format::Host => entry & host::PRESENT != 0,
+        Format::Ept => entry & ept::ACCESS != 0,
+    }
+}
+
+/// Tables handed out from the front of a pool.
+struct Pool<'p> {
+    tables: &'p mut [PageTable],
+    address: u64,
+    used: usize,
+}
+
+impl Pool<'_> {
+    /// The table that the entry at `index` of `table` leads to; a fresh one when the entry is empty.
+    fn below(&mut self, format: Format, table: usize, index: usize) -> Option<usize> {
+        let entry = *self.tables.get(table)?.0.get(index)?;
+        if is_used(format, entry) {
+            return table_index(entry, self.address);
+        }
+        let fresh = self.used;
+        self.tables.get_mut(fresh)?.0 = [0; 512];
+        self.used += 1;
+        self.tables.get_mut(table)?.0[index] =
+            (self.address + fresh as u64 * PAGE) | branch(format);
+        Some(fresh)
+    }
+
+    /// Writes as many leaves of one size as fit in one table, from `done` bytes into the mapping on.
+    /// Returns the bytes mapped.
+    fn fill(
+        &mut self,
+        format: Format,
+        pages: LargePages,
+        mapping: &Mapping,
+        done: u64,
+    ) -> Option<u64> {
+        let address = mapping.start() + done;
+        let fits = |level: &u32| {
+            mapping.large_at(*level, pages)
+                && address.is_multiple_of(span(*level))
+                && mapping.size - done >= span(*level)
+        };
+        let level = (2..ROOT).rev().find(fits).unwrap_or(1);
+        let mut table = 0;
+        for upper in ((level + 1)..=ROOT).rev() {
+            table = self.below(format, table, index(address, upper))?;
+        }
+        let template = leaf(format, level, mapping) | (mapping.phys + done);
+        let first = index(address, level);
+        let count = ((mapping.size - done) / span(level)).min(ENTRIES - first as u64);
+        let entries = self
+            .tables
+            .get_mut(table)?
+            .0
+            .get_mut(first..first + count as usize)?;
+        for (number, entry) in entries.iter_mut().enumerate() {
+            *entry = template + number as u64 * span(level);
+        }
+        Some(count * span(level))
+    }
+}
+
+/// Index in the pool of the table to which `entry` points.
+fn table_index(entry: u64, pool_address: u64) -> Option<usize> {
+    // Ept and host hold the address in the same bits.
+    usize::try_from((entry & ept::ADDRESS).checked_sub(pool_address)? / PAGE).ok()
+}
+
+/// Builds the tables into the front of `pool`, whose first byte has the physical address `pool_address`,
+/// and returns how many it took. The root is `pool[0]`; the tables taken are cleared first, the rest of the
+/// pool is left alone.
+///
+/// # Errors
+/// A [`MapError`]; on any but a defect of this module the pool is untouched.
+pub fn build(
+    format: Format,
+    pages: LargePages,
+    mappings: &[Mapping],
+    pool: &mut [PageTable],
+    pool_address: u64,
+) -> Result<usize, MapError> {
+    let needed = tables_needed(format, pages, mappings)?;
+    let too_small = MapError::PoolTooSmall { needed };
+    if !pool_address.is_multiple_of(PAGE) {
+        return Err(MapError::Unaligned { mapping: None });
+    }
+    if pool_address.saturating_add(pool.len() as u64 * PAGE) > 1 << PHYSICAL_BITS {
+        return Err(MapError::OutOfRange { mapping: None });
+    }
+    let tables = pool.get_mut(..needed).ok_or(too_small)?;
+    tables.first_mut().ok_or(too_small)?.0 = [0; 512];
+    let mut pool = Pool {
+        tables,
+        address: pool_address,
+        used: 1,
+    };
+    for mapping in mappings {
+        let mut done = 0;
+        while done < mapping.size {
+            done += pool.fill(format, pages, mapping, done).ok_or(too_small)?;
+        }
+    }
+    Ok(pool.used)
+}
+
+/// Looks an address up as the processor would: the physical address behind it, rights, caching.
+/// `None` when nothing is mapped there or the address is not one that this format translates.
+#[must_use]
+pub fn translate(
+    format: Format,
+    pool: &[PageTable],
+    pool_address: u64,
+    virt: u64,
+) -> Option<(u64, Access, Memory)> {
+    let upper = virt >> (VIRTUAL_BITS - 1);
+    let valid = match format {
+        Format::Host => upper == 0 || upper == u64::MAX >> (VIRTUAL_BITS - 1),
+        Format::Ept => upper < 2,
+    };
+    if !valid {
+        return None;
+    }
+    let mut table = 0;
+    for level in (1..=ROOT).rev() {
+        let entry = *pool.get(table)?.0.get(index(virt, level))?;
+        if !is_used(format, entry) {
+            return None;
+        }
+        if level == 1 || (level < ROOT && entry & ept::LARGE != 0) {
+            let inside = span(level) - 1;
+            let (access, memory) = meaning(format, entry);
+            return Some((
+                (entry & ept::ADDRESS & !inside) | (virt & inside),
+                access,
+                memory,
+            ));
+        }
+        table = table_index(entry, pool_address)?;
+    }
+    None
+}
+
+fn meaning(format: Format, entry: u64) -> (Access, Memory) {
+    match format {
+        Format::Host => (
+            Access {
+                read: true,
+                write: entry & host::WRITABLE != 0,
+                execute: entry & host::NO_EXECUTE == 0,
+            },
+            if entry & host::CACHE_DISABLE == 0 {
+                Memory::WriteBack
+            } else {
+                Memory::Uncached
+            },
+        ),
+        Format::Ept => (
+            Access {
+                read: entry & ept::READ != 0,
+                write: entry & ept::WRITE != 0,
+                execute: entry & ept::EXECUTE != 0,
+            },
+            if entry & ept::MEMORY_TYPE == ept::WRITE_BACK {
+                Memory::WriteBack
+            } else {
+                Memory::Uncached
+            },
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    const RW: Access = Access {
+        read: true,
+        write: true,
+        execute: false,
+    };
+    const POOL_AT: u64 = 0x7_0000_0000;
+
+    fn ram(virt: u64, phys: u64, size: u64) -> Mapping {
+        Mapping {
+            virt,
+            phys,
+            size,
+            access: RW,
+            memory: Memory::WriteBack,
+        }
+    }
+
+    fn pool(tables: usize) -> Vec<PageTable> {
+        // Dirty on purpose: build must clear what it takes.
+        std::vec![PageTable([0xFFFF_FFFF_FFFF_FFFF; 512]); tables]
+    }
+
+    fn built(format: Format, pages: LargePages, mappings: &[Mapping]) -> Vec<PageTable> {
+        let needed = tables_needed(format, pages, mappings).unwrap();
+        let mut pool = pool(needed);
+        assert_eq!(
+            build(format, pages, mappings, &mut pool, POOL_AT),
+            Ok(needed)
+        );
+        pool
+    }
+
+    #[test]
+    fn eight_mebibytes_at_one_mebibyte_take_known_tables() {
+        let guest = [ram(0x10_0000, 0x210_0000, 8 << 20)];
+        assert_eq!(
+            tables_needed(Format::Ept, LargePages::None, &guest),
+            Ok(3 + 5)
+        );
+        // Congruent modulo 2 MiB: only the two ragged ends need a page table.
+        assert_eq!(
+            tables_needed(Format::Ept, LargePages::Up2M, &guest),
+            Ok(3 + 2)
+        );
+        assert_eq!(
+            tables_needed(
+                Format::Ept,
+                LargePages::Up1G,
+                &[ram(1 << 30, 2 << 30, 4 << 30)]
+            ),
+            Ok(2)
+        );
+        assert_eq!(tables_needed(Format::Host, LargePages::None, &[]), Ok(1));
+    }
+
+    #[test]
+    fn entries_carry_the_manuals_bits() {
+        let code = Mapping {
+            access: Access {
+                read: true,
+                write: false,
+                execute: true,
+            },
+            ..ram(0, 0x1000, 0x1000)
+        };
+        let device = Mapping {
+            memory: Memory::Uncached,
+            ..ram(0x1000, 0xFEE0_0000, 0x1000)
+        };
+        let host = built(Format::Host, LargePages::None, &[code, device]);
+        assert_eq!(host[3].0[0], 0x1000 | 0x61);
+        assert_eq!(host[3].0[1], 0xFEE0_0000 | 0x7B | 1 << 63);
+        assert_eq!(host[0].0[0], (POOL_AT + 0x1000) | 0x23);
+        let ept = built(Format::Ept, LargePages::None, &[code, device]);
+        assert_eq!(ept[3].0[0], 0x1000 | 0b101 | 6 << 3 | 1 << 6);
+        assert_eq!(ept[3].0[1], 0xFEE0_0000 | 0b011);
+        assert_eq!(ept[0].0[0], (POOL_AT + 0x1000) | 7);
+        let large = built(Format::Ept, LargePages::Up2M, &[ram(0, 0, 2 << 20)]);
+        assert_eq!(large[2].0[0], 0b011 | 6 << 3 | 1 << 6 | 1 << 7);
+    }
+
+    #[test]
+    fn a_leaf_is_no_larger_than_allowed_and_both_sides_are_aligned() {
+        let askew = [ram(1 << 30, 0x1000, 1 << 30)];
+        assert_eq!(
+            tables_needed(Format::Host, LargePages::Up1G, &askew),
+            Ok(3 + 512)
+        );
+        let by_two = [ram(1 << 30, 2 << 20, 1 << 30)];
+        assert_eq!(
+            tables_needed(Format::Host, LargePages::Up1G, &by_two),
+            Ok(3)
+        );
+        assert_eq!(
+            built(Format::Host, LargePages::Up1G, &by_two)[2].0[511],
+            (1 << 30) | 0xE3 | 1 << 63
+        );
+    }
+
+    #[test]
+    fn the_upper_half_of_the_host_is_reachable() {
+        let top = [ram(0xFFFF_FFFF_FFFF_F000, 0x5000, 0x1000)];
+        let tables = built(Format::Host, LargePages::None, &top);
+        let found = translate(Format::Host, &tables, POOL_AT, 0xFFFF_FFFF_FFFF_F123);
+        assert_eq!(found, Some((0x5123, RW, Memory::WriteBack)));
+        assert_eq!(
+            translate(Format::Host, &tables, POOL_AT, 0x0000_FFFF_FFFF_F123),
+            None
+        );
+    }
+
+    #[test]
+    fn each_error_is_told() {
+        let reject = |format, mapping| tables_needed(format, LargePages::None, &[mapping]);
+        let none = Access {
+            read: false,
+            write: false,
+            execute: false,
+        };
+        let with = |access| Mapping {
+            access,
+            ..ram(0, 0, 0x1000)
+        };
+        let e = Format::Ept;
+        let h = Format::Host;
+        assert_eq!(
+            reject(e, ram(0, 0, 0)),
+            Err(MapError::EmptySize { mapping: 0 })
+        );
+        assert_eq!(
+            reject(e, ram(1, 0, 0x1000)),
+            Err(MapError::Unaligned { mapping: Some(0) })
+        );
+        assert_eq!(
+            reject(e, ram(0, 0x800, 0x1000)),
+            Err(MapError::Unaligned { mapping: Some(0) })
+        );
+        assert_eq!(
+            reject(e, ram(0, 0, 0x1001)),
+            Err(MapError::Unaligned { mapping: Some(0) })
+        );
+        let out = Err(MapError::OutOfRange { mapping: Some(0) });
+        assert_eq!(reject(e, ram((1 << 48) - 0x1000, 0, 0x2000)), out);
+        assert_eq!(reject(h, ram((1 << 47) - 0x1000, 0, 0x2000)), out);
+        assert_eq!(reject(h, ram(0x8000_0000_0000, 0, 0x1000)), out);
+        assert_eq!(reject(e, ram(0, (1 << 52) - 0x1000, 0x2000)), out);
+        assert_eq!(reject(e, ram(u64::MAX - 0xFFF, 0, 0x2000)), out);
+        assert_eq!(
+            reject(
+                e,
+                with(Access {
+                    write: true,
+                    ..none
+                })
+            ),
+            Err(MapError::WriteOnly { mapping: 0 })
+        );
+        assert_eq!(
+            reject(e, with(none)),
+            Err(MapError::Unreadable { mapping: 0 })
+        );
+        assert!(
+            reject(
+                e,
+                with(Access {
+                    execute: true,
+                    ..none
+                })
+            )
+            .is_ok()
+        );
+        assert_eq!(
+            reject(
+                h,
+                with(Access {
+                    execute: true,
+                    ..none
+                })
+            ),
+            Err(MapError::Unreadable { mapping: 0 })
+        );
+        let twice = [
+            ram(0, 0, 0x2000),
+            ram(0x4000, 0, 0x1000),
+            ram(0x1000, 0x8000, 0x1000),
+        ];
+        assert_eq!(
+            tables_needed(e, LargePages::None, &twice),
+            Err(MapError::Overlap {
+                first: 0,
+                second: 2
+            })
+        );
+        let one = [ram(0, 0, 0x1000)];
+        let mut small = pool(3);
+        let built = build(e, LargePages::None, &one, &mut small, POOL_AT);
+        assert_eq!(built, Err(MapError::PoolTooSmall { needed: 4 }));
+        assert_eq!(small, pool(3));
+        let askew = build(e, LargePages::None, &one, &mut small, 0x10);
+        assert_eq!(askew, Err(MapError::Unaligned { mapping: None }));
+        let far = build(e, LargePages::None, &one, &mut small, (1 << 52) - 0x1000);
+        assert_eq!(far, Err(MapError::OutOfRange { mapping: None }));
+    }
+
+    fn format() -> impl Strategy<Value = Format> {
+        prop_oneof![Just(Format::Host), Just(Format::Ept)]
+    }
+
+    fn large_pages() -> impl Strategy<Value = LargePages> {
+        prop_oneof![
+            Just(LargePages::None),
+            Just(LargePages::Up2M),
+            Just(LargePages::Up1G)
+        ]
+    }
+
+    /// Disjoint mappings with gaps, sizes from a page to some GiB, aligned by 4 KiB, 2 MiB or 1 GiB, shuffled.
+    fn mappings(max_pages: u64) -> impl Strategy<Value = Vec<Mapping>> {
+        let unit = prop_oneof![Just(1_u64), Just(512), Just(512 * 512)];
+        let piece = (
+            unit,
+            0_u64..3,
+            1_u64..600,
+            0_u64..1 << 20,
+            any::<[bool; 4]>(),
+        );
+        proptest::collection::vec(piece, 1..8)
+            .prop_map(move |pieces| {
+                let mut next = 0_u64;
+                let mut list = Vec::new();
+                for (unit, gap, count, phys, [write, execute, memory, askew]) in pieces {
+                    let start = next.next_multiple_of(unit) + gap * unit;
+                    let pages = (count * unit + u64::from(askew)).min(max_pages);
+                    next = start + pages;
+                    list.push(Mapping {
+                        virt: start * PAGE,
+                        phys: phys * unit.min(512) * PAGE,
+                        size: pages * PAGE,
+                        access: Access {
+                            read: true,
+                            write,
+                            execute,
+                        },
+                        memory: if memory {
+                            Memory::WriteBack
+                        } else {
+                            Memory::Uncached
+                        },
+                    });
+                }
+                list
+            })
+            .prop_shuffle()
+    }
+
+    /// What the list itself says about an address.
+    fn expected(mappings: &[Mapping], virt: u64) -> Option<(u64, Access, Memory)> {
+        let m = mappings
+            .iter()
+            .find(|m| m.virt <= virt && virt < m.virt + m.size)?;
+        Some((m.phys + (virt - m.virt), m.access, m.memory))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn tables_say_what_the_mappings_say(
+            format in format(), pages in large_pages(), list in mappings(4096), probes in proptest::collection::vec(any::<u64>(), 32),
+        ) {
+            let tables = built(format, pages, &list);
+            let edges = list.iter().flat_map(|m| [m.virt.wrapping_sub(1), m.virt, m.virt + m.size - 1, m.virt + m.size]);
+            let inside = probes.iter().zip(list.iter().cycle()).map(|(p, m)| m.virt + p % m.size);
+            let anywhere = probes.iter().map(|p| p % (1 << 48));
+            for address in edges.chain(inside).chain(anywhere) {
+                prop_assert_eq!(translate(format, &tables, POOL_AT, address), expected(&list, address));
+            }
+        }
+
+        #[test]
+        fn every_table_taken_is_reached(format in format(), pages in large_pages(), list in mappings(2048)) {
+            // The root's pool is exact: a table that leads nowhere would show as one without entries.
+            let tables = built(format, pages, &list);
+            for table in &tables {
+                prop_assert!(table.0.iter().any(|entry| is_used(format, *entry)));
+            }
+        }
+
+        #[test]
+        fn no_list_makes_sizing_panic(
+            format in format(), pages in large_pages(),
+            list in proptest::collection::vec((any::<u64>(), any::<u64>(), any::<u64>(), any::<[bool; 3]>()), 0..4),
+            aligned in any::<bool>(),
+        ) {
+            let mask = if aligned { !0xFFF } else { !0 };
+            let list: Vec<_> = list.into_iter().map(|(virt, phys, size, [read, write, execute])| Mapping {
+                virt: virt & mask, phys: phys & mask, size: size & mask,
+                access: Access { read, write, execute }, memory: Memory::WriteBack,
+            }).collect();
+            let _ = tables_needed(format, pages, &list);
+            let _ = build(format, pages, &list, &mut pool(2), POOL_AT);
+        }
+    }
+}
