@@ -4,6 +4,7 @@
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use crate::guest::under_hypervisor;
+use crate::interrupts::check_free;
 use crate::machine::{cpuid, port_out, read_msr, write_msr};
 
 const APIC_BASE: u32 = 0x1B;
@@ -120,13 +121,23 @@ pub enum IpiKind {
 
 /// Sends an inter-processor interrupt to the CPU with this APIC id. The hypervisor refuses, by an exception or in
 /// silence, what is not the partition's own.
+///
+/// # Panics
+/// When a fixed one has a vector that [`on_interrupt`](crate::on_interrupt) does not take.
 pub fn send_ipi(target: u32, kind: IpiKind) {
+    if let IpiKind::Fixed(vector) = kind {
+        check_free(vector);
+    }
     // SAFETY: another CPU that takes it runs its own handler; this one's memory is not at stake.
     unsafe { write_msr(COMMAND, command(target, kind)) };
 }
 
 /// Raises `vector` on this CPU.
+///
+/// # Panics
+/// When [`on_interrupt`](crate::on_interrupt) does not take the vector.
 pub fn send_self_ipi(vector: u8) {
+    check_free(vector);
     // SAFETY: every vector has a handler.
     unsafe { write_msr(SELF_IPI, u64::from(vector)) };
 }

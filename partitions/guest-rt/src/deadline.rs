@@ -48,8 +48,8 @@ impl Deadline {
 
 // `guest_deadline_stub` overwrites RAX, RCX, RDX and puts the TSC into RSI. Its interrupt is raised by the
 // timer alone, which is armed for it just before one of these two, and neither returns before it
-// came: so it never interrupts other code. (`send_self_ipi` of that vector would, and `on_interrupt`
-// keeps the vector from being anyone's.)
+// came: so it never interrupts other code. (Nobody else can raise it: `check_free` keeps
+// the vector from every other use.)
 
 #[inline(always)]
 fn wait_halted() -> u64 {

@@ -3,7 +3,7 @@
 
 use core::arch::asm;
 
-use bulkhead_table::abi::{call, status};
+use bulkhead_table::abi::call;
 
 use crate::guest::under_hypervisor;
 
@@ -102,7 +102,7 @@ pub fn window() -> Option<Window> {
         rsi: start,
         rdx: length,
     } = vmcall(call::WINDOW, 0, [0; 6]);
-    (rax != status::DENIED).then_some(Window {
+    (rax == 0).then_some(Window {
         epoch,
         frame,
         start,

@@ -201,6 +201,15 @@ pub fn on_interrupt(vector: u8, handler: fn(u64)) {
     HANDLERS[usize::from(vector)].store(handler as *mut (), Ordering::Release);
 }
 
+/// Panics unless the vector is the guest's to use. Behind the others stand stubs that must not run at any other
+/// time than theirs.
+pub(crate) fn check_free(vector: u8) {
+    assert!(
+        (32..DEADLINE_VECTOR).contains(&vector),
+        "vector {vector} is not free; choose one from 32 to 239"
+    );
+}
+
 /// Called by vectors.s for each interrupt.
 extern "C" fn interrupt(vector: u32, tsc: u64) {
     if vector == u32::from(SPURIOUS_VECTOR) {

@@ -1,6 +1,7 @@
 //! A neighbour that does its worst, for ever. It never finishes.
 //!
-//! Argument: `mode=all|idle|exits|memory|cli|loop|hlt|wbinvd|ports|ipi`; `all` goes round every mode that ends.
+//! Arguments: `mode=all|idle|loop|exits|memory|cli|hlt|wbinvd|ports|ipi`; `all` goes round every mode but `idle` and `loop`,
+//! which do not end, and spends `phase=500us` on each.
 #![no_std]
 #![no_main]
 
@@ -12,7 +13,7 @@ use guest_rt::{
 
 guest_rt::entry!(main);
 
-/// How long one phase of `all` lasts.
+/// How long one phase of `all` lasts, unless the command line says otherwise.
 const PHASE: &str = "500us";
 /// Most bytes of memory that are overwritten in one go.
 const MEMORY_BYTES: u64 = 1 << 20;
@@ -39,7 +40,7 @@ const PHASES: [(&str, Nuisance); 7] = [
 ];
 
 fn main(guest: &Guest) -> Verdict {
-    guest.allow_arguments(&["mode"]);
+    guest.allow_arguments(&["mode", "phase"]);
     let modes = [
         "all", "idle", "loop", "exits", "memory", "cli", "hlt", "wbinvd", "ports", "ipi",
     ];
