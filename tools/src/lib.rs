@@ -1,1 +1,38 @@
+//! The face of Bulkhead as a library: builds images, runs them, decodes what they say, reports what they measured.
+//!
+//! The `bulkhead` command is a thin layer over this; the judge (`hil-tests`) calls it directly:
+//! [`image::build_image`], then [`run::run_image`], then assertions on [`run::Run`].
+#![forbid(unsafe_code)]
 
+pub mod code_size;
+pub mod collect;
+pub mod compile;
+pub mod decode;
+pub mod elf;
+pub mod emulator;
+pub mod error;
+pub mod flash;
+pub mod grub;
+pub mod guests;
+pub mod image;
+pub mod interrupt;
+pub mod lines;
+pub mod log;
+pub mod manifest;
+pub mod measure;
+pub mod paths;
+pub mod plot;
+pub mod process;
+pub mod progress;
+pub mod provision;
+pub mod report;
+pub mod run;
+pub mod screen;
+pub mod table;
+pub mod verify;
+
+pub use emulator::{Firmware, Target};
+pub use error::{Error, Result};
+pub use image::{BuildOptions, BuiltImage, build_image, build_native, tampered};
+pub use report::Report;
+pub use run::{Exit, Run, RunOptions, run_image};

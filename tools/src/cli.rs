@@ -1,0 +1,314 @@
+//! The command line: what each subcommand takes, with examples, and what it calls.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bulkhead::compile;
+use bulkhead::flash::{FlashOptions, flash};
+use bulkhead::measure::{Format, MeasureOptions, close, demo, measure};
+use bulkhead::provision::{self, Need};
+use bulkhead::verify::verify;
+use bulkhead::{
+    BuildOptions, Error, Firmware, Result, RunOptions, Target, build_image, build_native, log,
+    run_image,
+};
+use clap::{Parser, Subcommand};
+
+/// From one TOML file to running, measured partitions.
+#[derive(Parser)]
+#[command(name = "bulkhead", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Proves a system file and shows its plan; says every mistake at once
+    #[command(after_help = "Examples:
+  bulkhead check partitions/demo.toml
+  bulkhead check partitions/press-line.toml --format json")]
+    Check {
+        /// The system file
+        system: PathBuf,
+        /// How mistakes and the plan are printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Builds guests and hypervisor and writes a bootable disk image (BIOS and UEFI)
+    #[command(
+        after_help = "Leaves IMAGE.elf and IMAGE.json beside the image: `run` and `log` need them.
+
+Examples:
+  bulkhead build partitions/demo.toml -o demo.img"
+    )]
+    Build {
+        /// The system file
+        system: PathBuf,
+        /// The image to write
+        #[arg(short, long)]
+        output: PathBuf,
+    },
+    /// Runs a system or an image in an emulator and shows its decoded log
+    #[command(after_help = "Examples:
+  bulkhead run partitions/demo.toml
+  bulkhead run demo.img --report report.json
+  bulkhead run partitions/demo.toml --native motion
+  bulkhead run demo.img --target qemu --firmware uefi --screenshot screen.png")]
+    Run(RunArguments),
+    /// Decodes the serial log of a board, a file, or standard input
+    #[command(
+        after_help = "Without --elf, the build that the log names is looked for among those built in this tree.
+
+Examples:
+  bulkhead log /dev/ttyS0
+  bulkhead log saved.log --elf demo.img.elf
+  ssh bench cat /dev/ttyUSB0 | bulkhead log --elf demo.img.elf"
+    )]
+    Log {
+        /// A serial port, a file, or - for standard input
+        source: Option<PathBuf>,
+        /// The hypervisor's ELF that wrote the log: IMAGE.elf
+        #[arg(long)]
+        elf: Option<PathBuf>,
+        /// Baud rate of a serial port
+        #[arg(long, default_value_t = 115_200)]
+        baud: u32,
+    },
+    /// Builds and runs a system, and shows what its partitions measured
+    #[command(
+        after_help = "Exit code 0 only when every partition that must finish passed.
+tools/README.md documents the report's fields.
+
+Examples:
+  bulkhead measure partitions/demo.toml
+  bulkhead measure partitions/press-line.toml --report report.json --plot latency.svg
+  bulkhead measure partitions/demo.toml --format json"
+    )]
+    Measure {
+        /// The system file
+        system: PathBuf,
+        /// Where to write the report, as JSON
+        #[arg(long)]
+        report: Option<PathBuf>,
+        /// Where to draw the histograms, as SVG
+        #[arg(long)]
+        plot: Option<PathBuf>,
+        /// How the figures are printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+        /// Seconds of real time that the run may take
+        #[arg(long)]
+        timeout: Option<u64>,
+    },
+    /// Writes an image to a device, reads it back and compares
+    #[command(
+        after_help = "Refuses mounted devices, disks of the running system, and devices that are too small.
+Asks for the device's name before it overwrites anything.
+
+Examples:
+  bulkhead flash demo.img /dev/sdb
+  bulkhead flash demo.img /dev/sdb --yes"
+    )]
+    Flash {
+        /// The image
+        image: PathBuf,
+        /// The device: /dev/sdb
+        device: PathBuf,
+        /// Asks nothing
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Everything from a bare machine to a latency table: installs, builds, boots, measures
+    #[command(after_help = "Examples:
+  cargo demo")]
+    Demo,
+    /// Runs every check and test of the tree
+    #[command(after_help = "Examples:
+  cargo verify
+  cargo verify --long")]
+    Verify {
+        /// Runs the long emulator runs too
+        #[arg(long)]
+        long: bool,
+    },
+}
+
+#[derive(clap::Args)]
+struct RunArguments {
+    /// A system file, or an image that `bulkhead build` wrote
+    source: PathBuf,
+    /// The emulator: Bochs has VT-x, QEMU has none and shows the refusal
+    #[arg(long, value_enum, default_value_t)]
+    target: Target,
+    /// The firmware that boots the image
+    #[arg(long, value_enum, default_value_t)]
+    firmware: Firmware,
+    /// Where to write the report, as JSON
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// Boots this partition's guest alone, without the hypervisor, for comparison
+    #[arg(long, value_name = "PARTITION")]
+    native: Option<String>,
+    /// Logical processors of the emulated machine, instead of the board's
+    #[arg(long)]
+    cores: Option<usize>,
+    /// Seconds of real time that the run may take
+    #[arg(long)]
+    timeout: Option<u64>,
+    /// Where to write a picture of the screen, as PNG (QEMU)
+    #[arg(long, value_name = "FILE.png")]
+    screenshot: Option<PathBuf>,
+}
+
+impl Cli {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// As the subcommand.
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            Command::Check { system, format } => check(&system, format),
+            Command::Build { system, output } => build(&system, output),
+            Command::Run(arguments) => run(&arguments),
+            Command::Log { source, elf, baud } => {
+                log::show(source.as_deref(), baud, elf.as_deref())
+            }
+            Command::Measure {
+                system,
+                report,
+                plot,
+                format,
+                timeout,
+            } => measure(&MeasureOptions {
+                system,
+                report,
+                plot,
+                format,
+                timeout: timeout.map(Duration::from_secs),
+            }),
+            Command::Flash { image, device, yes } => flash(&FlashOptions {
+                image,
+                device,
+                yes,
+                quiet: false,
+            }),
+            Command::Demo => demo(),
+            Command::Verify { long } => verify(long),
+        }
+    }
+}
+
+fn check(system: &Path, format: Format) -> Result<()> {
+    let json = format == Format::Json;
+    provision::ensure(Need::Build, json)?;
+    let options = BuildOptions {
+        system: system.to_path_buf(),
+        quiet: json,
+        ..BuildOptions::default()
+    };
+    compile::check(&options, json)
+}
+
+fn build(system: &Path, output: PathBuf) -> Result<()> {
+    provision::ensure(Need::Build, false)?;
+    let options = BuildOptions {
+        system: system.to_path_buf(),
+        output: Some(output),
+        ..BuildOptions::default()
+    };
+    let built = build_image(&options)?;
+    println!(
+        "{} ({} bytes), {} and {}.json",
+        built.image.display(),
+        bulkhead::screen::grouped(built.manifest.image_size),
+        built.elf.display(),
+        built.image.display()
+    );
+    Ok(())
+}
+
+fn run(arguments: &RunArguments) -> Result<()> {
+    provision::ensure(need(arguments.target), false)?;
+    let image = image_of(arguments)?;
+    let run = run_image(&RunOptions {
+        image: image.clone(),
+        target: arguments.target,
+        firmware: arguments.firmware,
+        cores: arguments.cores,
+        timeout: arguments.timeout.map(Duration::from_secs),
+        screenshot: arguments.screenshot.clone(),
+        ..RunOptions::default()
+    })?;
+    close(&run, &image, arguments.report.as_deref())
+}
+
+const fn need(target: Target) -> Need {
+    match target {
+        Target::Bochs => Need::Bochs,
+        Target::Qemu => Need::Qemu,
+    }
+}
+
+/// A system file is built first; anything else is taken for an image.
+fn image_of(arguments: &RunArguments) -> Result<PathBuf> {
+    let source = &arguments.source;
+    let is_system = source
+        .extension()
+        .is_some_and(|extension| extension == "toml");
+    let options = BuildOptions {
+        system: source.clone(),
+        ..BuildOptions::default()
+    };
+    match &arguments.native {
+        Some(partition) if is_system => Ok(build_native(&options, partition)?.image),
+        Some(partition) => Err(Error::refused(
+            format!("cannot boot {partition} natively from {}", source.display()),
+            "an image holds guests only in the form that the hypervisor loads",
+            "give the system file instead",
+        )),
+        None if is_system => Ok(build_image(&options)?.image),
+        None => Ok(source.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_subcommand_shows_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(
+                help.contains("Examples:"),
+                "{} has none",
+                command.get_name()
+            );
+        }
+    }
+
+    #[test]
+    fn an_image_has_no_native_guest() {
+        let words = ["bulkhead", "run", "demo.img", "--native", "motion"];
+        let Command::Run(arguments) = Cli::parse_from(words).command else {
+            panic!("not run")
+        };
+        assert!(
+            image_of(&arguments)
+                .unwrap_err()
+                .to_string()
+                .contains("give the system file")
+        );
+    }
+}

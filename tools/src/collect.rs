@@ -1,0 +1,368 @@
+//! Turns the events of a run into its report.
+
+use std::collections::BTreeMap;
+
+use hv_core::wire::{Fate, Stat, StatKey};
+
+use crate::decode::{Counts, Event};
+use crate::elf::hex;
+use crate::lines::Measured;
+use crate::manifest::Manifest;
+use crate::report::{Boot, Core, EMULATED_TICKS, FORMAT, Log, Partition, Report, Size, Windows};
+
+/// Names of the numbers in [`StatKey::Denied`].
+const DENIED: [&str; 7] = [
+    "port",
+    "MSR",
+    "ICR or LVT write",
+    "memory",
+    "hypercall",
+    "control register",
+    "instruction",
+];
+
+/// Collects one run.
+pub struct Collector<'m> {
+    manifest: &'m Manifest,
+    measured: BTreeMap<u16, Measured>,
+    stats: Vec<Stat>,
+    digest: String,
+    build_id: String,
+    complete: bool,
+}
+
+impl<'m> Collector<'m> {
+    /// For a run of the image that `manifest` describes.
+    #[must_use]
+    pub const fn new(manifest: &'m Manifest) -> Self {
+        Self {
+            manifest,
+            measured: BTreeMap::new(),
+            stats: Vec::new(),
+            digest: String::new(),
+            build_id: String::new(),
+            complete: false,
+        }
+    }
+
+    /// Takes one event.
+    pub fn event(&mut self, event: &Event) {
+        match event {
+            Event::Console {
+                partition, line, ..
+            } => self.line(u16::from(*partition), line),
+            // Without a hypervisor the guest writes to the port itself.
+            Event::Text(line) => {
+                if let Some(id) = self.native_id() {
+                    self.line(id, line);
+                }
+            }
+            Event::Hello { build, digest, .. } => {
+                self.build_id = hex(build);
+                self.digest = hex(digest);
+            }
+            Event::Stat(stat) => self.stats.push(*stat),
+            Event::End => self.complete = true,
+            Event::Log { .. } | Event::Lost { .. } | Event::Garbled { .. } => {}
+        }
+    }
+
+    /// Whether a native guest has given its verdict: nothing follows that line.
+    #[must_use]
+    pub fn native_is_over(&self) -> bool {
+        self.native_id()
+            .is_some_and(|id| self.measured.get(&id).is_some_and(|m| m.verdict.is_some()))
+    }
+
+    /// Report lines that did not read as such, with the partition's name.
+    #[must_use]
+    pub fn defects(&self) -> Vec<String> {
+        let quote =
+            |id: &u16, line: &String| format!("{}: {line}", self.manifest.partition_name(*id));
+        self.measured
+            .iter()
+            .flat_map(|(id, m)| m.defects.iter().map(move |d| quote(id, d)))
+            .collect()
+    }
+
+    /// The report. `emulator` and `firmware` name what it ran on.
+    #[must_use]
+    pub fn report(&self, emulator: &str, firmware: &str, counts: Counts) -> Report {
+        let manifest = self.manifest;
+        let partitions: Vec<Partition> = (0..)
+            .take(manifest.partitions.len())
+            .map(|id| self.partition(id))
+            .collect();
+        let boot = self.boot(&partitions);
+        Report {
+            format: FORMAT,
+            ticks: EMULATED_TICKS.to_string(),
+            emulator: emulator.to_string(),
+            firmware: firmware.to_string(),
+            system: manifest.system.clone(),
+            board: manifest.board.clone(),
+            digest: self.digest.clone(),
+            build_id: self.build_id.clone(),
+            native: manifest.native.clone(),
+            complete: self.complete || self.native_is_over(),
+            partitions,
+            boot,
+            cores: self.cores(),
+            log: Log {
+                packets: counts.packets,
+                garbled: counts.garbled,
+                lost: counts.lost,
+            },
+            size: Size {
+                image: manifest.image_size,
+                hypervisor: manifest.hypervisor,
+                per_cpu: self.one(StatKey::PerCpuBytes, 0),
+            },
+            lines_of_code: BTreeMap::new(),
+        }
+    }
+
+    fn native_id(&self) -> Option<u16> {
+        let name = self.manifest.native.as_ref()?;
+        let at = self
+            .manifest
+            .partitions
+            .iter()
+            .position(|partition| partition.name == *name)?;
+        u16::try_from(at).ok()
+    }
+
+    fn line(&mut self, id: u16, line: &str) {
+        self.measured.entry(id).or_default().line(line);
+    }
+
+    fn one(&self, key: StatKey, subject: u16) -> Option<u64> {
+        self.all(key, subject).next().map(|stat| stat.value)
+    }
+
+    fn all(&self, key: StatKey, subject: u16) -> impl Iterator<Item = &Stat> {
+        self.stats
+            .iter()
+            .filter(move |stat| stat.key == key && stat.subject == subject)
+    }
+
+    fn partition(&self, id: u16) -> Partition {
+        let place = &self.manifest.partitions[usize::from(id)];
+        let measured = self.measured.get(&id).cloned().unwrap_or_default();
+        let by_reason = |key| {
+            let nonzero = self.all(key, id).filter(|stat| stat.value > 0);
+            nonzero
+                .map(|stat| (exit_name(stat.detail), stat.value))
+                .collect()
+        };
+        let first_entry = self.one(StatKey::FirstEntry, id).filter(|tsc| *tsc > 0);
+        let span: Vec<u64> = self
+            .all(StatKey::SpanExits, id)
+            .map(|stat| stat.value)
+            .collect();
+        Partition {
+            name: place.name.clone(),
+            place: place.place.clone(),
+            cpu: place.cpu,
+            kind: if place.shared { "shared" } else { "dedicated" }.to_string(),
+            fate: self.fate(id, &measured),
+            exits: by_reason(StatKey::Exits),
+            span_exits: (!span.is_empty()).then(|| span.iter().sum()),
+            span_exits_by_reason: by_reason(StatKey::SpanExits),
+            windows: self.windows(id),
+            denied: self
+                .all(StatKey::Denied, id)
+                .filter(|stat| stat.value > 0)
+                .map(|stat| (denied_name(stat.detail), stat.value))
+                .collect(),
+            first_entry,
+            entry_after_boot: self.since_boot(first_entry),
+            verdict: measured.verdict,
+            histograms: measured.histograms,
+            values: measured.values,
+        }
+    }
+
+    fn fate(&self, id: u16, measured: &Measured) -> String {
+        if let Some(code) = self.one(StatKey::Fate, id) {
+            return fate_name(code);
+        }
+        match &measured.verdict {
+            Some(verdict) if self.native_id() == Some(id) && verdict.pass => "passed",
+            Some(_) if self.native_id() == Some(id) => "failed",
+            _ => "unknown",
+        }
+        .to_string()
+    }
+
+    fn windows(&self, id: u16) -> Option<Windows> {
+        Some(Windows {
+            run: self.one(StatKey::WindowsRun, id)?,
+            late: self.one(StatKey::WindowsLate, id).unwrap_or(0),
+            lateness_min: self.one(StatKey::WindowLatenessMin, id),
+            lateness_max: self.one(StatKey::WindowLatenessMax, id),
+        })
+    }
+
+    fn since_boot(&self, tsc: Option<u64>) -> Option<u64> {
+        tsc?.checked_sub(self.one(StatKey::HypervisorEntry, 0)?)
+    }
+
+    fn boot(&self, partitions: &[Partition]) -> Boot {
+        Boot {
+            hypervisor_entry: self.one(StatKey::HypervisorEntry, 0),
+            epoch: self.one(StatKey::Epoch, 0),
+            to_last_partition: partitions.iter().filter_map(|p| p.entry_after_boot).max(),
+            tsc_declared_hz: self.manifest.tsc_hz,
+            tsc_measured_hz: self.one(StatKey::TscHz, 0),
+            tsc_skew: self.one(StatKey::TscSkew, 0),
+        }
+    }
+
+    fn cores(&self) -> Vec<Core> {
+        let keys = [StatKey::SwitchMin, StatKey::SwitchMax, StatKey::LogLost];
+        let mut cpus: Vec<u16> = self
+            .stats
+            .iter()
+            .filter(|s| keys.contains(&s.key))
+            .map(|s| s.subject)
+            .collect();
+        cpus.sort_unstable();
+        cpus.dedup();
+        let core = |cpu| Core {
+            cpu,
+            switch_min: self.one(StatKey::SwitchMin, cpu),
+            switch_max: self.one(StatKey::SwitchMax, cpu),
+            log_lost: self.one(StatKey::LogLost, cpu).unwrap_or(0),
+        };
+        cpus.into_iter().map(core).collect()
+    }
+}
+
+fn exit_name(detail: u32) -> String {
+    u16::try_from(detail)
+        .ok()
+        .and_then(hv_defs::exit::name)
+        .map_or_else(|| format!("reason {detail}"), str::to_string)
+}
+
+fn denied_name(detail: u32) -> String {
+    usize::try_from(detail)
+        .ok()
+        .and_then(|index| DENIED.get(index))
+        .map_or_else(|| format!("kind {detail}"), |name| (*name).to_string())
+}
+
+/// The name of a fate's number, as the report has it.
+fn fate_name(code: u64) -> String {
+    match Fate::from_code(code) {
+        Some(Fate::Running) => "running".to_string(),
+        Some(Fate::Passed) => "passed".to_string(),
+        Some(Fate::Failed) => "failed".to_string(),
+        Some(Fate::Stopped) => "stopped".to_string(),
+        Some(Fate::Refused) => "refused".to_string(),
+        None => format!("fate {code}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::Place;
+
+    fn manifest() -> Manifest {
+        let place = |name: &str, cpu, shared| Place {
+            name: name.into(),
+            place: format!("demo.toml:{cpu}"),
+            cpu,
+            shared,
+        };
+        Manifest {
+            system: "demo".into(),
+            partitions: vec![place("motion", 1, false), place("plc", 0, true)],
+            ..Manifest::default()
+        }
+    }
+
+    fn stat(key: StatKey, subject: u16, detail: u32, value: u64) -> Event {
+        Event::Stat(Stat {
+            key,
+            subject,
+            detail,
+            value,
+        })
+    }
+
+    fn console(partition: u8, line: &str) -> Event {
+        Event::Console {
+            partition,
+            tsc: 1,
+            line: line.into(),
+        }
+    }
+
+    #[test]
+    fn figures_find_their_partition() {
+        let manifest = manifest();
+        let mut collector = Collector::new(&manifest);
+        for event in [
+            stat(StatKey::Exits, 0, 10, 5),
+            stat(StatKey::Exits, 0, 12, 0),
+            stat(StatKey::Exits, 1, 900, 2),
+            stat(StatKey::SpanExits, 0, 0, 0),
+            stat(StatKey::WindowsRun, 1, 0, 50),
+            stat(StatKey::WindowsLate, 1, 0, 1),
+            stat(StatKey::WindowLatenessMax, 1, 0, 30),
+            stat(StatKey::Denied, 1, 1, 4),
+            stat(StatKey::Fate, 0, 0, 1),
+            stat(StatKey::Fate, 1, 0, 3),
+            stat(StatKey::HypervisorEntry, 0, 0, 1000),
+            stat(StatKey::FirstEntry, 0, 0, 1500),
+            stat(StatKey::FirstEntry, 1, 0, 1700),
+            stat(StatKey::SwitchMax, 0, 0, 400),
+            console(0, "@bulkhead value cpuid 97 ticks"),
+            Event::End,
+        ] {
+            collector.event(&event);
+        }
+        let report = collector.report("bochs", "bios", Counts::default());
+        let motion = report.partition("motion").unwrap();
+        assert_eq!(motion.exits, BTreeMap::from([("CPUID".to_string(), 5)]));
+        assert_eq!(motion.span_exits, Some(0));
+        assert_eq!((motion.fate.as_str(), motion.windows), ("passed", None));
+        assert_eq!(
+            (motion.entry_after_boot, motion.value("cpuid")),
+            (Some(500), Some(97))
+        );
+        let plc = report.partition("plc").unwrap();
+        assert_eq!(plc.exits, BTreeMap::from([("reason 900".to_string(), 2)]));
+        assert_eq!(plc.span_exits, None);
+        assert_eq!(plc.windows.unwrap().late, 1);
+        assert_eq!(plc.denied, BTreeMap::from([("MSR".to_string(), 4)]));
+        assert_eq!(report.boot.to_last_partition, Some(700));
+        assert_eq!(
+            report.cores,
+            [Core {
+                cpu: 0,
+                switch_max: Some(400),
+                ..Core::default()
+            }]
+        );
+        assert!(report.complete && plc.went_wrong() && !motion.went_wrong());
+    }
+
+    #[test]
+    fn a_native_run_reads_plain_text() {
+        let manifest = Manifest {
+            native: Some("plc".into()),
+            ..manifest()
+        };
+        let mut collector = Collector::new(&manifest);
+        assert!(!collector.native_is_over());
+        collector.event(&Event::Text("@bulkhead verdict pass fine".into()));
+        assert!(collector.native_is_over());
+        let report = collector.report("bochs", "bios", Counts::default());
+        assert_eq!(report.partition("plc").unwrap().fate, "passed");
+        assert!(report.complete);
+    }
+}

@@ -1,0 +1,173 @@
+//! Bochs as the industrial PC with VT-x: its settings, and what its log says of its end.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::{Emulator, Firmware, Setup};
+use crate::error::{Error, Result};
+use crate::paths;
+
+/// Emulated instructions per emulated second: the time-stamp counter ticks once an instruction.
+pub const TSC_HZ: u64 = 50_000_000;
+
+/// Seconds since 1970 at which the emulated clock starts: a fixed one makes runs repeat.
+const START_TIME: u64 = 946_681_200;
+
+/// What Bochs writes into its log when a guest writes `Shutdown` to port 0x8900.
+const ORDERLY: &str = "Shutdown port: shutdown requested";
+
+/// Starts Bochs on the image of `setup`.
+///
+/// # Errors
+/// The firmware is UEFI, which this Bochs does not have; a file cannot be written; Bochs is missing.
+pub fn start(setup: &Setup<'_>) -> Result<Emulator> {
+    if setup.firmware == Firmware::Uefi {
+        return Err(Error::refused(
+            "cannot boot by UEFI in Bochs",
+            "Bochs has a BIOS only",
+            "use --target qemu --firmware uefi, or leave --firmware out",
+        ));
+    }
+    let disk = setup.copy_image()?;
+    let at = |name: &str| setup.folder.join(name);
+    let (serial, log) = (at("serial.log"), at("bochs.log"));
+    for path in [&disk, &serial, &log] {
+        check_path(path)?;
+    }
+    paths::write(
+        &at("bochsrc"),
+        settings(setup, &disk, &serial, &log).as_bytes(),
+    )?;
+    // This Bochs has its debugger built in and starts in it: the one command lets the machine run.
+    paths::write(&at("commands"), b"c\n")?;
+    let mut command = Command::new("bochs-bin");
+    command
+        .arg("-q")
+        .arg("-f")
+        .arg(at("bochsrc"))
+        .arg("-rc")
+        .arg(at("commands"));
+    Emulator::start(command, "bochs".to_string(), &serial, &log)
+}
+
+/// Bochs splits its settings at commas and quotes nothing.
+fn check_path(path: &Path) -> Result<()> {
+    match path.to_str() {
+        Some(text) if !text.contains([',', '"', '\n']) => Ok(()),
+        _ => Err(Error::refused(
+            format!("cannot run Bochs in {}", path.display()),
+            "Bochs takes no commas or quotes in paths",
+            "move the tree, or set CARGO_TARGET_DIR to another folder",
+        )),
+    }
+}
+
+fn settings(setup: &Setup<'_>, disk: &Path, serial: &Path, log: &Path) -> String {
+    format!(
+        "config_interface: textconfig
+display_library: rfb, options=\"timeout=0\"
+romimage: file=/usr/share/bochs/BIOS-bochs-latest
+vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
+memory: guest={memory}, host={memory}
+cpu: model=corei7_skylake_x, count={cores}, ips={TSC_HZ}, quantum=16, reset_on_triple_fault=0
+clock: sync=none, time0={START_TIME}
+ata0-master: type=disk, path={disk}, mode=flat
+boot: disk
+com1: enabled=1, mode=file, dev={serial}
+log: {log}
+panic: action=fatal
+error: action=report
+info: action=report
+debug: action=ignore
+",
+        memory = setup.megabytes(),
+        cores = setup.cores,
+        disk = disk.display(),
+        serial = serial.display(),
+        log = log.display(),
+    )
+}
+
+/// Whether Bochs' log says that the machine switched itself off; otherwise the line that says why it ended.
+#[must_use]
+pub fn ending(log: &str) -> Ending {
+    if log.contains(ORDERLY) {
+        return Ending::PoweredOff;
+    }
+    let panic = log.lines().find(|line| line.contains(">>PANIC<<"));
+    Ending::Broken(panic.map(|line| line.trim().to_string()))
+}
+
+/// How Bochs ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The guest switched the machine off.
+    PoweredOff,
+    /// Anything else, with Bochs' own words where it left some.
+    Broken(Option<String>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setup(firmware: Firmware) -> Setup<'static> {
+        Setup {
+            image: Path::new("/tmp/x.img"),
+            folder: Path::new("/tmp"),
+            cores: 4,
+            memory_end: 512 << 20,
+            firmware,
+        }
+    }
+
+    #[test]
+    fn the_board_is_in_the_settings() {
+        let text = settings(
+            &setup(Firmware::Bios),
+            Path::new("/d"),
+            Path::new("/s"),
+            Path::new("/l"),
+        );
+        for part in [
+            "count=4",
+            "guest=512",
+            "ips=50000000",
+            "path=/d",
+            "dev=/s",
+            "time0=946681200",
+        ] {
+            assert!(text.contains(part), "{part} is missing in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn uefi_is_refused_with_the_way_out() {
+        let Err(error) = start(&setup(Firmware::Uefi)) else {
+            panic!("started")
+        };
+        assert!(error.to_string().contains("--target qemu"));
+    }
+
+    #[test]
+    fn a_comma_in_a_path_is_refused() {
+        assert!(check_path(Path::new("/a,b")).is_err());
+        check_path(Path::new("/a b")).unwrap();
+    }
+
+    #[test]
+    fn the_log_tells_how_it_ended() {
+        assert_eq!(
+            ending("x >>PANIC<< Shutdown port: shutdown requested\n"),
+            Ending::PoweredOff
+        );
+        let broken = ending("00e[CPU0 ] >>PANIC<< exception with no resolution\n");
+        assert_eq!(
+            broken,
+            Ending::Broken(Some(
+                "00e[CPU0 ] >>PANIC<< exception with no resolution".into()
+            ))
+        );
+        assert_eq!(ending(""), Ending::Broken(None));
+    }
+}

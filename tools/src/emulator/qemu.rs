@@ -1,0 +1,171 @@
+//! QEMU as a PC without VT-x, by BIOS and by UEFI: it shows what is said on a machine that cannot run us.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::{Emulator, Firmware, Setup};
+use crate::error::{Error, Result};
+
+const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+const OVMF_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+/// How long QEMU may take to write a picture of its screen.
+const PICTURE_TIME: Duration = Duration::from_secs(10);
+
+/// QEMU's monitor. Its socket lies in a folder with a short name: the path of a socket is limited.
+pub struct Monitor {
+    folder: tempfile::TempDir,
+}
+
+impl Monitor {
+    fn new() -> Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("bulkhead-")
+            .tempdir()
+            .map_err(|cause| {
+                Error::failed(
+                    "cannot create a temporary folder",
+                    cause,
+                    "check TMPDIR and its rights",
+                )
+            })?;
+        Ok(Self { folder })
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("monitor")
+    }
+
+    /// Writes what the machine's screen shows to `path`, as PNG.
+    ///
+    /// # Errors
+    /// QEMU does not answer, or cannot write there.
+    pub fn screenshot(&self, path: &Path) -> Result<()> {
+        let failed = |cause: String| {
+            let remedy = "check the folder of the picture, and run it again";
+            Error::failed(
+                format!("cannot take a picture to {}", path.display()),
+                cause,
+                remedy,
+            )
+        };
+        // QEMU's monitor splits at spaces: it writes beside its socket, and we move the picture.
+        let taken = self.folder.path().join("screen.png");
+        let answer = self.ask(&format!("screendump {} -f png\n", taken.display()), &taken);
+        answer.map_err(|cause| failed(cause.to_string()))?;
+        if !taken.is_file() {
+            return Err(failed("QEMU wrote none in time".to_string()));
+        }
+        fs::copy(&taken, path).map_err(|cause| failed(cause.to_string()))?;
+        Ok(())
+    }
+
+    /// Sends a command and waits until `result` is a whole file, or the time is over.
+    fn ask(&self, command: &str, result: &Path) -> std::io::Result<()> {
+        let mut stream = UnixStream::connect(self.socket())?;
+        stream.set_read_timeout(Some(Duration::from_millis(100)))?;
+        stream.write_all(command.as_bytes())?;
+        let began = Instant::now();
+        let mut told = [0; 4096];
+        while began.elapsed() < PICTURE_TIME {
+            // The monitor's prompt and echo are of no use; a read that times out is the pause.
+            let _prompt = stream.read(&mut told);
+            if fs::read(result).is_ok_and(|bytes| is_whole_png(&bytes)) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A PNG file ends with its IEND chunk.
+fn is_whole_png(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\x89PNG") && bytes.ends_with(b"IEND\xAE\x42\x60\x82")
+}
+
+/// Starts QEMU on the image of `setup`.
+///
+/// # Errors
+/// A file cannot be written; QEMU or its UEFI firmware is missing.
+pub fn start(setup: &Setup<'_>) -> Result<(Emulator, Monitor)> {
+    let disk = setup.copy_image()?;
+    let (serial, log) = (
+        setup.folder.join("serial.log"),
+        setup.folder.join("qemu.log"),
+    );
+    let monitor = Monitor::new()?;
+    let mut command = Command::new("qemu-system-x86_64");
+    command
+        .args([
+            "-accel", "tcg", "-cpu", "qemu64", "-display", "none", "-vga", "std", "-nic", "none",
+        ])
+        .args(["-no-reboot", "-no-user-config", "-nodefaults"])
+        .args([
+            "-m",
+            &format!("{}M", setup.megabytes()),
+            "-smp",
+            &setup.cores.to_string(),
+        ])
+        .arg("-drive")
+        .arg(drive("format=raw,if=ide", &disk))
+        .arg("-serial")
+        .arg(joined("file:", &serial))
+        .arg("-monitor")
+        .arg(format!(
+            "unix:{},server=on,wait=off",
+            monitor.socket().display()
+        ))
+        .arg("-D")
+        .arg(&log);
+    if setup.firmware == Firmware::Uefi {
+        let variables = setup.folder.join("uefi-variables.fd");
+        fs::copy(OVMF_VARIABLES, &variables)
+            .map_err(|cause| Error::file("copy", Path::new(OVMF_VARIABLES), &cause))?;
+        command
+            .arg("-drive")
+            .arg(drive(
+                "if=pflash,format=raw,unit=0,readonly=on",
+                Path::new(OVMF_CODE),
+            ))
+            .arg("-drive")
+            .arg(drive("if=pflash,format=raw,unit=1", &variables));
+    }
+    Ok((
+        Emulator::start(command, "qemu".to_string(), &serial, &log)?,
+        monitor,
+    ))
+}
+
+/// A `-drive` argument. QEMU doubles commas in a path.
+fn drive(options: &str, file: &Path) -> String {
+    format!(
+        "{options},file={}",
+        file.display().to_string().replace(',', ",,")
+    )
+}
+
+fn joined(prefix: &str, path: &Path) -> std::ffi::OsString {
+    let mut word = std::ffi::OsString::from(prefix);
+    word.push(path);
+    word
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commas_are_doubled() {
+        assert_eq!(drive("if=ide", Path::new("/a,b")), "if=ide,file=/a,,b");
+    }
+
+    #[test]
+    fn half_a_picture_is_not_taken() {
+        assert!(!is_whole_png(b"\x89PNG..."));
+        assert!(is_whole_png(b"\x89PNG...IEND\xAE\x42\x60\x82"));
+    }
+}

@@ -1,0 +1,290 @@
+//! Writes an image to a device so that nobody loses the wrong disk and nobody boots half an image.
+//!
+//! The first MiB, which makes a device bootable, is written last: an interrupted device does not boot. What was
+//! written is read back past the cache and compared.
+
+pub mod devices;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, IsTerminal, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use indicatif::ProgressBar;
+use rustix::fs::OFlags;
+
+use crate::error::{Error, Result};
+use crate::progress::bytes_bar;
+use crate::screen::grouped;
+use crate::{interrupt, paths};
+use devices::{Device, System};
+
+/// How much is written last: partition tables and boot sectors lie in it.
+const HEAD: u64 = 1 << 20;
+
+/// Bytes of one write or read; a multiple of every device's sector.
+const PIECE: usize = 1 << 20;
+
+/// Alignment of reads that bypass the cache.
+const ALIGNMENT: usize = 4096;
+
+/// What to write, and where.
+#[derive(Clone, Debug, Default)]
+pub struct FlashOptions {
+    /// The image.
+    pub image: PathBuf,
+    /// The device: `/dev/sdb`.
+    pub device: PathBuf,
+    /// Asks nothing.
+    pub yes: bool,
+    /// Shows no progress.
+    pub quiet: bool,
+}
+
+/// Writes the image to the device and compares what is then on it.
+///
+/// # Errors
+/// The device is refused, the user does not agree, a write fails or is interrupted (then the device is
+/// incomplete, and the error says so), or what is read back differs.
+pub fn flash(options: &FlashOptions) -> Result<()> {
+    interrupt::install();
+    let system = System::here();
+    let image = open_image(&options.image)?;
+    let device = system.choose(&options.device, image.size)?;
+    println!(
+        "{}: {}, {} bytes ({:.1} GB)",
+        device.path.display(),
+        device.model,
+        grouped(device.size),
+        device.size as f64 / 1e9
+    );
+    println!(
+        "everything on it is overwritten with {} ({} bytes)",
+        image.path.display(),
+        grouped(image.size)
+    );
+    if !options.yes {
+        confirm(&device)?;
+    }
+    // Between the question and the answer the device may have been mounted or swapped.
+    system.choose(&options.device, image.size)?;
+    copy(&image, &device.path, options.quiet)?;
+    compare(&image, &device.path, options.quiet)?;
+    println!(
+        "{} holds the image; it was read back and compared",
+        device.path.display()
+    );
+    Ok(())
+}
+
+/// The image as it lies on the disk.
+struct Image {
+    path: PathBuf,
+    size: u64,
+}
+
+fn open_image(path: &Path) -> Result<Image> {
+    let path = paths::absolute(path)?;
+    let data = std::fs::metadata(&path).map_err(|cause| Error::file("find", &path, &cause))?;
+    if data.is_file() && data.len() > 0 {
+        return Ok(Image {
+            path,
+            size: data.len(),
+        });
+    }
+    Err(Error::refused(
+        format!("cannot write {}", path.display()),
+        "it is no file, or an empty one",
+        "give an image that `bulkhead build` made",
+    ))
+}
+
+fn confirm(device: &Device) -> Result<()> {
+    let name = device.path.display().to_string();
+    if !io::stdin().is_terminal() {
+        return Err(Error::refused(
+            format!("nothing was written to {name}"),
+            "there is no terminal to ask on",
+            "give --yes in a script",
+        ));
+    }
+    print!("type the device's name ({name}) to go on: ");
+    let mut answer = String::new();
+    let asked = io::stdout()
+        .flush()
+        .and_then(|()| io::stdin().lock().read_line(&mut answer));
+    asked.map_err(|cause| Error::failed("cannot ask", cause, "give --yes in a script"))?;
+    agrees(&answer, &name)
+}
+
+fn agrees(answer: &str, name: &str) -> Result<()> {
+    if answer.trim() == name {
+        return Ok(());
+    }
+    Err(Error::refused(
+        format!("nothing was written to {name}"),
+        format!("the answer was `{}`", answer.trim()),
+        format!("type {name} when that is the device you mean"),
+    ))
+}
+
+/// Writes everything behind the head, then the head.
+fn copy(image: &Image, device: &Path, quiet: bool) -> Result<()> {
+    let failed = |cause: io::Error| incomplete(device, &cause.to_string());
+    let mut from =
+        File::open(&image.path).map_err(|cause| Error::file("read", &image.path, &cause))?;
+    // O_EXCL: the kernel refuses while anything else, such as a mount, holds the device.
+    let mut to = OpenOptions::new()
+        .write(true)
+        .custom_flags(OFlags::EXCL.bits() as i32)
+        .open(device)
+        .map_err(|cause| Error::file("write", device, &cause))?;
+    let bar = bytes_bar("writing  ", image.size, quiet);
+    let head = HEAD.min(image.size);
+    // An older image's head must not boot a newer image's rest.
+    to.write_all(&vec![0; head as usize]).map_err(failed)?;
+    to.sync_data().map_err(failed)?;
+    copy_range(&mut from, &mut to, head..image.size, device, &bar)?;
+    to.sync_data().map_err(failed)?;
+    copy_range(&mut from, &mut to, 0..head, device, &bar)?;
+    to.sync_all().map_err(failed)?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn copy_range(
+    from: &mut File,
+    to: &mut File,
+    range: std::ops::Range<u64>,
+    device: &Path,
+    bar: &ProgressBar,
+) -> Result<()> {
+    let failed = |cause: io::Error| incomplete(device, &cause.to_string());
+    from.seek(SeekFrom::Start(range.start)).map_err(failed)?;
+    to.seek(SeekFrom::Start(range.start)).map_err(failed)?;
+    let mut piece = vec![0; PIECE];
+    let mut left = range.end - range.start;
+    while left > 0 {
+        if interrupt::requested() {
+            return Err(Error::Interrupted(format!(
+                "{} is incomplete and does not boot; run the same command again to write it whole",
+                device.display()
+            )));
+        }
+        let part = &mut piece[..left.min(PIECE as u64) as usize];
+        from.read_exact(part).map_err(failed)?;
+        to.write_all(part).map_err(failed)?;
+        left -= part.len() as u64;
+        bar.inc(part.len() as u64);
+    }
+    Ok(())
+}
+
+fn incomplete(device: &Path, cause: &str) -> Error {
+    Error::failed(
+        format!("{} is incomplete and does not boot", device.display()),
+        cause,
+        "check the device and its cable, then run the same command again",
+    )
+}
+
+/// Reads the device back past the cache and compares it with the image.
+fn compare(image: &Image, device: &Path, quiet: bool) -> Result<()> {
+    let failed = |cause: io::Error| {
+        let what = format!("cannot read {} back", device.display());
+        Error::failed(
+            what,
+            cause,
+            "check the device, then run the same command again",
+        )
+    };
+    let mut from =
+        File::open(&image.path).map_err(|cause| Error::file("read", &image.path, &cause))?;
+    let mut back = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::DIRECT.bits() as i32)
+        .open(device)
+        .map_err(failed)?;
+    let bar = bytes_bar("comparing", image.size, quiet);
+    let (mut wanted, mut buffer) = (vec![0; PIECE], vec![0; PIECE + ALIGNMENT]);
+    let skip = buffer.as_ptr().align_offset(ALIGNMENT);
+    let found = &mut buffer[skip..skip + PIECE];
+    let mut at = 0;
+    while at < image.size {
+        interrupt::check(&format!(
+            "{} was written whole, but not compared; run the same command again to be sure",
+            device.display()
+        ))?;
+        let part = (image.size - at).min(PIECE as u64) as usize;
+        from.read_exact(&mut wanted[..part]).map_err(failed)?;
+        let got = fill(&mut back, found, part).map_err(failed)?;
+        if got < part || wanted[..part] != found[..part] {
+            return Err(Error::failed(
+                format!("{} does not hold what was written", device.display()),
+                format!(
+                    "it differs {}",
+                    difference(&wanted[..part], &found[..got.min(part)], at)
+                ),
+                "the device is worn out or lies about its size: use another one",
+            ));
+        }
+        at += part as u64;
+        bar.inc(part as u64);
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Reads at least `wanted` bytes in whole aligned reads, or up to the end of the device.
+fn fill(from: &mut File, into: &mut [u8], wanted: usize) -> io::Result<usize> {
+    let mut got = 0;
+    while got < wanted {
+        match from.read(&mut into[got..])? {
+            0 => break,
+            more => got += more,
+        }
+    }
+    Ok(got)
+}
+
+fn difference(wanted: &[u8], found: &[u8], start: u64) -> String {
+    let place = wanted
+        .iter()
+        .zip(found)
+        .position(|(one, other)| one != other);
+    format!(
+        "at byte {}",
+        grouped(start + place.unwrap_or(found.len()) as u64)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_devices_own_name_agrees() {
+        agrees("/dev/sdb\n", "/dev/sdb").unwrap();
+        for answer in ["", "yes", "y\n", "/dev/sda\n"] {
+            assert!(
+                agrees(answer, "/dev/sdb")
+                    .unwrap_err()
+                    .to_string()
+                    .contains("nothing was written")
+            );
+        }
+    }
+
+    #[test]
+    fn the_first_difference_is_named() {
+        assert_eq!(difference(&[1, 2, 3], &[1, 9, 3], 4096), "at byte 4,097");
+        assert_eq!(difference(&[1, 2, 3], &[1], 0), "at byte 1");
+    }
+
+    #[test]
+    fn an_empty_image_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(open_image(file.path()).is_err());
+        assert!(open_image(Path::new("/no/such.img")).is_err());
+    }
+}

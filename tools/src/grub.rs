@@ -1,0 +1,176 @@
+//! The boot loader's part of an image: menus, the stripped boot copy of a kernel, the disk itself.
+
+use std::path::Path;
+use std::process::Command;
+
+use object::elf::{FileHeader64, PT_LOAD, SHN_UNDEF};
+use object::read::elf::{FileHeader, ProgramHeader};
+use object::{Endianness, pod};
+
+use crate::error::{Error, Result};
+use crate::{paths, process};
+
+/// GRUB modules that the menus use, for both firmwares; what they depend on comes with them.
+const MODULES: &str = "normal multiboot2 boot part_gpt part_msdos iso9660 fat test all_video";
+
+/// Under UEFI there is no text screen: a kernel gets a framebuffer. Under BIOS it gets the VGA text screen.
+const PREAMBLE: &str = "set timeout=0
+if [ \"$grub_platform\" = efi ]; then
+    insmod all_video
+    set gfxpayload=1024x768x32,auto
+else
+    set gfxpayload=text
+fi
+";
+
+/// The menu that starts the hypervisor with one module for each partition.
+#[must_use]
+pub fn hypervisor_menu(partitions: &[&str]) -> String {
+    let modules: String = partitions
+        .iter()
+        .map(|name| format!("module2 /boot/{name}.bin {name}\n"))
+        .collect();
+    format!("{PREAMBLE}multiboot2 /boot/bulkhead.elf\n{modules}boot\n")
+}
+
+/// The menu that starts a guest alone, with its arguments.
+#[must_use]
+pub fn native_menu(arguments: &str) -> String {
+    let words: Vec<String> = arguments.split_whitespace().map(quoted).collect();
+    format!(
+        "{PREAMBLE}multiboot2 /boot/guest.elf {}\nboot\n",
+        words.join(" ")
+    )
+}
+
+/// A word that GRUB's shell takes as it stands.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// The part of an ELF file that a boot loader reads: everything up to the end of its last segment, without
+/// section headers. The debug information stays on the host.
+///
+/// # Errors
+/// Not a 64-bit ELF file. `whose` names it.
+pub fn boot_copy(elf: &[u8], whose: &str) -> Result<Vec<u8>> {
+    let refuse = |cause: String| {
+        Error::refused(
+            format!("the ELF file of {whose} cannot boot"),
+            cause,
+            "build it for x86_64-unknown-none",
+        )
+    };
+    let header = FileHeader64::<Endianness>::parse(elf)
+        .map_err(|cause| refuse(format!("not a 64-bit ELF: {cause}")))?;
+    let endian = header.endian().map_err(|cause| refuse(cause.to_string()))?;
+    let segments = header
+        .program_headers(endian, elf)
+        .map_err(|cause| refuse(cause.to_string()))?;
+    let table_end = header.e_phoff.get(endian)
+        + u64::from(header.e_phentsize.get(endian)) * u64::from(header.e_phnum.get(endian));
+    let end = segments
+        .iter()
+        .filter(|segment| segment.p_type(endian) == PT_LOAD)
+        .map(|segment| {
+            segment
+                .p_offset(endian)
+                .saturating_add(segment.p_filesz(endian))
+        })
+        .fold(table_end, u64::max);
+    let end = usize::try_from(end).ok().filter(|end| *end <= elf.len());
+    let end = end.ok_or_else(|| refuse("a segment lies behind the end of the file".to_string()))?;
+    let mut stripped = *header;
+    stripped.e_shoff.set(endian, 0);
+    stripped.e_shnum.set(endian, 0);
+    stripped.e_shstrndx.set(endian, SHN_UNDEF);
+    let front = pod::bytes_of(&stripped);
+    let mut copy = elf[..end].to_vec();
+    copy[..front.len()].copy_from_slice(front);
+    Ok(copy)
+}
+
+/// Writes the menu into the staging folder and packs it as a disk image.
+///
+/// # Errors
+/// A file cannot be written, or grub-mkrescue fails.
+pub fn make(staging: &Path, menu: &str, image: &Path) -> Result<()> {
+    let folder = staging.join("boot/grub");
+    paths::create(&folder)?;
+    paths::write(&folder.join("grub.cfg"), menu.as_bytes())?;
+    pack(staging, image)
+}
+
+/// Packs the staging folder as a hybrid image: a disk or a CD, for BIOS and UEFI.
+///
+/// # Errors
+/// grub-mkrescue fails.
+pub fn pack(staging: &Path, image: &Path) -> Result<()> {
+    if let Some(folder) = image
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
+        paths::create(folder)?;
+    }
+    let mut command = Command::new("grub-mkrescue");
+    command
+        .args(["--fonts=", "--locales=", "--themes=", "--compress=xz"])
+        .arg(format!("--install-modules={MODULES}"))
+        .arg("-o")
+        .arg(image)
+        .arg(staging);
+    let what = format!("cannot write the image {}", image.display());
+    process::run(
+        &mut command,
+        &what,
+        "look at what grub-mkrescue says; it needs xorriso and mtools",
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_partition_is_a_module() {
+        let menu = hypervisor_menu(&["motion", "plc"]);
+        assert!(menu.contains("multiboot2 /boot/bulkhead.elf\nmodule2 /boot/motion.bin motion\n"));
+        assert!(menu.ends_with("module2 /boot/plc.bin plc\nboot\n"));
+    }
+
+    #[test]
+    fn arguments_reach_a_native_guest_unchanged() {
+        let menu = native_menu("period=100us name=it's tsc_khz=50000");
+        assert!(
+            menu.contains(r"guest.elf 'period=100us' 'name=it'\''s' 'tsc_khz=50000'"),
+            "{menu}"
+        );
+    }
+
+    #[test]
+    fn the_boot_copy_keeps_the_segments() {
+        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let copy = boot_copy(&own, "us").unwrap();
+        assert!(copy.len() < own.len());
+        let header = FileHeader64::<Endianness>::parse(copy.as_slice()).unwrap();
+        let endian = header.endian().unwrap();
+        assert_eq!(header.e_shnum.get(endian), 0);
+        for segment in header.program_headers(endian, copy.as_slice()).unwrap() {
+            if segment.p_type(endian) == PT_LOAD {
+                segment.data(endian, copy.as_slice()).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_elf_does_not_boot() {
+        let error = boot_copy(b"not an ELF file at all", "motion")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("motion") && error.contains("64-bit ELF"),
+            "{error}"
+        );
+    }
+}

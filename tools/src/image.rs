@@ -1,0 +1,293 @@
+//! Builds the bootable image: guests, the hypervisor around the table, GRUB for BIOS and UEFI.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bulkhead_config::Compiled;
+
+use crate::elf;
+use crate::error::{Error, Result};
+use crate::manifest::Manifest;
+use crate::progress::Step;
+use crate::provision::BARE_TARGET;
+use crate::{compile, grub, guests, paths, process};
+
+/// What to build, and where.
+#[derive(Clone, Debug, Default)]
+pub struct BuildOptions {
+    /// The system file.
+    pub system: PathBuf,
+    /// The image; by default `<work>/<system>.img`.
+    pub output: Option<PathBuf>,
+    /// Folder for everything that is built for this system; by default below cargo's target directory,
+    /// by the system file's name. Two system files of one name need two folders.
+    pub work: Option<PathBuf>,
+    /// Shows no progress.
+    pub quiet: bool,
+}
+
+/// What was built.
+pub struct BuiltImage {
+    /// The bootable image. Its manifest and the hypervisor's ELF lie beside it.
+    pub image: PathBuf,
+    /// The hypervisor's ELF with debug information, beside the image.
+    pub elf: PathBuf,
+    /// Folder of the guests' ELF files, `<partition>.elf`.
+    pub images: PathBuf,
+    /// Folder of everything that was built for this system.
+    pub work: PathBuf,
+    /// What was written beside the image.
+    pub manifest: Manifest,
+    /// The compiled system.
+    pub compiled: Compiled,
+}
+
+/// Builds the image of a system.
+///
+/// # Errors
+/// The system file is rejected, something does not build, or GRUB's tools fail.
+pub fn build_image(options: &BuildOptions) -> Result<BuiltImage> {
+    let prepared = prepare(options)?;
+    let hypervisor = build_hypervisor(&prepared, options.quiet)?;
+    let step = Step::begin("disk image (GRUB, BIOS and UEFI)", options.quiet);
+    let staging = prepared.work.join("disk");
+    paths::remove_stale(&staging)?;
+    let boot = staging.join("boot");
+    paths::create(&boot)?;
+    paths::write(
+        &boot.join("bulkhead.elf"),
+        &grub::boot_copy(&hypervisor, "the hypervisor")?,
+    )?;
+    let mut names = Vec::new();
+    for module in prepared.compiled.modules() {
+        paths::write(&boot.join(format!("{}.bin", module.name)), &module.bytes)?;
+        names.push(module.name.as_str());
+    }
+    grub::make(&staging, &grub::hypervisor_menu(&names), &prepared.image)?;
+    step.done();
+    finish(prepared, &hypervisor)
+}
+
+/// A system that is compiled, with its guests built.
+pub struct Prepared {
+    /// The system file, absolute.
+    pub system: PathBuf,
+    /// Folder of everything that is built for this system.
+    pub work: PathBuf,
+    /// Folder of the guests' ELF files.
+    pub images: PathBuf,
+    /// Where the image goes.
+    pub image: PathBuf,
+    /// The compiled system.
+    pub compiled: Compiled,
+}
+
+/// Builds the guests and compiles the system.
+///
+/// # Errors
+/// The system file is rejected, or a guest does not build.
+pub fn prepare(options: &BuildOptions) -> Result<Prepared> {
+    let system = paths::absolute(&options.system)?;
+    let stem = system
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let work = match &options.work {
+        Some(folder) => folder.clone(),
+        None => paths::work(&stem)?,
+    };
+    paths::create(&work)?;
+    let work = paths::absolute(&work)?;
+    let images = work.join("images");
+    let compiled = {
+        let _lock = build_lock()?;
+        let requests = compile::requests(&system)?;
+        guests::build_all(&requests, &images, options.quiet)?;
+        compile::compile(&system, &images)?
+    };
+    let image = options
+        .output
+        .clone()
+        .unwrap_or_else(|| work.join(format!("{stem}.img")));
+    Ok(Prepared {
+        system,
+        work,
+        images,
+        image,
+        compiled,
+    })
+}
+
+/// Builds the hypervisor around the table and returns its ELF.
+fn build_hypervisor(prepared: &Prepared, quiet: bool) -> Result<Vec<u8>> {
+    let _lock = build_lock()?;
+    let step = Step::begin("hypervisor (cargo)", quiet);
+    let mut command = process::cargo();
+    command
+        .args([
+            "build",
+            "--package",
+            "bulkhead-hv",
+            "--profile",
+            "image",
+            "--target",
+            BARE_TARGET,
+        ])
+        .arg("--message-format=json-render-diagnostics")
+        .env("BULKHEAD_SYSTEM", &prepared.system)
+        .env("BULKHEAD_IMAGES", &prepared.images)
+        .env("DEFMT_LOG", "debug")
+        .current_dir(paths::root()?);
+    let what = "the hypervisor does not build";
+    let output = process::run(&mut command, what, "mend what the compiler names")?;
+    let path = guests::executable(&output).ok_or_else(|| {
+        Error::failed(
+            what,
+            "cargo named no program that it built",
+            "mend hv/Cargo.toml",
+        )
+    })?;
+    let elf = paths::read(&path)?;
+    step.done();
+    Ok(elf)
+}
+
+/// Builds share cargo's target directory: between a build and the copying of what it built no other build may
+/// write there. Held until dropped; other processes wait too.
+fn build_lock() -> Result<File> {
+    let folder = paths::target()?.join("bulkhead");
+    paths::create(&folder)?;
+    let path = folder.join("build.lock");
+    let lock = File::create(&path).map_err(|cause| Error::file("write", &path, &cause))?;
+    lock.lock()
+        .map_err(|cause| Error::file("lock", &path, &cause))?;
+    Ok(lock)
+}
+
+fn finish(prepared: Prepared, hypervisor: &[u8]) -> Result<BuiltImage> {
+    let read = |cause: String| {
+        Error::failed(
+            "the hypervisor's ELF is not as it should be",
+            cause,
+            "mend hv's linker script",
+        )
+    };
+    let elf = Manifest::elf_path(&prepared.image);
+    paths::write(&elf, hypervisor)?;
+    let manifest = Manifest {
+        build_id: elf::hex(&elf::build_id(hypervisor).map_err(read)?),
+        hypervisor: elf::sizes(hypervisor).map_err(read)?,
+        image_size: file_size(&prepared.image)?,
+        ..compile::facts(&prepared.compiled)
+    };
+    manifest.save(&prepared.image)?;
+    Ok(BuiltImage {
+        image: prepared.image,
+        elf,
+        images: prepared.images,
+        work: prepared.work,
+        manifest,
+        compiled: prepared.compiled,
+    })
+}
+
+/// Builds an image that boots the guest of one partition without the hypervisor, for comparison.
+///
+/// # Errors
+/// As [`build_image`]; also when the system has no such partition.
+pub fn build_native(options: &BuildOptions, partition: &str) -> Result<BuiltImage> {
+    let mut prepared = prepare(options)?;
+    let facts = compile::facts(&prepared.compiled);
+    if !facts.partitions.iter().any(|place| place.name == partition) {
+        let names: Vec<&str> = facts
+            .partitions
+            .iter()
+            .map(|place| place.name.as_str())
+            .collect();
+        return Err(Error::refused(
+            format!("cannot boot {partition} natively"),
+            format!("{} has no such partition", prepared.system.display()),
+            format!("name one of: {}", names.join(", ")),
+        ));
+    }
+    if options.output.is_none() {
+        prepared.image = prepared.work.join(format!("{partition}.native.img"));
+    }
+    let step = Step::begin(
+        format!("disk image of {partition} without the hypervisor"),
+        options.quiet,
+    );
+    let guest = paths::read(&prepared.images.join(format!("{partition}.elf")))?;
+    let staging = prepared.work.join(format!("native-{partition}"));
+    paths::remove_stale(&staging)?;
+    let boot = staging.join("boot");
+    paths::create(&boot)?;
+    paths::write(
+        &boot.join("guest.elf"),
+        &grub::boot_copy(&guest, partition)?,
+    )?;
+    let arguments = compile::arguments(&prepared.compiled, partition);
+    let words = format!("{arguments} tsc_khz={}", facts.tsc_hz / 1000);
+    grub::make(&staging, &grub::native_menu(words.trim()), &prepared.image)?;
+    step.done();
+    let manifest = Manifest {
+        native: Some(partition.to_string()),
+        digest: String::new(),
+        image_size: file_size(&prepared.image)?,
+        ..facts
+    };
+    manifest.save(&prepared.image)?;
+    Ok(BuiltImage {
+        elf: prepared.images.join(format!("{partition}.elf")),
+        image: prepared.image,
+        images: prepared.images,
+        work: prepared.work,
+        manifest,
+        compiled: prepared.compiled,
+    })
+}
+
+/// A copy of `built` in which one byte of a partition's guest differs: the bytes changed after the build.
+/// Returns the image, with its sidecars beside it. Serves tests of the refusal.
+///
+/// # Errors
+/// The system has no such partition; GRUB's tools fail.
+pub fn tampered(built: &BuiltImage, partition: &str) -> Result<PathBuf> {
+    let staging = built.work.join("disk");
+    let module = staging.join("boot").join(format!("{partition}.bin"));
+    let mut bytes = paths::read(&module)?;
+    let whole = bytes.clone();
+    if let Some(byte) = bytes.last_mut() {
+        *byte ^= 1;
+    }
+    paths::write(&module, &bytes)?;
+    let image = built.work.join(format!("tampered-{partition}.img"));
+    let made = grub::pack(&staging, &image);
+    paths::write(&module, &whole)?;
+    made?;
+    let copy = |from: &Path, to: PathBuf| paths::write(&to, &paths::read(from)?);
+    copy(&built.elf, Manifest::elf_path(&image))?;
+    built.manifest.save(&image)?;
+    Ok(image)
+}
+
+fn file_size(path: &Path) -> Result<u64> {
+    let data = std::fs::metadata(path).map_err(|cause| Error::file("find", path, &cause))?;
+    Ok(data.len())
+}
+
+/// Checks that GRUB takes `elf` for a multiboot2 kernel, before an emulator is started in vain.
+///
+/// # Errors
+/// It does not; the error says whose file it is.
+pub fn check_multiboot(elf: &Path, whose: &str) -> Result<()> {
+    let mut command = Command::new("grub-file");
+    process::run(
+        command.arg("--is-x86-multiboot2").arg(elf),
+        &format!("{whose} is no kernel that GRUB can start"),
+        "link it with a multiboot2 header in its first 32 KiB",
+    )?;
+    Ok(())
+}

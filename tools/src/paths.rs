@@ -1,0 +1,146 @@
+//! Where things lie: the tree this command was built from, and where it builds.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Root of the tree that this command was built from: it holds the hypervisor's sources.
+///
+/// # Errors
+/// The tree is not there any more.
+pub fn root() -> Result<PathBuf> {
+    let room = Path::new(env!("CARGO_MANIFEST_DIR"));
+    match room.parent() {
+        Some(root) if root.join("hv").is_dir() => Ok(root.to_path_buf()),
+        _ => Err(Error::failed(
+            "cannot find the hypervisor's sources",
+            format!(
+                "this command was built from {}, which is not a Bulkhead tree now",
+                room.display()
+            ),
+            "run it as `cargo bulkhead ...` inside a clone of Bulkhead",
+        )),
+    }
+}
+
+/// Cargo's target directory for the tree.
+///
+/// # Errors
+/// The tree is not there any more.
+pub fn target() -> Result<PathBuf> {
+    let root = root()?;
+    Ok(match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) => root.join(folder),
+        None => root.join("target"),
+    })
+}
+
+/// Where everything that belongs to the system `name` is built.
+///
+/// # Errors
+/// The tree is not there any more.
+pub fn work(name: &str) -> Result<PathBuf> {
+    Ok(target()?.join("bulkhead").join(name))
+}
+
+/// The absolute form of `path`, which must exist.
+///
+/// # Errors
+/// No such file, or no right to see it.
+pub fn absolute(path: &Path) -> Result<PathBuf> {
+    fs::canonicalize(path).map_err(|cause| Error::file("find", path, &cause))
+}
+
+/// Creates `folder` and all above it.
+///
+/// # Errors
+/// The file system says no.
+pub fn create(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).map_err(|cause| Error::file("create the folder", folder, &cause))
+}
+
+/// Reads a whole file.
+///
+/// # Errors
+/// The file system says no.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|cause| Error::file("read", path, &cause))
+}
+
+/// Writes a whole file.
+///
+/// # Errors
+/// The file system says no.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(path, bytes).map_err(|cause| Error::file("write", path, &cause))
+}
+
+/// Writes a file only when that changes it, so that cargo sees no news where there is none.
+///
+/// # Errors
+/// The file system says no.
+pub fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
+    match fs::read(path) {
+        Ok(present) if present == bytes => Ok(()),
+        _ => write(path, bytes),
+    }
+}
+
+/// `path` with `suffix` appended to its whole name: `demo.img` and `.elf` give `demo.img.elf`.
+#[must_use]
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Removes what is there from an earlier run; nothing there is fine.
+///
+/// # Errors
+/// The file system says no.
+pub fn remove_stale(path: &Path) -> Result<()> {
+    let removed = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
+    match removed {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+            Err(Error::file("remove", path, &cause))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sidecar_keeps_the_whole_name() {
+        assert_eq!(
+            beside(Path::new("a/demo.img"), ".elf"),
+            Path::new("a/demo.img.elf")
+        );
+    }
+
+    #[test]
+    fn an_unchanged_file_keeps_its_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        write_if_changed(&path, b"one").unwrap();
+        let before = fs::metadata(&path).unwrap().modified().unwrap();
+        write_if_changed(&path, b"one").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before);
+        write_if_changed(&path, b"two").unwrap();
+        assert_eq!(read(&path).unwrap(), b"two");
+    }
+
+    #[test]
+    fn removing_nothing_is_fine() {
+        let folder = tempfile::tempdir().unwrap();
+        remove_stale(&folder.path().join("absent")).unwrap();
+    }
+}

@@ -1,0 +1,325 @@
+//! Brings what a fresh Debian machine lacks: a rustup target, Debian packages. Says what and why first.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::error::{Error, Result};
+use crate::progress::Step;
+use crate::{paths, process};
+
+/// The target that the hypervisor and the Rust guests are built for.
+pub const BARE_TARGET: &str = "x86_64-unknown-none";
+
+/// How far a command needs the machine set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// Builds an image.
+    Build,
+    /// Also runs it in Bochs.
+    Bochs,
+    /// Also runs it in QEMU, by BIOS and by UEFI.
+    Qemu,
+}
+
+/// How one sees that a piece is there.
+enum Probe {
+    /// A program on the search path.
+    Program(&'static str),
+    /// A file.
+    File(&'static str),
+}
+
+/// A Debian package and what it is for.
+struct Package {
+    name: &'static str,
+    why: &'static str,
+    probe: Probe,
+    from: Need,
+}
+
+/// `bochs-term` is in the list with bochs: bochs wants one of its user interfaces installed, and that one is the
+/// smallest (the headless display comes with bochs itself).
+const PACKAGES: [Package; 13] = [
+    Package {
+        name: "gcc",
+        why: "compiles the C guest and links host programs",
+        probe: Probe::Program("gcc"),
+        from: Need::Build,
+    },
+    Package {
+        name: "make",
+        why: "builds the C guest",
+        probe: Probe::Program("make"),
+        from: Need::Build,
+    },
+    Package {
+        name: "grub-common",
+        why: "grub-mkrescue writes the bootable image",
+        probe: Probe::Program("grub-mkrescue"),
+        from: Need::Build,
+    },
+    Package {
+        name: "grub-pc-bin",
+        why: "boots the image by BIOS",
+        probe: Probe::File("/usr/lib/grub/i386-pc/modinfo.sh"),
+        from: Need::Build,
+    },
+    Package {
+        name: "grub-efi-amd64-bin",
+        why: "boots the image by UEFI",
+        probe: Probe::File("/usr/lib/grub/x86_64-efi/modinfo.sh"),
+        from: Need::Build,
+    },
+    Package {
+        name: "xorriso",
+        why: "lays out the disk image for grub-mkrescue",
+        probe: Probe::Program("xorriso"),
+        from: Need::Build,
+    },
+    Package {
+        name: "mtools",
+        why: "fills the image's UEFI partition",
+        probe: Probe::Program("mformat"),
+        from: Need::Build,
+    },
+    Package {
+        name: "bochs",
+        why: "the emulated PC with VT-x",
+        probe: Probe::Program("bochs-bin"),
+        from: Need::Bochs,
+    },
+    Package {
+        name: "bochs-term",
+        why: "the smallest user interface that satisfies bochs",
+        probe: Probe::Program("bochs-bin"),
+        from: Need::Bochs,
+    },
+    Package {
+        name: "bochsbios",
+        why: "BIOS of the emulated PC",
+        probe: Probe::File("/usr/share/bochs/BIOS-bochs-latest"),
+        from: Need::Bochs,
+    },
+    Package {
+        name: "vgabios",
+        why: "video BIOS that bochs asks for",
+        probe: Probe::File("/usr/share/bochs/VGABIOS-lgpl-latest"),
+        from: Need::Bochs,
+    },
+    Package {
+        name: "qemu-system-x86",
+        why: "a PC without VT-x, to show what is said there",
+        probe: Probe::Program("qemu-system-x86_64"),
+        from: Need::Qemu,
+    },
+    Package {
+        name: "ovmf",
+        why: "UEFI firmware for QEMU",
+        probe: Probe::File("/usr/share/OVMF/OVMF_CODE_4M.fd"),
+        from: Need::Qemu,
+    },
+];
+
+/// Brings everything that `need` asks for. Quick when nothing is missing.
+///
+/// # Errors
+/// The machine does not let us install; the error holds the command to type.
+pub fn ensure(need: Need, quiet: bool) -> Result<()> {
+    ensure_target(quiet)?;
+    let missing: Vec<&Package> = PACKAGES
+        .iter()
+        .filter(|package| package.from <= need && !is_there(&package.probe, &search_path()))
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        install(&missing)
+    }
+}
+
+/// Brings the components that `verify` checks formatting and lints with.
+///
+/// # Errors
+/// rustup is missing or fails.
+pub fn ensure_lints() -> Result<()> {
+    for (component, probe) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
+        let there = process::cargo().args([probe, "--version"]).output();
+        if there.is_ok_and(|output| output.status.success()) {
+            continue;
+        }
+        eprintln!(
+            "bulkhead: installing the toolchain's {component}: `verify` checks the sources with it."
+        );
+        rustup(&["component", "add", component])?;
+    }
+    Ok(())
+}
+
+fn ensure_target(quiet: bool) -> Result<()> {
+    let folder = sysroot()?.join("lib/rustlib").join(BARE_TARGET);
+    if folder.is_dir() {
+        return Ok(());
+    }
+    eprintln!(
+        "bulkhead: installing the Rust target {BARE_TARGET}: the hypervisor and the guests run on the bare machine."
+    );
+    let step = Step::begin(format!("rustup target add {BARE_TARGET}"), quiet);
+    rustup(&["target", "add", BARE_TARGET])?;
+    step.done();
+    Ok(())
+}
+
+fn sysroot() -> Result<PathBuf> {
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    let output = process::run(
+        rustc
+            .args(["--print", "sysroot"])
+            .current_dir(paths::root()?),
+        "cannot ask rustc where it lives",
+        "install Rust with rustup and run the command again",
+    )?;
+    Ok(PathBuf::from(String::from_utf8_lossy(&output).trim()))
+}
+
+fn rustup(arguments: &[&str]) -> Result<()> {
+    let line = format!("rustup {}", arguments.join(" "));
+    let mut command = Command::new("rustup");
+    process::run(
+        command.args(arguments).current_dir(paths::root()?),
+        &format!("`{line}` failed"),
+        &format!("make rustup work, then run:  {line}"),
+    )?;
+    Ok(())
+}
+
+fn install(missing: &[&Package]) -> Result<()> {
+    let width = missing
+        .iter()
+        .map(|package| package.name.len())
+        .max()
+        .unwrap_or(0);
+    eprintln!("bulkhead: this machine lacks Debian packages; installing:");
+    for package in missing {
+        eprintln!("   {:width$}  {}", package.name, package.why);
+    }
+    let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
+    let by_hand = format!(
+        "sudo apt-get update && sudo apt-get install --no-install-recommends {}",
+        names.join(" ")
+    );
+    let refused = |cause: &str| {
+        Error::failed(
+            "cannot install these packages",
+            cause,
+            format!("run:  {by_hand}"),
+        )
+    };
+    let path = search_path();
+    if !is_there(&Probe::Program("apt-get"), &path) {
+        return Err(Error::failed(
+            "cannot install these packages",
+            "this machine has no apt-get: it is not a Debian",
+            format!(
+                "install their like by this machine's own means: {}",
+                names.join(" ")
+            ),
+        ));
+    }
+    let prefix =
+        privilege(&path).ok_or_else(|| refused("neither root, nor sudo without a password"))?;
+    let remedy = format!("look at what apt-get says, then run:  {by_hand}");
+    let step = Step::begin("apt-get update", false);
+    process::run(
+        &mut apt(&prefix, &["update", "-q"]),
+        "apt-get update failed",
+        &remedy,
+    )?;
+    step.done();
+    let step = Step::begin(
+        format!("apt-get install of {} packages", names.len()),
+        false,
+    );
+    let mut arguments = vec!["install", "-y", "-q", "--no-install-recommends"];
+    arguments.extend(&names);
+    process::run(
+        &mut apt(&prefix, &arguments),
+        "apt-get install failed",
+        &remedy,
+    )?;
+    step.done();
+    Ok(())
+}
+
+/// What to put before apt-get; `None` when this user may not install.
+fn privilege(path: &[PathBuf]) -> Option<Vec<&'static str>> {
+    if rustix::process::geteuid().is_root() {
+        return Some(vec![]);
+    }
+    let sudo = Command::new("sudo").args(["-n", "true"]).output();
+    let allowed = is_there(&Probe::Program("sudo"), path) && sudo.is_ok_and(|o| o.status.success());
+    allowed.then(|| vec!["sudo", "-n"])
+}
+
+fn apt(prefix: &[&str], arguments: &[&str]) -> Command {
+    // `env` behind sudo: sudo drops the variables of its caller.
+    let words: Vec<&str> = prefix
+        .iter()
+        .copied()
+        .chain(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"])
+        .chain(arguments.iter().copied())
+        .collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    command
+}
+
+/// The folders of `PATH`, and those of the system administrator, which a user's path may lack.
+fn search_path() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .collect()
+}
+
+fn is_there(probe: &Probe, path: &[PathBuf]) -> bool {
+    match probe {
+        Probe::Program(name) => path.iter().any(|folder| folder.join(name).is_file()),
+        Probe::File(file) => Path::new(file).is_file(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_tell_there_from_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("tool"), "").unwrap();
+        let path = [folder.path().to_path_buf()];
+        assert!(is_there(&Probe::Program("tool"), &path));
+        assert!(!is_there(&Probe::Program("other"), &path));
+        assert!(!is_there(&Probe::File("/no/such/file"), &path));
+    }
+
+    #[test]
+    fn wider_needs_contain_narrower_ones() {
+        let count = |need| {
+            PACKAGES
+                .iter()
+                .filter(|package| package.from <= need)
+                .count()
+        };
+        assert!(count(Need::Build) < count(Need::Bochs));
+        assert_eq!(count(Need::Qemu), PACKAGES.len());
+    }
+
+    #[test]
+    fn sudo_keeps_the_variable() {
+        let command = format!("{:?}", apt(&["sudo", "-n"], &["update"]));
+        assert_eq!(
+            command,
+            r#""sudo" "-n" "env" "DEBIAN_FRONTEND=noninteractive" "apt-get" "update""#
+        );
+    }
+}

@@ -1,0 +1,297 @@
+//! The report of a run: what is written as JSON and read by tests. `README.md` beside this room documents it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::elf::Sizes;
+
+/// Version of the report's layout; a field that changes its meaning raises it.
+pub const FORMAT: u32 = 1;
+
+/// What one tick is where the run took place, in one sentence.
+pub const EMULATED_TICKS: &str = "ticks are instructions of the emulator, not microseconds: \
+    they compare hypervisors with no noise and say nothing of caches or of real time";
+
+/// Everything that is known of one run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// What a tick means in this report.
+    pub ticks: String,
+    /// What it ran on: `bochs 2.7`, `qemu 7.2.22`.
+    pub emulator: String,
+    /// `bios` or `uefi`.
+    pub firmware: String,
+    /// `[system] name`.
+    pub system: String,
+    /// `[board] name`.
+    pub board: String,
+    /// SHA-256 over everything the table was made from, as hexadecimal digits; empty for a native run.
+    pub digest: String,
+    /// GNU build id of the hypervisor, as hexadecimal digits; empty for a native run.
+    pub build_id: String,
+    /// The partition that booted alone, without the hypervisor; absent in an ordinary run.
+    pub native: Option<String>,
+    /// Whether the hypervisor said that all was drained before the machine went down.
+    pub complete: bool,
+    /// The partitions, in the order of the system file.
+    pub partitions: Vec<Partition>,
+    /// Boot and clock.
+    pub boot: Boot,
+    /// The cores that the hypervisor told figures of.
+    pub cores: Vec<Core>,
+    /// The serial log.
+    pub log: Log,
+    /// What the image weighs.
+    pub size: Size,
+    /// Lines of Rust per room of the tree, without blank lines, comments and tests; empty outside the tree.
+    pub lines_of_code: BTreeMap<String, u64>,
+}
+
+/// One partition's run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Partition {
+    /// `[partition.NAME]`.
+    pub name: String,
+    /// Where the system file declares it: `demo.toml:23`.
+    pub place: String,
+    /// Board CPU number.
+    pub cpu: u16,
+    /// `dedicated` or `shared`.
+    pub kind: String,
+    /// `running`, `passed`, `failed`, `stopped`, `refused`; `unknown` when the log did not say.
+    pub fate: String,
+    /// The guest's own verdict.
+    pub verdict: Option<Verdict>,
+    /// Exits over the partition's life by VT-x basic exit reason.
+    pub exits: BTreeMap<String, u64>,
+    /// Exits inside the measured span (the two calls that mark it left out); absent without a span.
+    pub span_exits: Option<u64>,
+    /// Exits inside the measured span by reason; empty when there were none.
+    pub span_exits_by_reason: BTreeMap<String, u64>,
+    /// Windows; absent on a dedicated core.
+    pub windows: Option<Windows>,
+    /// Accesses that the table does not grant, by kind.
+    pub denied: BTreeMap<String, u64>,
+    /// Time-stamp counter just before its first entry.
+    pub first_entry: Option<u64>,
+    /// Ticks from the hypervisor's first instruction to the partition's first entry.
+    pub entry_after_boot: Option<u64>,
+    /// What the guest measured.
+    pub histograms: Vec<Histogram>,
+    /// Single figures that the guest measured.
+    pub values: Vec<Value>,
+}
+
+/// How a guest judged itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Whether all it promised to show held.
+    pub pass: bool,
+    /// Its words.
+    pub text: String,
+}
+
+/// Windows of one partition. Lateness is in ticks behind the declared start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Windows {
+    /// Windows that ran.
+    pub run: u64,
+    /// Windows that started later than the switch budget allows.
+    pub late: u64,
+    /// Smallest lateness of an entry.
+    pub lateness_min: Option<u64>,
+    /// Largest lateness of an entry.
+    pub lateness_max: Option<u64>,
+}
+
+/// A measured distribution.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Histogram {
+    /// Name that the guest gave it.
+    pub name: String,
+    /// Unit of all values.
+    pub unit: String,
+    /// Number of samples.
+    pub count: u64,
+    /// Smallest sample.
+    pub min: u64,
+    /// Half of the samples are not above it.
+    pub median: u64,
+    /// 99.9 % of the samples are not above it.
+    pub p99_9: u64,
+    /// Largest sample.
+    pub max: u64,
+    /// Value and number of samples of each bin that is not empty, ascending.
+    pub bins: Vec<(u64, u64)>,
+}
+
+/// A single figure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Value {
+    /// Name that the guest gave it.
+    pub name: String,
+    /// The figure.
+    pub value: u64,
+    /// Its unit.
+    pub unit: String,
+}
+
+/// Boot and clock of the whole system. Ticks, unless said otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// Time-stamp counter at the hypervisor's first instruction.
+    pub hypervisor_entry: Option<u64>,
+    /// Time-stamp counter at the epoch of all frames.
+    pub epoch: Option<u64>,
+    /// Ticks from the hypervisor's first instruction to the first entry of the last partition.
+    pub to_last_partition: Option<u64>,
+    /// Declared frequency of the time-stamp counter, in hertz.
+    pub tsc_declared_hz: u64,
+    /// Frequency measured at boot, in hertz.
+    pub tsc_measured_hz: Option<u64>,
+    /// Largest difference between two cores' time-stamp counters.
+    pub tsc_skew: Option<u64>,
+}
+
+/// Figures of one core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Core {
+    /// Board CPU number.
+    pub cpu: u16,
+    /// Fewest ticks of a partition switch, waiting left out; absent where nothing is switched.
+    pub switch_min: Option<u64>,
+    /// Most ticks of a partition switch.
+    pub switch_max: Option<u64>,
+    /// Diagnostics that were dropped because the ring was full.
+    pub log_lost: u64,
+}
+
+/// The serial log as it was decoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Log {
+    /// Whole packets.
+    pub packets: u64,
+    /// Runs of bytes that were neither packet nor text.
+    pub garbled: u64,
+    /// Diagnostics that the hypervisor said it dropped.
+    pub lost: u64,
+}
+
+/// What the image weighs, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    /// The bootable image with GRUB and guests.
+    pub image: u64,
+    /// The hypervisor.
+    pub hypervisor: Sizes,
+    /// Memory of one core: stacks, rings, VMX regions.
+    pub per_cpu: Option<u64>,
+}
+
+impl Report {
+    /// The partition of this name.
+    #[must_use]
+    pub fn partition(&self, name: &str) -> Option<&Partition> {
+        self.partitions
+            .iter()
+            .find(|partition| partition.name == name)
+    }
+
+    /// As JSON for people and programs.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // A structure of strings, numbers and string-keyed maps always has a JSON form.
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+}
+
+impl Partition {
+    /// Exits over its life.
+    #[must_use]
+    pub fn exits_total(&self) -> u64 {
+        self.exits.values().sum()
+    }
+
+    /// The histogram of this name.
+    #[must_use]
+    pub fn histogram(&self, name: &str) -> Option<&Histogram> {
+        self.histograms
+            .iter()
+            .find(|histogram| histogram.name == name)
+    }
+
+    /// The figure of this name.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<u64> {
+        self.values
+            .iter()
+            .find(|value| value.name == name)
+            .map(|value| value.value)
+    }
+
+    /// Whether it did not do what it should: failed, was stopped or refused, or judged itself so.
+    #[must_use]
+    pub fn went_wrong(&self) -> bool {
+        matches!(self.fate.as_str(), "failed" | "stopped" | "refused")
+            || self.verdict.as_ref().is_some_and(|verdict| !verdict.pass)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_reads_back() {
+        let report = Report {
+            format: FORMAT,
+            partitions: vec![Partition {
+                name: "motion".into(),
+                span_exits: Some(0),
+                histograms: vec![Histogram {
+                    bins: vec![(3, 9)],
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        assert_eq!(
+            serde_json::from_str::<Report>(&report.to_json()).unwrap(),
+            report
+        );
+    }
+
+    #[test]
+    fn a_failed_verdict_counts_as_wrong() {
+        let verdict = Some(Verdict {
+            pass: false,
+            text: String::new(),
+        });
+        assert!(
+            Partition {
+                fate: "running".into(),
+                verdict,
+                ..Default::default()
+            }
+            .went_wrong()
+        );
+        assert!(
+            !Partition {
+                fate: "running".into(),
+                ..Default::default()
+            }
+            .went_wrong()
+        );
+        assert!(
+            Partition {
+                fate: "stopped".into(),
+                ..Default::default()
+            }
+            .went_wrong()
+        );
+    }
+}

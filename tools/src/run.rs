@@ -1,0 +1,486 @@
+//! Runs an image in an emulator: follows its serial port, decodes it, and knows when it is over.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::collect::Collector;
+use crate::decode::{Decoder, Event};
+use crate::elf::LogElf;
+use crate::emulator::bochs::{self, Ending};
+use crate::emulator::{Emulator, Firmware, Setup, Target, qemu};
+use crate::error::{Error, Result};
+use crate::manifest::Manifest;
+use crate::progress::Step;
+use crate::report::Report;
+use crate::screen::Screen;
+use crate::{code_size, interrupt, paths};
+
+/// Wall-clock time that a run may take unless told otherwise.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How often the serial port is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long the line is quiet before a machine that has said its last word counts as halted.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How the hypervisor starts a sentence that it says before it halts for good.
+const REFUSAL: &str = "Bulkhead halts";
+
+/// What to run, and how.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// The image; its sidecars lie beside it.
+    pub image: PathBuf,
+    /// Which emulator.
+    pub target: Target,
+    /// Which firmware.
+    pub firmware: Firmware,
+    /// Logical processors of the emulated machine; by default as many as the board has.
+    pub cores: Option<usize>,
+    /// Wall-clock limit; by default [`DEFAULT_TIMEOUT`].
+    pub timeout: Option<Duration>,
+    /// Where to write a picture of the screen at the end, as PNG (QEMU only).
+    pub screenshot: Option<PathBuf>,
+    /// Folder for the run's files; by default a new one beside the image, removed after a good run.
+    pub folder: Option<PathBuf>,
+    /// Shows no progress and no log.
+    pub quiet: bool,
+    /// Keeps the serial log as it came: `serial.log` in [`Self::folder`].
+    pub keep: bool,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The machine switched itself off.
+    PoweredOff,
+    /// The machine said its last word and stood still: a refusal, or a board without a way to switch off.
+    Halted,
+}
+
+/// A run that has ended.
+pub struct Run {
+    /// How.
+    pub exit: Exit,
+    /// What was measured.
+    pub report: Report,
+    /// Everything that came over the serial port, as it came.
+    pub serial: Vec<u8>,
+    /// The same, decoded.
+    pub events: Vec<Event>,
+}
+
+impl Run {
+    /// Lines of plain text: what was said before the log ran, and refusals.
+    pub fn text(&self) -> impl Iterator<Item = &str> {
+        self.events.iter().filter_map(|event| match event {
+            Event::Text(line) => Some(line.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Messages of the hypervisor.
+    pub fn log_lines(&self) -> impl Iterator<Item = &str> {
+        self.events.iter().filter_map(|event| match event {
+            Event::Log { message, .. } => Some(message.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Console lines of the partition `name`.
+    pub fn console<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s str> {
+        let id = self
+            .report
+            .partitions
+            .iter()
+            .position(|partition| partition.name == name);
+        self.events.iter().filter_map(move |event| match event {
+            Event::Console {
+                partition, line, ..
+            } if Some(usize::from(*partition)) == id => Some(line.as_str()),
+            _ => None,
+        })
+    }
+}
+
+/// Runs an image to its end.
+///
+/// # Errors
+/// No sidecars, no emulator, a crash or a hang of the emulated machine, the time limit, an interrupt.
+pub fn run_image(options: &RunOptions) -> Result<Run> {
+    interrupt::install();
+    let image = paths::absolute(&options.image)?;
+    let manifest = Manifest::load(&image)?;
+    let elf = match manifest.native {
+        Some(_) => None,
+        None => Some(LogElf::load(&Manifest::elf_path(&image))?),
+    };
+    let folder = options
+        .folder
+        .clone()
+        .unwrap_or_else(|| fresh_folder(&image));
+    paths::remove_stale(&folder)?;
+    paths::create(&folder)?;
+    let setup = Setup {
+        image: &image,
+        folder: &folder,
+        cores: options.cores.unwrap_or(manifest.cores),
+        memory_end: manifest.memory_end,
+        firmware: options.firmware,
+    };
+    let mut session = Session::start(options, &setup, &manifest, elf.as_ref())?;
+    let exit = session.follow(options)?;
+    let run = session.finish(exit, options);
+    if options.folder.is_none() && !options.keep {
+        paths::remove_stale(&folder)?;
+    }
+    Ok(run)
+}
+
+/// A folder that no other run of this or another process uses.
+fn fresh_folder(image: &Path) -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    paths::beside(image, &format!(".run-{}-{number}", std::process::id()))
+}
+
+/// A run under way.
+struct Session<'a> {
+    emulator: Emulator,
+    monitor: Option<qemu::Monitor>,
+    decoder: Decoder<'a>,
+    collector: Collector<'a>,
+    screen: Screen,
+    booting: Option<Step>,
+    serial: Vec<u8>,
+    events: Vec<Event>,
+    last_word: Instant,
+    spoken: Spoken,
+}
+
+/// What the machine's latest words mean for its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spoken {
+    /// It goes on.
+    Ongoing,
+    /// Nothing follows: a refusal, the last packet, or a native guest's verdict.
+    LastWord,
+}
+
+impl<'a> Session<'a> {
+    fn start(
+        options: &RunOptions,
+        setup: &Setup<'_>,
+        manifest: &'a Manifest,
+        elf: Option<&'a LogElf>,
+    ) -> Result<Self> {
+        let (emulator, monitor) = match options.target {
+            Target::Bochs => (bochs::start(setup)?, None),
+            Target::Qemu => {
+                let (emulator, monitor) = qemu::start(setup)?;
+                (emulator, Some(monitor))
+            }
+        };
+        let boot = format!("booting in {} ({} cores)", emulator.name(), setup.cores);
+        Ok(Self {
+            emulator,
+            monitor,
+            decoder: Decoder::new(elf),
+            collector: Collector::new(manifest),
+            screen: Screen::new(Some(manifest), options.quiet),
+            booting: Some(Step::begin(boot, options.quiet)),
+            serial: Vec::new(),
+            events: Vec::new(),
+            last_word: Instant::now(),
+            spoken: Spoken::Ongoing,
+        })
+    }
+
+    /// Follows the machine to its end.
+    fn follow(&mut self, options: &RunOptions) -> Result<Exit> {
+        let limit = options.timeout.unwrap_or(DEFAULT_TIMEOUT);
+        let began = Instant::now();
+        loop {
+            // Asked before reading: what was written before the end is then read for certain.
+            let ended = self.emulator.ended()?;
+            self.listen()?;
+            if ended.is_some() {
+                return self.judge_end(options.target);
+            }
+            if self.spoken == Spoken::LastWord && self.last_word.elapsed() >= QUIET {
+                self.picture(options)?;
+                self.emulator.kill();
+                return Ok(Exit::Halted);
+            }
+            if interrupt::requested() {
+                self.emulator.kill();
+                return Err(Error::Interrupted(format!(
+                    "{} was ended; its files are beside the image",
+                    self.emulator.name()
+                )));
+            }
+            if began.elapsed() >= limit {
+                return Err(self.too_late(limit, options));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn listen(&mut self) -> Result<()> {
+        let bytes = self.emulator.read_serial()?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.serial.extend(&bytes);
+        let mut events = Vec::new();
+        let fed = self.decoder.feed(&bytes, &mut events);
+        self.take(events);
+        fed
+    }
+
+    fn take(&mut self, events: Vec<Event>) {
+        for event in events {
+            if let Some(step) = self.booting.take_if(|_| is_ours(&event)) {
+                step.done();
+            }
+            self.collector.event(&event);
+            self.screen.show(&event);
+            let last = match &event {
+                Event::Text(line) => line.starts_with(REFUSAL) || self.collector.native_is_over(),
+                Event::End => true,
+                _ => false,
+            };
+            if last {
+                self.spoken = Spoken::LastWord;
+            }
+            self.events.push(event);
+        }
+        self.last_word = Instant::now();
+    }
+
+    /// The emulator ended by itself: whether that was the machine switching itself off.
+    fn judge_end(&mut self, target: Target) -> Result<Exit> {
+        let log = std::fs::read(self.emulator.log()).unwrap_or_default();
+        let ending = match target {
+            Target::Bochs => bochs::ending(&String::from_utf8_lossy(&log)),
+            Target::Qemu => Ending::Broken(None),
+        };
+        match ending {
+            Ending::PoweredOff => Ok(Exit::PoweredOff),
+            Ending::Broken(words) => Err(Error::failed(
+                format!(
+                    "{} ended before the machine switched itself off",
+                    self.emulator.name()
+                ),
+                words.unwrap_or_else(|| "it did not say why".to_string()),
+                format!(
+                    "look at {} and at what the machine said last: {}",
+                    self.emulator.log().display(),
+                    self.latest()
+                ),
+            )),
+        }
+    }
+
+    fn too_late(&mut self, limit: Duration, options: &RunOptions) -> Error {
+        let pictured = self
+            .picture(options)
+            .err()
+            .map(|error| format!("; {error}"))
+            .unwrap_or_default();
+        self.emulator.kill();
+        Error::failed(
+            format!("the machine did not end within {} s", limit.as_secs()),
+            format!("it said last: {}{pictured}", self.latest()),
+            "give it more time with --timeout, or look at its log",
+        )
+    }
+
+    fn picture(&self, options: &RunOptions) -> Result<()> {
+        match (&options.screenshot, &self.monitor) {
+            (None, _) => Ok(()),
+            (Some(path), Some(monitor)) => monitor.screenshot(path),
+            (Some(_), None) => Err(Error::refused(
+                "cannot take a picture of the screen",
+                "Bochs runs without one here",
+                "use --target qemu",
+            )),
+        }
+    }
+
+    /// The latest line that was said, for errors.
+    fn latest(&self) -> String {
+        let line = self.events.iter().rev().find_map(|event| match event {
+            Event::Text(line) | Event::Console { line, .. } => Some(line.clone()),
+            Event::Log { message, .. } => Some(message.clone()),
+            _ => None,
+        });
+        line.unwrap_or_else(|| "nothing".to_string())
+    }
+
+    fn finish(mut self, exit: Exit, options: &RunOptions) -> Run {
+        let mut events = Vec::new();
+        self.decoder.finish(&mut events);
+        self.take(events);
+        if let Some(step) = self.booting.take() {
+            step.clear();
+        }
+        for defect in self.collector.defects() {
+            eprintln!("bulkhead: a report line that does not read as one: {defect}");
+        }
+        let firmware = options.firmware.name();
+        let mut report =
+            self.collector
+                .report(self.emulator.name(), firmware, self.decoder.counts());
+        if let Ok(root) = paths::root() {
+            report.lines_of_code = code_size::per_room(&root);
+        }
+        Run {
+            exit,
+            report,
+            serial: self.serial,
+            events: self.events,
+        }
+    }
+}
+
+/// Whether an event comes from behind the firmware and the boot loader.
+fn is_ours(event: &Event) -> bool {
+    match event {
+        Event::Text(line) => line.starts_with("Bulkhead") || line.starts_with("@bulkhead"),
+        Event::Garbled { .. } => false,
+        _ => true,
+    }
+}
+
+/// Fails when a partition did not do what it has to, or when the run did not come to its end.
+///
+/// # Errors
+/// [`Error::Verdict`] with a sentence for each.
+pub fn judge(run: &Run, manifest: &Manifest) -> Result<()> {
+    let mut sentences = Vec::new();
+    for partition in &run.report.partitions {
+        let alone = manifest
+            .native
+            .as_ref()
+            .is_some_and(|name| *name != partition.name);
+        let unfinished =
+            manifest.when_finished.contains(&partition.name) && partition.fate != "passed";
+        if alone || !(partition.went_wrong() || unfinished) {
+            continue;
+        }
+        let words = partition
+            .verdict
+            .as_ref()
+            .map(|v| format!(": {}", v.text))
+            .unwrap_or_default();
+        sentences.push(format!(
+            "partition {} ({}) {}{words}",
+            partition.name,
+            partition.place,
+            fate(&partition.fate)
+        ));
+    }
+    if !run.report.complete {
+        let last = run.text().last().unwrap_or("nothing");
+        sentences.push(format!(
+            "the system did not come to its orderly end; it said last: {last}"
+        ));
+    }
+    if sentences.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Verdict(sentences.join("\n")))
+    }
+}
+
+fn fate(word: &str) -> String {
+    match word {
+        "running" => "had not finished when the system ended".to_string(),
+        "stopped" => "was stopped by the hypervisor".to_string(),
+        "refused" => "was refused: its image is not the one that was proven".to_string(),
+        "unknown" => "left no word of how it ended".to_string(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Partition, Verdict};
+
+    fn run(fate: &str, pass: Option<bool>, complete: bool) -> Run {
+        let verdict = pass.map(|pass| Verdict {
+            pass,
+            text: "late".into(),
+        });
+        let partition = Partition {
+            name: "motion".into(),
+            fate: fate.into(),
+            verdict,
+            ..Partition::default()
+        };
+        let report = Report {
+            partitions: vec![partition],
+            complete,
+            ..Report::default()
+        };
+        Run {
+            exit: Exit::PoweredOff,
+            report,
+            serial: vec![],
+            events: vec![],
+        }
+    }
+
+    fn manifest(must_finish: bool) -> Manifest {
+        let when_finished = if must_finish {
+            vec!["motion".to_string()]
+        } else {
+            vec![]
+        };
+        Manifest {
+            when_finished,
+            ..Manifest::default()
+        }
+    }
+
+    #[test]
+    fn what_must_finish_must_pass() {
+        judge(&run("passed", Some(true), true), &manifest(true)).unwrap();
+        judge(&run("running", None, true), &manifest(false)).unwrap();
+        for (fate, pass) in [
+            ("running", None),
+            ("failed", Some(false)),
+            ("stopped", None),
+            ("unknown", None),
+        ] {
+            let error = judge(&run(fate, pass, true), &manifest(true)).unwrap_err();
+            assert!(error.to_string().contains("motion"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_neighbour_that_went_wrong_counts_too() {
+        for fate in ["failed", "stopped", "refused"] {
+            assert!(
+                judge(&run(fate, None, true), &manifest(false)).is_err(),
+                "{fate}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_run_without_an_end_is_no_success() {
+        let error = judge(&run("passed", Some(true), false), &manifest(true)).unwrap_err();
+        assert!(error.to_string().contains("orderly end"));
+    }
+
+    #[test]
+    fn folders_of_runs_differ() {
+        let image = Path::new("/x/demo.img");
+        assert_ne!(fresh_folder(image), fresh_folder(image));
+    }
+}
