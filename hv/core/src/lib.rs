@@ -8,4 +8,6 @@
 extern crate std;
 
 pub mod paging;
+pub mod ring;
+pub mod schedule;
 pub mod wire;

@@ -65,7 +65,9 @@ impl Kind {
         }
     }
 
-    const fn from_code(code: u8) -> Self {
+    /// The kind of this number.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Self {
         match code {
             1 => Self::Hello,
             2 => Self::Log,
