@@ -6,6 +6,7 @@ use core::arch::asm;
 use bulkhead_table::abi::call;
 
 use crate::guest::under_hypervisor;
+use crate::schedule::Window;
 
 /// Registers that a call returns in.
 struct Returned {
@@ -74,19 +75,6 @@ pub fn span_end() -> Option<u64> {
     }
     let returned = vmcall(call::SPAN_END, 0, [0; 6]);
     (returned.rax == 0).then_some(returned.rbx)
-}
-
-/// A partition's own schedule on a time-shared core. All in ticks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// TSC at which frame 0 began.
-    pub epoch: u64,
-    /// Length of the major frame.
-    pub frame: u64,
-    /// Start of the window that is running now, from the start of its frame.
-    pub start: u64,
-    /// Length of that window.
-    pub length: u64,
 }
 
 /// The window that is running now; `None` natively and on a dedicated core.

@@ -25,7 +25,7 @@
 //! [`enable_interrupts`]. It runs in long mode, ring 0, with 4 GiB mapped one to one. Nothing here
 //! allocates.
 //!
-//! [`arguments`] and [`histogram`] are plain logic and are tested on the host; the rest exists on the bare machine only.
+//! [`arguments`], [`histogram`] and [`schedule`] are plain logic and are tested on the host; the rest exists on the bare machine only.
 #![no_std]
 #![deny(missing_docs)]
 
@@ -34,6 +34,7 @@ extern crate std;
 
 pub mod arguments;
 pub mod histogram;
+pub mod schedule;
 
 #[cfg(target_os = "none")]
 mod apic;
@@ -64,7 +65,7 @@ mod bare {
     pub use crate::console::print;
     pub use crate::deadline::{Alarm, Deadline, Wait};
     pub use crate::guest::{Guest, Machine, Verdict, finish, start};
-    pub use crate::hypercall::{Window, span_begin, span_end, window};
+    pub use crate::hypercall::{span_begin, span_end, window};
     pub use crate::interrupts::on_interrupt;
     pub use crate::machine::{
         Cpuid, cpuid, disable_interrupts, enable_interrupts, halt, halt_for_ever, tsc,
@@ -73,6 +74,7 @@ mod bare {
 }
 
 pub use histogram::Histogram;
+pub use schedule::Window;
 
 /// Names the function `fn(&Guest) -> Verdict` that is the guest.
 #[macro_export]

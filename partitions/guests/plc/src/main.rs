@@ -71,9 +71,9 @@ fn watch(schedule: Window, windows: u64) -> Seen {
     let mut gaps = Gaps::new(schedule);
     enable_interrupts();
     // The first start only tells which frame it is.
-    let mut frame = frame_of(schedule, gaps.next());
+    let mut frame = schedule.nearest_frame(gaps.next());
     for _ in 0..windows {
-        let due = start_of(schedule, frame) + schedule.length / 2;
+        let due = schedule.start_in(frame) + schedule.length / 2;
         TIMER_CAME.store(0, Ordering::Relaxed);
         alarm.set(due);
         let start = gaps.next();
@@ -81,10 +81,10 @@ fn watch(schedule: Window, windows: u64) -> Seen {
             0 => seen.timers_missed += 1,
             came => seen.timers.record(came.wrapping_sub(due)),
         }
-        let next = frame_of(schedule, start);
+        let next = schedule.nearest_frame(start);
         seen.skipped += next.saturating_sub(frame + 1);
         frame = next;
-        match start.checked_sub(start_of(schedule, frame)) {
+        match start.checked_sub(schedule.start_in(frame)) {
             Some(late) => seen.starts.record(late),
             None => seen.early += 1,
         }
@@ -92,17 +92,6 @@ fn watch(schedule: Window, windows: u64) -> Seen {
     alarm.clear();
     disable_interrupts();
     seen
-}
-
-/// When the window of a frame should start, as a TSC value.
-const fn start_of(schedule: Window, frame: u64) -> u64 {
-    schedule.epoch + frame * schedule.frame + schedule.start
-}
-
-/// The frame whose window start is nearest to `tsc`: so an early start is told from a late one.
-const fn frame_of(schedule: Window, tsc: u64) -> u64 {
-    let since_first = tsc.saturating_sub(start_of(schedule, 0));
-    (since_first + schedule.frame / 2) / schedule.frame
 }
 
 /// Finds the instants at which the guest got the core back.
@@ -115,7 +104,7 @@ struct Gaps {
 impl Gaps {
     const fn new(schedule: Window) -> Self {
         Self {
-            threshold: schedule.frame.saturating_sub(schedule.length) / 2,
+            threshold: schedule.away() / 2,
         }
     }
 
