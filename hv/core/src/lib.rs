@@ -7,7 +7,12 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod cpuid;
+pub mod exit;
+pub mod msr;
 pub mod paging;
+pub mod port;
 pub mod ring;
 pub mod schedule;
+pub mod vapic;
 pub mod wire;

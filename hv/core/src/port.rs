@@ -1,28 +1,34 @@
-//! I/O-port policy: no port is granted yet, so each reads as a bus with nothing on it and takes writes to nowhere.
+//! I/O ports: nothing is granted yet, and a partition sees an empty bus.
 //!
-//! String instructions (INS, OUTS) get #GP(0) instead: to skip one would leave its memory and its counters as no
-//! machine does, and a device driver is the only code that has use for it.
+//! - `IN` reads all ones in its width, as a port reads that no device claims.
+//! - `OUT` is dropped, as such a port drops it.
+//! - `INS` and `OUTS` get #GP(0): to skip one would leave out its memory access, its counters and its faults, and to carry it
+//!   out would mean an instruction emulator for ports that do not exist.
+//!
+//! Each access is counted as denied, whichever way it is answered.
 
-/// RAX behind an IN of `width` bytes from an absent device: all ones. As on the processor, a 4-byte IN clears the upper half
-/// of RAX, and narrower ones keep the rest. SDM 1 3.4.1.1.
+/// RAX after an `IN` of `width` bytes (1, 2 or 4) from a port that nobody claims: AL, AX or EAX all ones, with the rest of
+/// the register as the instruction leaves it.
 #[must_use]
+#[inline(always)]
 pub const fn absent(rax: u64, width: u8) -> u64 {
     match width {
         1 => rax | 0xFF,
         2 => rax | 0xFFFF,
+        // A 32-bit result clears the upper half. SDM 1 3.4.1.1.
         _ => 0xFFFF_FFFF,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::absent;
+    use super::*;
 
     #[test]
-    fn absent_devices_read_as_ones_of_their_width() {
-        let rax = 0x1234_5678_9ABC_DE00;
-        assert_eq!(absent(rax, 1), 0x1234_5678_9ABC_DEFF);
-        assert_eq!(absent(rax, 2), 0x1234_5678_9ABC_FFFF);
-        assert_eq!(absent(rax, 4), 0xFFFF_FFFF);
+    fn an_absent_port_reads_all_ones_and_leaves_the_rest_of_the_register() {
+        let rax = 0x1122_3344_5566_7700;
+        assert_eq!(absent(rax, 1), 0x1122_3344_5566_77FF);
+        assert_eq!(absent(rax, 2), 0x1122_3344_5566_FFFF);
+        assert_eq!(absent(rax, 4), 0x0000_0000_FFFF_FFFF);
     }
 }
