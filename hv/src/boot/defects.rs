@@ -1,0 +1,39 @@
+//! What is wrong with the board: each defect is one sentence, all are told, then the machine halts.
+
+use core::fmt;
+
+use crate::cpu;
+use crate::text::say;
+
+/// Counts defects while it prints them.
+pub struct Defects {
+    found: u32,
+}
+
+impl Defects {
+    /// None so far.
+    pub const fn new() -> Self {
+        Self { found: 0 }
+    }
+
+    /// Tells one defect: what differs, and what would mend it. The sentence starts in lower case and has no full stop.
+    pub fn add(&mut self, sentence: fmt::Arguments<'_>) {
+        self.found += 1;
+        say!("Bulkhead refuses this board: {sentence}.");
+    }
+
+    /// Whether nothing was found.
+    pub const fn is_empty(&self) -> bool {
+        self.found == 0
+    }
+
+    /// Halts the machine when there are any.
+    pub fn halt_if_any(&self) {
+        if self.found == 0 {
+            return;
+        }
+        let noun = if self.found == 1 { "defect" } else { "defects" };
+        say!("Bulkhead halts: {} {noun}, named above; no partition was started.", self.found);
+        cpu::halt()
+    }
+}

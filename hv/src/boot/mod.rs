@@ -1,0 +1,119 @@
+//! From the boot loader's hand-over to the point where every core of the table calls `run::core_main`.
+//!
+//! The order: copy what the boot loader says, verify the board against the table, stage the guest images, switch to
+//! the final page tables, start the other cores, verify those, release all. Nothing of a partition runs before the
+//! whole board is verified.
+
+mod clock;
+mod cores;
+mod defects;
+mod entry;
+mod firmware;
+mod info;
+mod machine;
+mod memory_map;
+mod processor;
+mod skew;
+mod staging;
+
+pub use machine::{Machine, build_id, machine};
+
+use crate::screen::Display;
+use crate::table::TABLE;
+use crate::text::say;
+use crate::{cpu, memory, screen, serial};
+use clock::Clock;
+use defects::Defects;
+use firmware::Firmware;
+use info::BootInfo;
+use machine::Staged;
+
+/// Index of the boot core in the table.
+const BOOT_CORE: usize = 0;
+
+/// The boot core in 64-bit mode, on its own stack, on the boot tables. `information` is the physical address that
+/// the boot loader handed over.
+extern "C" fn boot_core_main(information: u64) -> ! {
+    cpu::load_descriptors(BOOT_CORE);
+    let serial_works = serial::init(&TABLE.board.uart);
+    let info = BootInfo::read(information);
+    if let Some(display) = info.display {
+        screen::init(display);
+    }
+    print_banner();
+    let mut defects = Defects::new();
+    if !serial_works {
+        defects.add(format_args!(
+            "no serial port answers at I/O port {:#x}, where the board file declares it",
+            TABLE.board.uart.port
+        ));
+    }
+    processor::verify_virtualization(&mut defects);
+    defects.halt_if_any();
+
+    let clock = verify(&info, &mut defects);
+    defects.halt_if_any();
+    let Some(clock) = clock else {
+        unreachable!("a clock that cannot be measured is a defect");
+    };
+    let staged = staging::stage(&info.modules);
+    set_up_memory(&info);
+    cpu::apic::silence_legacy_controllers();
+    let skew = cores::start_all(&clock, &mut defects);
+    defects.halt_if_any();
+    release(staged, &clock, skew)
+}
+
+fn print_banner() {
+    let id = build_id();
+    say!(
+        "\r\nBulkhead {} {}, build {:02x}{:02x}{:02x}{:02x}",
+        env!("CARGO_PKG_VERSION"),
+        TABLE.system,
+        id[0],
+        id[1],
+        id[2],
+        id[3]
+    );
+}
+
+/// Holds the board against the table, as far as the boot core alone can.
+fn verify(info: &BootInfo, defects: &mut Defects) -> Option<Clock> {
+    processor::verify_boot_core(defects);
+    memory_map::verify(&info.memory, defects);
+    let firmware = Firmware::read(info.root_table, defects)?;
+    firmware.verify_cores(defects);
+    clock::verify(&firmware, defects)
+}
+
+/// Switches to the final page tables; a display that they cannot map goes dark, and the serial port says so.
+fn set_up_memory(info: &BootInfo) {
+    let display: Option<&Display> = info.display.as_ref();
+    if !memory::build(display) && display.is_some() {
+        screen::switch_off();
+        say!("Bulkhead: the display's memory is too large or lies where the table has RAM; the screen stays dark.");
+    }
+    cores::copy_trampoline(&info.memory);
+    memory::activate();
+}
+
+/// Publishes what was found and lets every core go.
+fn release(staged: staging::Images, clock: &Clock, tsc_skew: u64) -> ! {
+    let machine = machine::publish(Machine {
+        entry_tsc: entry::tsc(),
+        tsc_hz: clock.tsc_hz,
+        tsc_skew,
+        staged,
+    });
+    say!(
+        "Bulkhead: the board is {}; TSC {} Hz, cores within {} ticks; {} of {} partitions start.",
+        TABLE.board.name,
+        clock.tsc_hz,
+        tsc_skew,
+        machine.staged.iter().filter(|staged| matches!(staged, Staged::Ready(_))).count(),
+        TABLE.partitions.len()
+    );
+    serial::wait_until_sent();
+    cores::release();
+    crate::run::core_main(BOOT_CORE, machine)
+}

@@ -1,0 +1,106 @@
+//! What a core must be able to do, held against the core that runs this.
+#![expect(unsafe_code, reason = "reads and locks IA32_FEATURE_CONTROL")]
+
+use raw_cpuid::CpuId;
+use x86_64::registers::model_specific::Msr;
+
+use super::defects::Defects;
+use crate::cpu;
+use crate::table::TABLE;
+
+const VENDOR: &str = "GenuineIntel";
+
+/// SDM 3C 24.7: bit 0 locks the register, bit 2 allows VMX outside SMX.
+const IA32_FEATURE_CONTROL: u32 = 0x3A;
+const LOCKED: u64 = 1 << 0;
+const VMX_ALLOWED: u64 = 1 << 2;
+
+/// Without VT-x every other question is moot: this is told alone.
+pub fn verify_virtualization(defects: &mut Defects) {
+    let has_vmx = CpuId::new().get_feature_info().is_some_and(|info| info.has_vmx());
+    if !has_vmx {
+        defects.add(format_args!(
+            "Bulkhead needs VT-x (CPUID.1:ECX.VMX), and this processor does not have it"
+        ));
+    }
+}
+
+/// Tells what the boot core lacks, and whether it is the one that the table means.
+pub fn verify_boot_core(defects: &mut Defects) {
+    let cpuid = CpuId::new();
+    match cpuid.get_vendor_info() {
+        Some(vendor) if vendor.as_str() == VENDOR => {}
+        Some(vendor) => defects.add(format_args!(
+            "the processor's vendor is {}, and only {VENDOR} is enforced yet",
+            vendor.as_str()
+        )),
+        None => defects.add(format_args!("the processor does not name its vendor")),
+    }
+    let id = cpu::apic_id();
+    missing_abilities(&mut |name| {
+        defects.add(format_args!("the core with APIC id {id} lacks {name}"));
+    });
+    let declared = apic_id_of(super::BOOT_CORE);
+    if declared != Some(id) {
+        defects.add(format_args!(
+            "it booted on the core with APIC id {id}, and the system's first core must be the boot core, but has APIC id {} in the board file; let the board file's first [[core]] be the boot core and let the system use it",
+            declared.unwrap_or(u32::MAX)
+        ));
+    }
+}
+
+/// APIC id of a core, by its index in the table.
+pub fn apic_id_of(core: usize) -> Option<u32> {
+    let core = TABLE.cores.get(core)?;
+    TABLE.board.apic_ids.get(usize::from(core.cpu)).copied()
+}
+
+/// Names each ability that the core which runs this lacks. The core has VT-x.
+pub fn missing_abilities(report: &mut dyn FnMut(&'static str)) {
+    let cpuid = CpuId::new();
+    let info = cpuid.get_feature_info();
+    let has = |test: fn(&raw_cpuid::FeatureInfo) -> bool| info.as_ref().is_some_and(test);
+    let mut need = |present: bool, name: &'static str| {
+        if !present {
+            report(name);
+        }
+    };
+    need(has(|info| info.has_x2apic()), "x2APIC (CPUID.1:ECX.x2APIC)");
+    need(
+        has(|info| info.has_tsc_deadline()),
+        "the APIC timer's TSC-deadline mode (CPUID.1:ECX.TSC_Deadline)",
+    );
+    need(has(|info| info.has_xsave()), "XSAVE (CPUID.1:ECX.XSAVE)");
+    need(
+        cpuid.get_advanced_power_mgmt_info().is_some_and(|info| info.has_invariant_tsc()),
+        "an invariant TSC (CPUID.80000007H:EDX.8), on which all time is built",
+    );
+    need(
+        cpuid
+            .get_extended_processor_and_feature_identifiers()
+            .is_some_and(|info| info.has_execute_disable()),
+        "no-execute pages (CPUID.80000001H:EDX.NX); switch them on in the firmware's set-up",
+    );
+    if has(|info| info.has_vmx()) {
+        need(
+            unlock_vmx(),
+            "VT-x because the firmware locked it off (IA32_FEATURE_CONTROL); switch Intel Virtualization Technology on in the firmware's set-up",
+        );
+        crate::vmx::missing_controls(report);
+    } else {
+        report("VT-x (CPUID.1:ECX.VMX)");
+    }
+}
+
+/// Allows VMX on this core where firmware left that open; false when firmware locked it off.
+fn unlock_vmx() -> bool {
+    let mut control = Msr::new(IA32_FEATURE_CONTROL);
+    // SAFETY: the register exists where CPUID reports VMX, and is written only while unlocked.
+    unsafe {
+        let value = control.read();
+        if value & LOCKED == 0 {
+            control.write(value | LOCKED | VMX_ALLOWED);
+        }
+        control.read() & (LOCKED | VMX_ALLOWED) == LOCKED | VMX_ALLOWED
+    }
+}

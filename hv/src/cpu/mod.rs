@@ -1,0 +1,44 @@
+//! What each core has of its own: stacks, descriptor tables, exception handlers, local APIC.
+
+pub mod apic;
+mod descriptors;
+mod exceptions;
+pub mod stacks;
+
+use raw_cpuid::CpuId;
+
+/// Loads descriptor tables of the core with this index in the table: from here on an exception is told by name.
+pub fn load_descriptors(core: usize) {
+    descriptors::load(core);
+    exceptions::load();
+}
+
+/// This core's APIC id, as the processor says it: 32 bits where it knows them.
+pub fn apic_id() -> u32 {
+    let cpuid = CpuId::new();
+    let extended = cpuid.get_extended_topology_info().and_then(|mut levels| levels.next());
+    match extended {
+        Some(level) => level.x2apic_id(),
+        None => cpuid.get_feature_info().map_or(0, |info| u32::from(info.initial_local_apic_id())),
+    }
+}
+
+/// The time-stamp counter, read after all earlier instructions and before all later ones.
+pub fn tsc() -> u64 {
+    #[expect(unsafe_code, reason = "RDTSC and LFENCE have no safe form")]
+    // SAFETY: both only order and read.
+    unsafe {
+        core::arch::asm!("lfence", options(nostack, nomem, preserves_flags));
+        let now = core::arch::x86_64::_rdtsc();
+        core::arch::asm!("lfence", options(nostack, nomem, preserves_flags));
+        now
+    }
+}
+
+/// Stops this core for good.
+pub fn halt() -> ! {
+    loop {
+        x86_64::instructions::interrupts::disable();
+        x86_64::instructions::hlt();
+    }
+}
