@@ -1,1 +1,288 @@
+//! The compiler: one TOML file to a proven plan and a static table.
+//!
+//! The way of the data: text -> [`toml`] document with spans -> what it says (`schema`) -> checks
+//! (`board`, `cores`, `schedule`, `memory`, `image`) -> [`Plan`] -> [`Compiled`] -> [`Compiled::emit`], Rust
+//! source of a [`bulkhead_table::PartitionTable`], and [`Compiled::report`] for a person.
+//!
+//! Every mistake is told at once, each under the code of its [`Rule`], with its place, what it conflicts
+//! with and the remedy. `README.md` beside this crate is the manual of the language.
+#![forbid(unsafe_code)]
 
+mod board;
+mod boot_info;
+mod cores;
+mod diagnostics;
+mod emit;
+mod image;
+pub mod language;
+mod memory;
+mod plan;
+mod reader;
+mod report;
+mod rules;
+mod schedule;
+mod schema;
+mod source;
+mod units;
+
+use std::path::{Path, PathBuf};
+
+use bulkhead_table::PAGE_SIZE;
+use sha2::{Digest, Sha256};
+
+pub use boot_info::{ADDRESS as BOOT_INFO_ADDRESS, LONGEST_ARGUMENTS};
+pub use diagnostics::{Diagnostic, Diagnostics, Location};
+pub use plan::{Plan, PlannedCore, PlannedPartition, PlannedRole};
+pub use rules::{Rule, Severity};
+
+use diagnostics::{Finding, Findings};
+use image::FlatImage;
+use plan::Analysis;
+use source::{Place, Sources, shown};
+use units::size_text;
+
+/// What the hypervisor's range must hold besides the staged images: its own image, stacks, tables and rings.
+pub const HYPERVISOR_RESERVE: u64 = 8 << 20;
+
+/// A guest image that a system needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageRequest {
+    /// The partition that runs it; its file is to be called `<partition>.elf`.
+    pub partition: String,
+    /// Absolute path of the file or folder.
+    pub path: PathBuf,
+    /// What is there.
+    pub kind: ImageKind,
+}
+
+/// What an image is made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageKind {
+    /// A finished ELF file.
+    Elf,
+    /// A folder with a Cargo.toml.
+    Cargo,
+    /// A folder with a Makefile.
+    Make,
+}
+
+/// A flattened guest image, as the boot loader hands it over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    /// Name of the module: the partition's.
+    pub name: String,
+    /// What is staged.
+    pub bytes: Vec<u8>,
+    /// SHA-256 of the bytes.
+    pub digest: [u8; 32],
+}
+
+/// A proven system with its images.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    plan: Plan,
+    pub(crate) images: Vec<FlatImage>,
+    modules: Vec<Module>,
+    digest: [u8; 32],
+    sources: Vec<PathBuf>,
+}
+
+impl Compiled {
+    /// The plan: names, cores, memory, windows.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Rust source of the table: `TABLE`, `PARTITIONS`, `CORES`, `EPT_PAGES` and other sizes of pools.
+    #[must_use]
+    pub fn emit(&self) -> String {
+        emit::emit(self)
+    }
+
+    /// The flattened images, in the order of the partitions.
+    #[must_use]
+    pub fn modules(&self) -> &[Module] {
+        &self.modules
+    }
+
+    /// The report for a person.
+    #[must_use]
+    pub fn report(&self) -> String {
+        report::report(&self.plan, &self.modules)
+    }
+
+    /// What a person should look at although the system compiles.
+    #[must_use]
+    pub fn warnings(&self) -> &Diagnostics {
+        self.plan.warnings()
+    }
+
+    /// Every file that was read, guest images included, for `cargo::rerun-if-changed`.
+    #[must_use]
+    pub fn sources(&self) -> &[PathBuf] {
+        &self.sources
+    }
+
+    /// SHA-256 over system file, board file and flattened images: the table's own.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    /// Bytes of all staged images, each rounded up to whole pages.
+    #[must_use]
+    pub fn staged_bytes(&self) -> u64 {
+        staged_bytes(&self.images)
+    }
+}
+
+impl Plan {
+    /// The report for a person, without the images.
+    #[must_use]
+    pub fn report(&self) -> String {
+        report::report(self, &[])
+    }
+}
+
+/// The guest images that must be there before [`compile`].
+///
+/// # Errors
+/// Everything that is wrong with the system apart from the bytes of its images.
+pub fn requests(system: &Path) -> Result<Vec<ImageRequest>, Diagnostics> {
+    check_without_images(system).map(|plan| plan.requests())
+}
+
+/// Checks and plans a system without looking into its guest images.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn check_without_images(system: &Path) -> Result<Plan, Diagnostics> {
+    let analysis = plan::analyse(system);
+    analysis
+        .plan
+        .ok_or_else(|| analysis.findings.resolve(&analysis.sources))
+}
+
+/// Compiles a system; `images` is the folder with `<partition>.elf` for each partition.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn compile(system: &Path, images: &Path) -> Result<Compiled, Diagnostics> {
+    let Analysis {
+        sources,
+        mut findings,
+        plan,
+        hypervisor_place,
+    } = plan::analyse(system);
+    let Some(plan) = plan else {
+        return Err(findings.resolve(&sources));
+    };
+    let mut read_files = plan.sources.clone();
+    let mut flat = Vec::new();
+    for partition in &plan.partitions {
+        let path = images.join(format!("{}.elf", partition.name));
+        flat.extend(load(partition, &path, &mut findings));
+        read_files.push(path);
+    }
+    if !findings.has_errors() {
+        staged_images_fit(&plan, &flat, hypervisor_place, &mut findings);
+    }
+    if findings.has_errors() {
+        return Err(findings.resolve(&sources));
+    }
+    let modules = modules(&plan, &flat);
+    let digest = digest(&sources, &flat);
+    Ok(Compiled {
+        plan,
+        images: flat,
+        modules,
+        digest,
+        sources: read_files,
+    })
+}
+
+fn load(partition: &PlannedPartition, path: &Path, findings: &mut Findings) -> Option<FlatImage> {
+    let finding = match image::read(path) {
+        Err(cause) => Finding::new(
+            Rule::ImageNotBuilt,
+            format!(
+                "the image of `{}` cannot be read: {}: {cause}",
+                partition.name,
+                shown(path)
+            ),
+            "build the system with `cargo bulkhead build`, which builds its guests first",
+        ),
+        Ok(bytes) => match image::flatten(&bytes, partition.region.size) {
+            Ok(flat) => return Some(flat),
+            Err(refusal) => Finding::new(
+                refusal.rule,
+                format!("{} (`{}`)", refusal.message, partition.name),
+                refusal.remedy,
+            ),
+        },
+    };
+    findings.push(finding.at(partition.image_place, "this image"));
+    None
+}
+
+fn staged_bytes(images: &[FlatImage]) -> u64 {
+    images
+        .iter()
+        .map(|image| (image.bytes.len() as u64).next_multiple_of(PAGE_SIZE))
+        .sum()
+}
+
+fn staged_images_fit(
+    plan: &Plan,
+    images: &[FlatImage],
+    place: Option<Place>,
+    findings: &mut Findings,
+) {
+    let staged = staged_bytes(images);
+    let needed = staged + HYPERVISOR_RESERVE;
+    let size = plan.board.hypervisor.size;
+    if needed <= size {
+        return;
+    }
+    let finding = Finding::new(
+        Rule::HypervisorTooSmall,
+        format!(
+            "the hypervisor's range of {} is too small for this system",
+            size_text(size)
+        ),
+        format!(
+            "make it {} or more: {} of staged guest images and a reserve of {} for the hypervisor's own image, stacks and tables",
+            size_text(needed.next_multiple_of(1 << 20)),
+            size_text(staged),
+            size_text(HYPERVISOR_RESERVE)
+        ),
+    );
+    findings.push(match place {
+        Some(place) => finding.at(place, format!("{} are needed", size_text(needed))),
+        None => finding,
+    });
+}
+
+fn modules(plan: &Plan, images: &[FlatImage]) -> Vec<Module> {
+    plan.partitions
+        .iter()
+        .zip(images)
+        .map(|(partition, image)| Module {
+            name: partition.name.clone(),
+            bytes: image.bytes.clone(),
+            digest: Sha256::digest(&image.bytes).into(),
+        })
+        .collect()
+}
+
+/// Each part goes in with its length, so that no two systems run together into the same bytes.
+fn digest(sources: &Sources, images: &[FlatImage]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let texts = sources.iter().map(|source| source.text.as_bytes());
+    for part in texts.chain(images.iter().map(|image| image.bytes.as_slice())) {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}

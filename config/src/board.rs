@@ -1,0 +1,287 @@
+//! Checks the board file: each part by itself, so that one mistake does not hide the others.
+
+use bulkhead_table::{MAX_CORES, PAGE_SIZE, Range, Uart};
+
+use crate::diagnostics::{Finding, Findings};
+use crate::reader::ticks;
+use crate::rules::Rule;
+use crate::schema::{BoardFile, Extent};
+use crate::source::{At, Place};
+use crate::units::size_text;
+
+/// Where the hypervisor's ELF file is linked.
+const HYPERVISOR_START: u64 = 0x10_0000;
+
+/// The time-stamp counter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    pub hz: u64,
+    pub tolerance_ppm: u32,
+    pub skew: u64,
+    pub switch_budget: u64,
+}
+
+/// What of the board is sound; `None` where it is not, which is then reported.
+pub(crate) struct CheckedBoard {
+    pub name: Option<String>,
+    /// Frequency alone: enough to convert durations.
+    pub hz: Option<u64>,
+    /// Switch budget in ticks and where it is declared.
+    pub switch_budget: Option<At<u64>>,
+    pub clock: Option<Clock>,
+    pub apic_ids: Option<Vec<u32>>,
+    /// The list of the cores in the file.
+    pub cores_place: Option<Place>,
+    pub memory: Option<Vec<At<Range>>>,
+    pub hypervisor: Option<At<Range>>,
+    pub uart: Option<Uart>,
+    pub power_off: Option<Option<(u16, Vec<u8>)>>,
+}
+
+/// Checks all of it.
+pub(crate) fn check(board: &BoardFile, findings: &mut Findings) -> CheckedBoard {
+    let hz = frequency(board, findings);
+    let switch_budget = hz.and_then(|hz| {
+        let written = board.switch_budget.as_ref()?;
+        let value = ticks(written, "switch-budget", hz, findings)?;
+        Some(At {
+            value,
+            place: written.place,
+        })
+    });
+    let skew = hz.and_then(|hz| ticks(board.skew.as_ref()?, "skew", hz, findings));
+    let tolerance_ppm = tolerance(board, findings);
+    let memory = memory(board, findings);
+    CheckedBoard {
+        name: board.name.as_ref().map(|name| name.value.clone()),
+        hz,
+        clock: clock(hz, tolerance_ppm, skew, switch_budget.as_ref()),
+        switch_budget,
+        apic_ids: apic_ids(board, findings),
+        cores_place: board.cores.as_ref().map(|cores| cores.place),
+        hypervisor: hypervisor(board, memory.as_deref(), findings),
+        memory,
+        uart: uart(board, findings),
+        power_off: power_off(board, findings),
+    }
+}
+
+fn clock(
+    hz: Option<u64>,
+    tolerance_ppm: Option<u32>,
+    skew: Option<u64>,
+    switch_budget: Option<&At<u64>>,
+) -> Option<Clock> {
+    Some(Clock {
+        hz: hz?,
+        tolerance_ppm: tolerance_ppm?,
+        skew: skew?,
+        switch_budget: switch_budget?.value,
+    })
+}
+
+fn frequency(board: &BoardFile, findings: &mut Findings) -> Option<u64> {
+    let tsc = board.tsc.as_ref()?;
+    if (1_000_000..=100_000_000_000).contains(&tsc.value) {
+        return Some(tsc.value);
+    }
+    let finding = Finding::new(
+        Rule::BadNumber,
+        "`tsc` is not the frequency of a time-stamp counter",
+        "write a frequency from 1 MHz to 100 GHz, as measured on the board",
+    );
+    findings.push(finding.at(tsc.place, "out of range"));
+    None
+}
+
+fn tolerance(board: &BoardFile, findings: &mut Findings) -> Option<u32> {
+    let tolerance = board.tolerance_ppm.as_ref()?;
+    if tolerance.value < 1_000_000 {
+        return u32::try_from(tolerance.value).ok();
+    }
+    let finding = Finding::new(
+        Rule::BadNumber,
+        "a `tolerance` of 100 % or more accepts any clock",
+        "write what the board's data sheet allows, such as \"0.1 %\"",
+    );
+    findings.push(finding.at(tolerance.place, "out of range"));
+    None
+}
+
+fn apic_ids(board: &BoardFile, findings: &mut Findings) -> Option<Vec<u32>> {
+    let cores = board.cores.as_ref()?;
+    if cores.value.is_empty() || cores.value.len() > MAX_CORES {
+        let message = format!("the board has {} cores", cores.value.len());
+        let remedy = format!("name 1 to {MAX_CORES} cores: the table holds no more");
+        let finding = Finding::new(Rule::TooManyCores, message, remedy);
+        findings.push(finding.at(cores.place, format!("1 to {MAX_CORES} are possible")));
+        return None;
+    }
+    let mut seen: Vec<&At<u64>> = Vec::new();
+    for id in cores.value.iter().flatten() {
+        match seen.iter().find(|earlier| earlier.value == id.value) {
+            Some(earlier) => findings.push(
+                Finding::new(
+                    Rule::DuplicateApicId,
+                    format!("two cores have the APIC id {}", id.value),
+                    "give each core the id that the firmware's MADT shows for it",
+                )
+                .at(id.place, "again here")
+                .with(earlier.place, "first here"),
+            ),
+            None => seen.push(id),
+        }
+    }
+    let ids: Option<Vec<u32>> = cores
+        .value
+        .iter()
+        .map(|id| u32::try_from(id.as_ref()?.value).ok())
+        .collect();
+    // A duplicate still counts as a core: the checks of the system go on with the right number.
+    ids
+}
+
+/// A range made of whole pages; reports one that is not.
+fn range(extent: &Extent, findings: &mut Findings) -> Option<At<Range>> {
+    let (start, size) = (extent.start.as_ref()?, extent.size.as_ref()?);
+    let page = size_text(PAGE_SIZE);
+    let mut refuse = |place, message: &str| {
+        let remedy = format!("write a multiple of {page} ({PAGE_SIZE:#x})");
+        let finding = Finding::new(Rule::BoardMemoryUnaligned, message, remedy);
+        findings.push(finding.at(place, format!("pages have {page}")));
+    };
+    let aligned = start.value.is_multiple_of(PAGE_SIZE);
+    if !aligned {
+        refuse(start.place, "a memory range does not start at a page");
+    }
+    let whole = size.value != 0 && size.value.is_multiple_of(PAGE_SIZE);
+    if !whole {
+        refuse(
+            size.place,
+            "the size of a memory range is not one page or more, in whole pages",
+        );
+    }
+    let range = Range {
+        start: start.value,
+        size: size.value,
+    };
+    (aligned && whole).then_some(At {
+        value: range,
+        place: start.place,
+    })
+}
+
+fn memory(board: &BoardFile, findings: &mut Findings) -> Option<Vec<At<Range>>> {
+    let written = board.memory.as_ref()?;
+    if written.value.is_empty() {
+        let remedy = "add a section `[[memory]]` for each range of usable RAM";
+        let finding = Finding::new(Rule::MissingKey, "the board has no memory", remedy);
+        findings.push(finding.at(written.place, "empty"));
+    }
+    let ranges: Vec<_> = written
+        .value
+        .iter()
+        .map(|extent| range(extent, findings))
+        .collect();
+    let ranges: Vec<_> = ranges.into_iter().collect::<Option<_>>()?;
+    let mut sound = !ranges.is_empty();
+    for pair in ranges.windows(2) {
+        let [earlier, later] = pair else { continue };
+        if later.value.start < earlier.value.end() {
+            sound = false;
+            let message = format!(
+                "the memory range from {:#x} begins before the one before it ends",
+                later.value.start
+            );
+            let remedy = format!(
+                "list the ranges in ascending order; the earlier one ends at {:#x}",
+                earlier.value.end()
+            );
+            let finding = Finding::new(Rule::BoardMemoryOrder, message, remedy);
+            findings.push(
+                finding
+                    .at(later.place, "this range")
+                    .with(earlier.place, "the one before it"),
+            );
+        }
+    }
+    sound.then_some(ranges)
+}
+
+fn hypervisor(
+    board: &BoardFile,
+    memory: Option<&[At<Range>]>,
+    findings: &mut Findings,
+) -> Option<At<Range>> {
+    let own = range(board.hypervisor.as_ref()?, findings)?;
+    if own.value.start != HYPERVISOR_START {
+        let message = format!("the hypervisor's range starts at {:#x}", own.value.start);
+        let remedy = format!("write `start = \"{HYPERVISOR_START:#x}\"`: it is linked there");
+        let finding = Finding::new(Rule::HypervisorStart, message, remedy);
+        findings.push(finding.at(own.place, "not where it is linked"));
+    }
+    if memory?.iter().any(|range| range.value.contains(&own.value)) {
+        return Some(own);
+    }
+    let message = format!(
+        "the hypervisor's range {:#x} to {:#x} is not inside one memory range of the board",
+        own.value.start,
+        own.value.end()
+    );
+    let finding = Finding::new(
+        Rule::HypervisorOutside,
+        message,
+        "make it smaller, or move it to where the board has RAM",
+    )
+    .at(own.place, "reaches where there is no RAM");
+    findings.push(
+        match memory?
+            .iter()
+            .find(|range| range.value.overlaps(&own.value))
+        {
+            Some(near) => finding.with(
+                near.place,
+                format!("this range ends at {:#x}", near.value.end()),
+            ),
+            None => finding,
+        },
+    );
+    None
+}
+
+fn uart(board: &BoardFile, findings: &mut Findings) -> Option<Uart> {
+    let (port, baud) = (board.serial_port.as_ref()?, board.baud.as_ref()?);
+    if baud.value == 0 || 115_200 % baud.value != 0 {
+        let finding = Finding::new(
+            Rule::BadBaud,
+            format!("a 16550 cannot run at {} baud", baud.value),
+            "write 115200, or 115200 divided by a whole number (57600, 38400, 19200, 9600)",
+        );
+        findings.push(finding.at(baud.place, "does not divide 115200"));
+        return None;
+    }
+    Some(Uart {
+        port: u16::try_from(port.value).ok()?,
+        baud: u32::try_from(baud.value).ok()?,
+    })
+}
+
+fn power_off(board: &BoardFile, findings: &mut Findings) -> Option<Option<(u16, Vec<u8>)>> {
+    let Some(power_off) = board.power_off.as_ref() else {
+        return Some(None);
+    };
+    let (port, bytes) = (power_off.port.as_ref()?, power_off.bytes.as_ref()?);
+    if bytes.value.is_empty() {
+        let finding = Finding::new(
+            Rule::PowerOffEmpty,
+            "the power-off text is empty",
+            "write the bytes that the board wants, or take the section out: the machine then halts",
+        );
+        findings.push(finding.at(bytes.place, "nothing to write"));
+        return None;
+    }
+    Some(Some((
+        u16::try_from(port.value).ok()?,
+        bytes.value.as_bytes().to_vec(),
+    )))
+}

@@ -1,0 +1,292 @@
+//! Checks who claims which core, and finds the role of each.
+
+use std::collections::BTreeMap;
+
+use bulkhead_table::{MAX_PARTITIONS, Owner};
+
+use crate::board::CheckedBoard;
+use crate::diagnostics::{Finding, Findings};
+use crate::rules::Rule;
+use crate::schema::{SystemFile, Window};
+use crate::source::At;
+
+/// What a core does, as far as the claims on it say.
+pub(crate) enum Role<'s> {
+    /// One partition.
+    Dedicated(u16),
+    /// Windows by owner.
+    Shared(Vec<(Owner, &'s [Window])>),
+    /// Nothing but draining the logs.
+    Housekeeping,
+}
+
+/// Somebody's wish for a core.
+struct Claim<'s> {
+    owner: Owner,
+    name: &'s str,
+    core: &'s At<u64>,
+    windows: Option<&'s At<Vec<Window>>>,
+}
+
+impl Claim<'_> {
+    fn is_housekeeping(&self) -> bool {
+        self.owner == Owner::Housekeeping
+    }
+}
+
+/// Roles by core number, those that are sound.
+pub(crate) fn check<'s>(
+    system: &'s SystemFile,
+    board: Option<&CheckedBoard>,
+    findings: &mut Findings,
+) -> BTreeMap<u64, Role<'s>> {
+    count_partitions(system, findings);
+    let claims = claims(system, findings);
+    if let Some(board) = board {
+        known_cores(&claims, board, findings);
+    }
+    let mut by_core: BTreeMap<u64, Vec<Claim<'s>>> = BTreeMap::new();
+    for claim in claims {
+        by_core.entry(claim.core.value).or_default().push(claim);
+    }
+    if !by_core.is_empty() && !by_core.contains_key(&0) {
+        let finding = Finding::new(
+            Rule::BootCoreUnused,
+            "nothing runs on core 0, which boots the machine",
+            "give core 0 a partition, or make it the housekeeping core",
+        );
+        findings.push(finding.at(system.place, "core 0 has no role in this system"));
+    }
+    by_core
+        .into_iter()
+        .filter_map(|(core, claims)| Some((core, role(core, &claims, findings)?)))
+        .collect()
+}
+
+fn count_partitions(system: &SystemFile, findings: &mut Findings) {
+    let count = system.partitions.len();
+    if count == 0 {
+        let finding = Finding::new(
+            Rule::NoPartition,
+            "the system has no partition",
+            "add a section `[partition.NAME]` with an image, memory and a core",
+        );
+        findings.push(finding.at(system.place, "nothing to run"));
+    }
+    if let Some(first_too_many) = system.partitions.get(MAX_PARTITIONS) {
+        let finding = Finding::new(
+            Rule::TooManyPartitions,
+            format!("the system has {count} partitions"),
+            format!("the table holds {MAX_PARTITIONS}: merge or drop some"),
+        );
+        let label = format!("number {}", MAX_PARTITIONS + 1);
+        findings.push(finding.at(first_too_many.name.place, label));
+    }
+}
+
+fn claims<'s>(system: &'s SystemFile, findings: &mut Findings) -> Vec<Claim<'s>> {
+    let mut claims = Vec::new();
+    for (partition, id) in system.partitions.iter().zip(0_u16..) {
+        let windows = partition.windows.as_ref();
+        let name = partition.name.value.as_str();
+        no_empty_list(windows, name, findings);
+        let Some(cores) = partition.cores.as_ref() else {
+            continue;
+        };
+        if let Some(core) = single_core(cores, name, findings) {
+            claims.push(Claim {
+                owner: Owner::Partition(id),
+                name,
+                core,
+                windows,
+            });
+        }
+    }
+    if let Some(housekeeping) = &system.housekeeping {
+        let windows = housekeeping.windows.as_ref();
+        no_empty_list(windows, "housekeeping", findings);
+        if let Some(core) = &housekeeping.core {
+            let owner = Owner::Housekeeping;
+            claims.push(Claim {
+                owner,
+                name: "housekeeping",
+                core,
+                windows,
+            });
+        }
+    }
+    claims
+}
+
+fn no_empty_list(windows: Option<&At<Vec<Window>>>, name: &str, findings: &mut Findings) {
+    let Some(windows) = windows.filter(|windows| windows.value.is_empty()) else {
+        return;
+    };
+    let finding = Finding::new(
+        Rule::NoWindow,
+        format!("the list of windows of `{name}` is empty"),
+        "add a window, or take the key out: the core is then dedicated",
+    );
+    findings.push(finding.at(windows.place, "no window in it"));
+}
+
+fn single_core<'s>(
+    cores: &'s At<Vec<At<u64>>>,
+    name: &str,
+    findings: &mut Findings,
+) -> Option<&'s At<u64>> {
+    match cores.value.as_slice() {
+        [core] => return Some(core),
+        [] => {
+            let finding = Finding::new(
+                Rule::CoreCount,
+                format!("`{name}` names no core"),
+                "name the core that it runs on: `cores = [1]`",
+            );
+            findings.push(finding.at(cores.place, "empty"));
+        }
+        _ => {
+            let finding = Finding::new(
+                Rule::NotEnforced,
+                format!(
+                    "`{name}` names {} cores, and more than one is not enforced yet",
+                    cores.value.len()
+                ),
+                "name one core: so far a partition is a virtual machine with one processor",
+            );
+            findings.push(finding.at(cores.place, "more than one core"));
+        }
+    }
+    None
+}
+
+fn known_cores(claims: &[Claim<'_>], board: &CheckedBoard, findings: &mut Findings) {
+    let Some(count) = board.apic_ids.as_ref().map(Vec::len) else {
+        return;
+    };
+    for claim in claims
+        .iter()
+        .filter(|claim| claim.core.value >= count as u64)
+    {
+        let message = format!("the board has no core {}", claim.core.value);
+        let remedy = format!("its {count} cores are 0 to {}", count - 1);
+        let finding = Finding::new(Rule::CoreUnknown, message, remedy).at(
+            claim.core.place,
+            format!("`{}` is to run there", claim.name),
+        );
+        findings.push(match board.cores_place {
+            Some(place) => finding.with(place, "the cores of the board begin here"),
+            None => finding,
+        });
+    }
+}
+
+fn role<'s>(core: u64, claims: &[Claim<'s>], findings: &mut Findings) -> Option<Role<'s>> {
+    let (windowed, whole): (Vec<&Claim<'s>>, Vec<&Claim<'s>>) =
+        claims.iter().partition(|claim| claim.windows.is_some());
+    let conflicts = conflicts(core, &windowed, &whole);
+    if !conflicts.is_empty() {
+        conflicts
+            .into_iter()
+            .for_each(|finding| findings.push(finding));
+        return None;
+    }
+    match whole.as_slice() {
+        [claim] => Some(match claim.owner {
+            Owner::Partition(id) => Role::Dedicated(id),
+            Owner::Housekeeping => Role::Housekeeping,
+        }),
+        _ => Some(Role::Shared(
+            windowed
+                .iter()
+                .filter_map(|claim| Some((claim.owner, claim.windows?.value.as_slice())))
+                .collect(),
+        )),
+    }
+}
+
+/// Everything that forbids these claims on one core.
+fn conflicts(core: u64, windowed: &[&Claim<'_>], whole: &[&Claim<'_>]) -> Vec<Finding> {
+    let mut conflicts = Vec::new();
+    let housekeeper = whole.iter().find(|claim| claim.is_housekeeping());
+    if let Some(housekeeper) = housekeeper {
+        for claim in windowed
+            .iter()
+            .chain(whole)
+            .filter(|claim| !claim.is_housekeeping())
+        {
+            conflicts.push(on_housekeeping_core(core, claim, housekeeper));
+        }
+        return conflicts;
+    }
+    let sharing = windowed.iter().find(|claim| !claim.is_housekeeping());
+    let windowed_housekeeper = windowed.iter().find(|claim| claim.is_housekeeping());
+    for (position, claim) in whole.iter().enumerate() {
+        if let Some(sharing) = sharing {
+            conflicts.push(mixed(core, claim, sharing));
+        } else if let (Some(first), true) = (whole.first(), position > 0) {
+            conflicts.push(claimed_twice(core, claim, first));
+        } else if let Some(housekeeper) = windowed_housekeeper {
+            conflicts.push(housekeeping_on_dedicated(core, housekeeper, claim));
+        }
+    }
+    conflicts
+}
+
+fn on_housekeeping_core(core: u64, claim: &Claim<'_>, housekeeper: &Claim<'_>) -> Finding {
+    Finding::new(
+        Rule::HousekeepingCoreUsed,
+        format!("`{}` is to run on core {core}, which is the housekeeping core as a whole", claim.name),
+        "move the partition, or give housekeeping windows (`[[housekeeping.window]]`) and the partition too",
+    )
+    .at(claim.core.place, "claimed here")
+    .with(housekeeper.core.place, "housekeeping as a whole, for want of windows")
+}
+
+fn mixed(core: u64, claim: &Claim<'_>, sharing: &Claim<'_>) -> Finding {
+    Finding::new(
+        Rule::CoreMixed,
+        format!(
+            "core {core} is time-shared by `{}`, and `{}` has no window on it",
+            sharing.name, claim.name
+        ),
+        format!(
+            "give `{0}` windows (`[[partition.{0}.window]]`), or a core of its own",
+            claim.name
+        ),
+    )
+    .at(claim.core.place, "claimed as a whole, for want of windows")
+    .with(
+        sharing.core.place,
+        format!("`{}` runs here in windows", sharing.name),
+    )
+}
+
+fn claimed_twice(core: u64, claim: &Claim<'_>, first: &Claim<'_>) -> Finding {
+    Finding::new(
+        Rule::CoreClaimedTwice,
+        format!(
+            "`{}` and `{}` both claim core {core}",
+            first.name, claim.name
+        ),
+        "move one to another core, or give each windows to share it in time",
+    )
+    .at(
+        claim.core.place,
+        format!("claimed again by `{}`", claim.name),
+    )
+    .with(
+        first.core.place,
+        format!("already dedicated to `{}`", first.name),
+    )
+}
+
+fn housekeeping_on_dedicated(core: u64, housekeeper: &Claim<'_>, claim: &Claim<'_>) -> Finding {
+    Finding::new(
+        Rule::HousekeepingOnDedicated,
+        format!("housekeeping has windows on core {core}, which is dedicated to `{}`", claim.name),
+        "move housekeeping to a time-shared core or a core of its own, or give the partition windows",
+    )
+    .at(housekeeper.core.place, "housekeeping in windows")
+    .with(claim.core.place, format!("dedicated to `{}`, for want of windows", claim.name))
+}

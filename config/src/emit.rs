@@ -1,0 +1,232 @@
+//! Writes the proven system as Rust source: the static table and the sizes of the hypervisor's pools.
+
+use bulkhead_table::{FORMAT, Owner, Range, Region, Window};
+use proc_macro2::{Literal, TokenStream};
+use quote::quote;
+
+use crate::plan::{Plan, PlannedBoard, PlannedCore, PlannedPartition, PlannedRole};
+use crate::{Compiled, Module};
+
+/// The source of the table.
+pub(crate) fn emit(compiled: &Compiled) -> String {
+    let plan = compiled.plan();
+    let table = table(compiled);
+    let partitions = plan.partitions.len();
+    let cores = plan.cores.len();
+    let ept_pages: usize = plan
+        .partitions
+        .iter()
+        .map(|partition| partition.ept_pages)
+        .sum();
+    let staged = Literal::u64_unsuffixed(compiled.staged_bytes());
+    let windows = plan
+        .cores
+        .iter()
+        .map(|core| windows_of(core).len())
+        .max()
+        .unwrap_or(0);
+    let tokens = quote! {
+        /// How many partitions the table has.
+        pub const PARTITIONS: usize = #partitions;
+        /// How many cores the system uses.
+        pub const CORES: usize = #cores;
+        /// Pages that the nested page tables of all partitions take together.
+        pub const EPT_PAGES: usize = #ept_pages;
+        /// Bytes of all staged guest images, each rounded up to whole pages.
+        pub const STAGED_BYTES: u64 = #staged;
+        /// Most windows of one core.
+        pub const MOST_WINDOWS: usize = #windows;
+        /// The system, as proven at build time.
+        pub static TABLE: ::bulkhead_table::PartitionTable = #table;
+    };
+    let header = format!(
+        "// The static table of the system `{}`, written by bulkhead-config from {}. Edit that file, not this one.\n\n",
+        plan.system, plan.system_file
+    );
+    // The tokens are ours, from checked values; should they ever not parse, the compiler that reads them says so.
+    let body = match syn::parse2::<syn::File>(tokens.clone()) {
+        Ok(file) => prettyplease::unparse(&file),
+        Err(_) => tokens.to_string(),
+    };
+    header + &body
+}
+
+fn table(compiled: &Compiled) -> TokenStream {
+    let plan = compiled.plan();
+    let format = Literal::u32_unsuffixed(FORMAT);
+    let system = &plan.system;
+    let digest = bytes(&compiled.digest());
+    let board = board(&plan.board);
+    let hypervisor = range(&plan.board.hypervisor);
+    let partitions = plan
+        .partitions
+        .iter()
+        .zip(&compiled.images)
+        .zip(compiled.modules());
+    let partitions = partitions.map(|((planned, image), module)| partition(planned, image, module));
+    let cores = plan.cores.iter().map(core);
+    let frame = Literal::u64_unsuffixed(plan.frame);
+    let shutdown = shutdown(plan);
+    quote! {
+        ::bulkhead_table::PartitionTable {
+            format: #format,
+            system: #system,
+            digest: #digest,
+            board: #board,
+            hypervisor: #hypervisor,
+            partitions: &[#(#partitions),*],
+            cores: &[#(#cores),*],
+            frame: #frame,
+            shutdown: #shutdown,
+        }
+    }
+}
+
+fn board(board: &PlannedBoard) -> TokenStream {
+    let name = &board.name;
+    let apic_ids = board.apic_ids.iter().map(|id| Literal::u32_unsuffixed(*id));
+    let memory = board.memory.iter().map(range);
+    let hz = Literal::u64_unsuffixed(board.clock.hz);
+    let ppm = Literal::u32_unsuffixed(board.clock.tolerance_ppm);
+    let skew = Literal::u64_unsuffixed(board.clock.skew);
+    let budget = Literal::u64_unsuffixed(board.clock.switch_budget);
+    let port = hex(board.uart.port.into());
+    let baud = Literal::u32_unsuffixed(board.uart.baud);
+    let power_off = match &board.power_off {
+        None => quote!(None),
+        Some((port, text)) => {
+            let (port, text) = (hex((*port).into()), Literal::byte_string(text));
+            quote!(Some(::bulkhead_table::PowerOff { port: #port, bytes: #text }))
+        }
+    };
+    quote! {
+        ::bulkhead_table::Board {
+            name: #name,
+            apic_ids: &[#(#apic_ids),*],
+            memory: &[#(#memory),*],
+            tsc_hz: #hz,
+            tsc_tolerance_ppm: #ppm,
+            tsc_skew: #skew,
+            switch_budget: #budget,
+            uart: ::bulkhead_table::Uart { port: #port, baud: #baud },
+            power_off: #power_off,
+        }
+    }
+}
+
+fn partition(
+    planned: &PlannedPartition,
+    image: &crate::image::FlatImage,
+    module: &Module,
+) -> TokenStream {
+    let (name, place) = (&planned.name, &planned.place);
+    let cpu = Literal::u16_unsuffixed(planned.cpu);
+    let size = Literal::u64_unsuffixed(module.bytes.len() as u64);
+    let digest = bytes(&module.digest);
+    let (load_at, entry) = (hex(image.load_at), hex(image.entry));
+    let memory = region(&planned.region);
+    let ept_pages = Literal::usize_unsuffixed(planned.ept_pages);
+    let boot_info = Literal::byte_string(&planned.boot_info);
+    let boot_info_at = hex(crate::boot_info::ADDRESS);
+    quote! {
+        ::bulkhead_table::Partition {
+            name: #name,
+            place: #place,
+            cpu: #cpu,
+            image: ::bulkhead_table::Image {
+                size: #size,
+                digest: #digest,
+                load_at: #load_at,
+                entry: #entry,
+            },
+            memory: &[#memory],
+            ept_pages: #ept_pages,
+            boot_info: #boot_info,
+            boot_info_at: #boot_info_at,
+        }
+    }
+}
+
+fn region(region: &Region) -> TokenStream {
+    let (guest, host, size) = (hex(region.guest), hex(region.host), hex(region.size));
+    let (read, write, execute) = (
+        region.rights.read,
+        region.rights.write,
+        region.rights.execute,
+    );
+    quote! {
+        ::bulkhead_table::Region {
+            guest: #guest,
+            host: #host,
+            size: #size,
+            rights: ::bulkhead_table::Rights { read: #read, write: #write, execute: #execute },
+        }
+    }
+}
+
+fn windows_of(core: &PlannedCore) -> &[Window] {
+    match &core.role {
+        PlannedRole::Shared(windows) => windows,
+        PlannedRole::Dedicated(_) | PlannedRole::Housekeeping => &[],
+    }
+}
+
+fn core(core: &PlannedCore) -> TokenStream {
+    let cpu = Literal::u16_unsuffixed(core.cpu);
+    let role = match &core.role {
+        PlannedRole::Dedicated(id) => {
+            let id = Literal::u16_unsuffixed(*id);
+            quote!(::bulkhead_table::Role::Dedicated(#id))
+        }
+        PlannedRole::Housekeeping => quote!(::bulkhead_table::Role::Housekeeping),
+        PlannedRole::Shared(windows) => {
+            let windows = windows.iter().map(window);
+            quote!(::bulkhead_table::Role::Shared(&[#(#windows),*]))
+        }
+    };
+    quote!(::bulkhead_table::Core { cpu: #cpu, role: #role })
+}
+
+fn window(window: &Window) -> TokenStream {
+    let start = Literal::u64_unsuffixed(window.start);
+    let length = Literal::u64_unsuffixed(window.length);
+    let owner = match window.owner {
+        Owner::Housekeeping => quote!(::bulkhead_table::Owner::Housekeeping),
+        Owner::Partition(id) => {
+            let id = Literal::u16_unsuffixed(id);
+            quote!(::bulkhead_table::Owner::Partition(#id))
+        }
+    };
+    quote!(::bulkhead_table::Window { start: #start, length: #length, owner: #owner })
+}
+
+fn shutdown(plan: &Plan) -> TokenStream {
+    let Some(shutdown) = &plan.shutdown else {
+        return quote!(None);
+    };
+    let ids = shutdown
+        .when_finished
+        .iter()
+        .map(|id| Literal::u16_unsuffixed(*id));
+    let at_latest = Literal::u64_unsuffixed(shutdown.at_latest);
+    quote! {
+        Some(::bulkhead_table::Shutdown { when_finished: &[#(#ids),*], at_latest: #at_latest })
+    }
+}
+
+fn range(range: &Range) -> TokenStream {
+    let (start, size) = (hex(range.start), hex(range.size));
+    quote!(::bulkhead_table::Range { start: #start, size: #size })
+}
+
+fn bytes(bytes: &[u8]) -> TokenStream {
+    let bytes = bytes.iter().map(|byte| Literal::u8_unsuffixed(*byte));
+    quote!([#(#bytes),*])
+}
+
+/// An address or a size in bytes reads best in hexadecimal.
+fn hex(value: u64) -> Literal {
+    format!("{value:#x}")
+        .parse()
+        .unwrap_or_else(|_| Literal::u64_unsuffixed(value))
+}

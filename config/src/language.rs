@@ -1,0 +1,423 @@
+//! The language: its sections and keys, as data. The reader refuses by it, the README is written from it.
+
+/// What a value looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A string.
+    Text,
+    /// A name: `[a-z][a-z0-9-]*`, at most 32 characters.
+    Name,
+    /// A path, relative to the file that holds it.
+    Path,
+    /// `"100 ns"`, `"20 us"`, `"1.5 ms"`, `"1 s"`, `"1000 ticks"`.
+    Duration,
+    /// `"64 KiB"`, `"8 MiB"`, `"1 GiB"`.
+    Size,
+    /// `"50 MHz"`.
+    Frequency,
+    /// `"0.1 %"`.
+    Percentage,
+    /// An integer, or a string with a hexadecimal number: `0x3f8`, `"0x100000"`.
+    Address,
+    /// An integer.
+    Number,
+    /// A list of integers.
+    Numbers,
+    /// A list of names.
+    Names,
+    /// Tables of their own, `[[section]]`.
+    Tables,
+}
+
+impl Form {
+    /// With its article, for messages and the README.
+    #[must_use]
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Text => "a string",
+            Self::Name => "a name",
+            Self::Path => "a path",
+            Self::Duration => "a duration",
+            Self::Size => "a size",
+            Self::Frequency => "a frequency",
+            Self::Percentage => "a percentage",
+            Self::Address => "a number or a hexadecimal string",
+            Self::Number => "an integer",
+            Self::Numbers => "a list of integers",
+            Self::Names => "a list of names",
+            Self::Tables => "tables of their own",
+        }
+    }
+
+    /// How it is written.
+    #[must_use]
+    pub const fn example(self) -> &'static str {
+        match self {
+            Self::Text => "\"period=100us\"",
+            Self::Name => "\"motion\"",
+            Self::Path => "\"guests/latency\"",
+            Self::Duration => "\"20 us\"",
+            Self::Size => "\"8 MiB\"",
+            Self::Frequency => "\"50 MHz\"",
+            Self::Percentage => "\"0.1 %\"",
+            Self::Address => "0x100000",
+            Self::Number => "1",
+            Self::Numbers => "[1]",
+            Self::Names => "[\"motion\", \"plc\"]",
+            Self::Tables => "[[...]]",
+        }
+    }
+}
+
+/// A key that the hypervisor enforces.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// As written.
+    pub name: &'static str,
+    /// What its value looks like.
+    pub form: Form,
+    /// Whether it must be there.
+    pub required: bool,
+    /// What it does.
+    pub meaning: &'static str,
+}
+
+/// A key that the design foresees: refused until the hypervisor enforces it.
+#[derive(Clone, Copy, Debug)]
+pub struct Later {
+    /// As it will be written.
+    pub name: &'static str,
+    /// What it will do.
+    pub meaning: &'static str,
+}
+
+/// A table of a system or board file.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    /// As written, such as `[schedule]`.
+    pub header: &'static str,
+    /// What it is about.
+    pub meaning: &'static str,
+    /// Its keys.
+    pub keys: &'static [Key],
+    /// Keys to come.
+    pub later: &'static [Later],
+}
+
+impl Section {
+    /// The key of this name.
+    #[must_use]
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+}
+
+const fn must(name: &'static str, form: Form, meaning: &'static str) -> Key {
+    Key {
+        name,
+        form,
+        required: true,
+        meaning,
+    }
+}
+
+const fn may(name: &'static str, form: Form, meaning: &'static str) -> Key {
+    Key {
+        name,
+        form,
+        required: false,
+        meaning,
+    }
+}
+
+const fn later(name: &'static str, meaning: &'static str) -> Later {
+    Later { name, meaning }
+}
+
+/// A system file as a whole.
+pub const SYSTEM_FILE: Section = Section {
+    header: "the system file",
+    meaning: "Who owns which cores, memory and time.",
+    keys: &[
+        must("system", Form::Tables, "names the system and its board"),
+        may("schedule", Form::Tables, "the major frame"),
+        may("shutdown", Form::Tables, "when the system ends by itself"),
+        must("housekeeping", Form::Tables, "who drains the logs"),
+        must(
+            "partition",
+            Form::Tables,
+            "the partitions, `[partition.NAME]`",
+        ),
+    ],
+    later: &[
+        later("channel", "ports between partitions"),
+        later("channels", "ports between partitions"),
+        later("device", "devices handed to partitions"),
+        later("devices", "devices handed to partitions"),
+        later("health", "what follows a fault"),
+        later("plan", "more than one schedule"),
+        later("plans", "more than one schedule"),
+    ],
+};
+
+/// `[system]`.
+pub const SYSTEM: Section = Section {
+    header: "[system]",
+    meaning: "The system and the board that it is made for.",
+    keys: &[
+        must("name", Form::Name, "names the system in logs and reports"),
+        must("board", Form::Path, "the board file"),
+    ],
+    later: &[],
+};
+
+/// `[schedule]`.
+pub const SCHEDULE: Section = Section {
+    header: "[schedule]",
+    meaning: "Time on all time-shared cores; there only where a core has windows.",
+    keys: &[must(
+        "frame",
+        Form::Duration,
+        "length of the major frame: the windows of each time-shared core repeat after it",
+    )],
+    later: &[
+        later("plans", "more than one schedule"),
+        later("plan", "more than one schedule"),
+    ],
+};
+
+/// `[shutdown]`.
+pub const SHUTDOWN: Section = Section {
+    header: "[shutdown]",
+    meaning: "When the system ends by itself; without it, it runs for ever.",
+    keys: &[
+        must(
+            "when-finished",
+            Form::Names,
+            "ends once each of these partitions has finished",
+        ),
+        may(
+            "at-latest",
+            Form::Duration,
+            "ends this long after the start at the latest",
+        ),
+    ],
+    later: &[],
+};
+
+/// `[housekeeping]`.
+pub const HOUSEKEEPING: Section = Section {
+    header: "[housekeeping]",
+    meaning: "Drains the logs, away from the partitions' time: a core of its own, or windows of a time-shared core.",
+    keys: &[
+        must(
+            "core",
+            Form::Number,
+            "the core; without windows it does nothing else",
+        ),
+        may("window", Form::Tables, "its windows on a time-shared core"),
+    ],
+    later: &[],
+};
+
+/// `[partition.NAME]`.
+pub const PARTITION: Section = Section {
+    header: "[partition.NAME]",
+    meaning: "One virtual machine. Without windows its core is dedicated to it.",
+    keys: &[
+        must(
+            "image",
+            Form::Path,
+            "an ELF file, or the folder of a guest with a Cargo.toml or a Makefile",
+        ),
+        may("arguments", Form::Text, "the guest's command line"),
+        must(
+            "memory",
+            Form::Size,
+            "its RAM, from guest-physical address 0 on",
+        ),
+        must(
+            "cores",
+            Form::Numbers,
+            "the core that it runs on; one for now",
+        ),
+        may("window", Form::Tables, "its windows on a time-shared core"),
+    ],
+    later: &[
+        later("budget", "processor time within a window"),
+        later("channel", "ports to other partitions"),
+        later("channels", "ports to other partitions"),
+        later("device", "devices of its own"),
+        later("devices", "devices of its own"),
+        later("health", "what follows a fault"),
+        later("interrupts", "interrupts of its own"),
+        later("plans", "windows by schedule"),
+        later("ports", "I/O ports of its own"),
+    ],
+};
+
+/// `[[partition.NAME.window]]` and `[[housekeeping.window]]`.
+pub const WINDOW: Section = Section {
+    header: "[[partition.NAME.window]], [[housekeeping.window]]",
+    meaning: "A slice of the major frame; the board's switch budget before its start is kept free.",
+    keys: &[
+        must(
+            "start",
+            Form::Duration,
+            "from the start of the frame to the first instant of guest time",
+        ),
+        must("length", Form::Duration, "guest time"),
+    ],
+    later: &[
+        later("budget", "processor time within a window"),
+        later("plan", "windows by schedule"),
+    ],
+};
+
+/// A board file as a whole.
+pub const BOARD_FILE: Section = Section {
+    header: "the board file",
+    meaning: "What the hypervisor must find on the machine before it starts any partition.",
+    keys: &[
+        must("board", Form::Tables, "names the board"),
+        must("clock", Form::Tables, "its time-stamp counter"),
+        must("hypervisor", Form::Tables, "the hypervisor's own memory"),
+        must("serial", Form::Tables, "where the log goes"),
+        may("power-off", Form::Tables, "how to switch the machine off"),
+        must(
+            "core",
+            Form::Tables,
+            "its cores, `[[core]]`, numbered from 0 in the order of the file; core 0 boots",
+        ),
+        must("memory", Form::Tables, "its usable RAM, `[[memory]]`"),
+    ],
+    later: &[
+        later("device", "devices to hand to partitions"),
+        later("devices", "devices to hand to partitions"),
+        later("interrupts", "interrupt routing"),
+    ],
+};
+
+/// `[board]`.
+pub const BOARD: Section = Section {
+    header: "[board]",
+    meaning: "The machine.",
+    keys: &[must(
+        "name",
+        Form::Name,
+        "names the board in logs and reports",
+    )],
+    later: &[],
+};
+
+/// `[clock]`.
+pub const CLOCK: Section = Section {
+    header: "[clock]",
+    meaning: "The time-stamp counter (TSC), measured at boot against these figures.",
+    keys: &[
+        must(
+            "tsc",
+            Form::Frequency,
+            "its frequency: one tick of all schedules",
+        ),
+        must(
+            "tolerance",
+            Form::Percentage,
+            "largest deviation of the measured frequency",
+        ),
+        must(
+            "skew",
+            Form::Duration,
+            "largest difference between the TSCs of two cores",
+        ),
+        must(
+            "switch-budget",
+            Form::Duration,
+            "time before each window kept free for the switch into it",
+        ),
+    ],
+    later: &[],
+};
+
+/// `[hypervisor]`.
+pub const HYPERVISOR: Section = Section {
+    header: "[hypervisor]",
+    meaning: "Memory of the hypervisor: its image, its stacks, the staged guest images.",
+    keys: &[
+        must(
+            "start",
+            Form::Address,
+            "first byte; the hypervisor is linked to start at 0x100000",
+        ),
+        must("size", Form::Size, "length"),
+    ],
+    later: &[],
+};
+
+/// `[serial]`.
+pub const SERIAL: Section = Section {
+    header: "[serial]",
+    meaning: "The 16550 port that carries the log.",
+    keys: &[
+        must("port", Form::Address, "its first I/O port; COM1 is 0x3f8"),
+        must("baud", Form::Number, "bits a second; divides 115200"),
+    ],
+    later: &[],
+};
+
+/// `[power-off]`.
+pub const POWER_OFF: Section = Section {
+    header: "[power-off]",
+    meaning: "How to switch the machine off at the end; without it, it halts with a sentence.",
+    keys: &[
+        must("port", Form::Address, "the I/O port"),
+        must(
+            "bytes",
+            Form::Text,
+            "the text whose bytes are written to it, one at a time",
+        ),
+    ],
+    later: &[],
+};
+
+/// `[[core]]`.
+pub const CORE: Section = Section {
+    header: "[[core]]",
+    meaning: "A logical processor.",
+    keys: &[must("apic-id", Form::Number, "its local APIC id")],
+    later: &[],
+};
+
+/// `[[memory]]`.
+pub const MEMORY: Section = Section {
+    header: "[[memory]]",
+    meaning: "A range of usable RAM, in ascending order.",
+    keys: &[
+        must("start", Form::Address, "first byte; page-aligned"),
+        must("size", Form::Size, "length; whole pages"),
+    ],
+    later: &[],
+};
+
+/// Every section of a system file, in the order of the README.
+pub const SYSTEM_SECTIONS: &[&Section] = &[
+    &SYSTEM_FILE,
+    &SYSTEM,
+    &SCHEDULE,
+    &SHUTDOWN,
+    &HOUSEKEEPING,
+    &PARTITION,
+    &WINDOW,
+];
+
+/// Every section of a board file, in the order of the README.
+pub const BOARD_SECTIONS: &[&Section] = &[
+    &BOARD_FILE,
+    &BOARD,
+    &CLOCK,
+    &HYPERVISOR,
+    &SERIAL,
+    &POWER_OFF,
+    &CORE,
+    &MEMORY,
+];

@@ -1,0 +1,498 @@
+//! The plan: what the checks leave, in the machine's own terms (addresses, ticks, core numbers).
+
+use std::path::{Path, PathBuf};
+
+use bulkhead_table::{PartitionId, Range, Region, Uart, Window};
+
+use crate::board::{CheckedBoard, Clock};
+use crate::boot_info::{self, LONGEST_ARGUMENTS};
+use crate::cores::{self, Role};
+use crate::diagnostics::{Diagnostics, Finding, Findings};
+use crate::memory::{self, Placement};
+use crate::reader::{closest, list, positive_ticks};
+use crate::rules::Rule;
+use crate::schedule::{self, Schedule};
+use crate::schema::{self, BoardFile, Partition, SystemFile};
+use crate::source::{Place, Sources, shown};
+use crate::{ImageKind, ImageRequest, board};
+
+/// A proven system, all but the bytes of its guest images.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub(crate) system: String,
+    pub(crate) system_file: String,
+    pub(crate) board: PlannedBoard,
+    pub(crate) partitions: Vec<PlannedPartition>,
+    pub(crate) cores: Vec<PlannedCore>,
+    pub(crate) frame: u64,
+    pub(crate) shutdown: Option<PlannedShutdown>,
+    pub(crate) sources: Vec<PathBuf>,
+    pub(crate) warnings: Diagnostics,
+}
+
+/// The board.
+#[derive(Clone, Debug)]
+pub(crate) struct PlannedBoard {
+    pub name: String,
+    pub apic_ids: Vec<u32>,
+    pub memory: Vec<Range>,
+    pub clock: Clock,
+    pub hypervisor: Range,
+    pub uart: Uart,
+    pub power_off: Option<(u16, Vec<u8>)>,
+}
+
+/// A partition.
+#[derive(Clone, Debug)]
+pub struct PlannedPartition {
+    /// `[partition.NAME]`.
+    pub name: String,
+    /// Where the file declares it: `demo.toml:23`.
+    pub place: String,
+    /// Board CPU number on which it runs.
+    pub cpu: u16,
+    /// The guest's command line.
+    pub arguments: String,
+    /// Its memory, guest-physical and host-physical.
+    pub region: Region,
+    pub(crate) ept_pages: usize,
+    pub(crate) boot_info: Vec<u8>,
+    pub(crate) image: ImageRequest,
+    pub(crate) image_place: Place,
+}
+
+/// A core and what it does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedCore {
+    /// Board CPU number.
+    pub cpu: u16,
+    /// Its role.
+    pub role: PlannedRole,
+}
+
+/// What a core does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlannedRole {
+    /// One partition, by its index.
+    Dedicated(PartitionId),
+    /// Windows of the major frame, ascending, in ticks.
+    Shared(Vec<Window>),
+    /// Drains the logs.
+    Housekeeping,
+}
+
+/// When the system ends by itself.
+#[derive(Clone, Debug)]
+pub(crate) struct PlannedShutdown {
+    pub when_finished: Vec<PartitionId>,
+    pub at_latest: u64,
+}
+
+impl Plan {
+    /// `[system] name`.
+    #[must_use]
+    pub fn system_name(&self) -> &str {
+        &self.system
+    }
+
+    /// `[board] name`.
+    #[must_use]
+    pub fn board_name(&self) -> &str {
+        &self.board.name
+    }
+
+    /// How many cores the board has.
+    #[must_use]
+    pub fn board_cores(&self) -> usize {
+        self.board.apic_ids.len()
+    }
+
+    /// Host-physical address behind the last byte of the board's RAM: what an emulator must offer.
+    #[must_use]
+    pub fn memory_top(&self) -> u64 {
+        self.board.memory.last().map_or(0, Range::end)
+    }
+
+    /// Declared frequency of the time-stamp counter, in hertz.
+    #[must_use]
+    pub fn tsc_hz(&self) -> u64 {
+        self.board.clock.hz
+    }
+
+    /// Time kept free before each window, in ticks.
+    #[must_use]
+    pub fn switch_budget(&self) -> u64 {
+        self.board.clock.switch_budget
+    }
+
+    /// The serial port that carries the log.
+    #[must_use]
+    pub fn uart(&self) -> Uart {
+        self.board.uart
+    }
+
+    /// The partitions; an index into this slice is a partition id.
+    #[must_use]
+    pub fn partitions(&self) -> &[PlannedPartition] {
+        &self.partitions
+    }
+
+    /// The cores in use, ascending.
+    #[must_use]
+    pub fn cores(&self) -> &[PlannedCore] {
+        &self.cores
+    }
+
+    /// The highest board CPU number in use.
+    #[must_use]
+    pub fn highest_cpu(&self) -> u16 {
+        self.cores.last().map_or(0, |core| core.cpu)
+    }
+
+    /// Length of the major frame in ticks; 0 without time-shared cores.
+    #[must_use]
+    pub fn frame(&self) -> u64 {
+        self.frame
+    }
+
+    /// When it ends at the latest, in ticks after the epoch: `None` when it may run for ever.
+    #[must_use]
+    pub fn at_latest(&self) -> Option<u64> {
+        self.shutdown
+            .as_ref()
+            .map(|shutdown| shutdown.at_latest)
+            .filter(|ticks| *ticks > 0)
+    }
+
+    /// What a person should look at although the system compiles.
+    #[must_use]
+    pub fn warnings(&self) -> &Diagnostics {
+        &self.warnings
+    }
+
+    /// Every file that was read, for `cargo::rerun-if-changed`.
+    #[must_use]
+    pub fn sources(&self) -> &[PathBuf] {
+        &self.sources
+    }
+
+    /// The guest images that must be built, in the order of the partitions.
+    #[must_use]
+    pub fn requests(&self) -> Vec<ImageRequest> {
+        self.partitions
+            .iter()
+            .map(|partition| partition.image.clone())
+            .collect()
+    }
+}
+
+/// What was read and found out.
+pub(crate) struct Analysis {
+    pub sources: Sources,
+    pub findings: Findings,
+    pub plan: Option<Plan>,
+    /// Where the hypervisor's size is declared; a later check needs it.
+    pub hypervisor_place: Option<Place>,
+}
+
+/// Reads and checks everything but the bytes of the guest images.
+pub(crate) fn analyse(path: &Path) -> Analysis {
+    let mut sources = Sources::default();
+    let mut findings = Findings::default();
+    let mut hypervisor_place = None;
+    let system = read_system(path, &mut sources, &mut findings);
+    let plan = system.and_then(|system| {
+        let board_file = read_board(path, &system, &mut sources, &mut findings);
+        hypervisor_place = board_file
+            .as_ref()
+            .and_then(|board| Some(board.hypervisor.as_ref()?.size.as_ref()?.place));
+        check(path, &system, board_file.as_ref(), &sources, &mut findings)
+    });
+    let plan = if findings.has_errors() { None } else { plan };
+    Analysis {
+        sources,
+        findings,
+        plan,
+        hypervisor_place,
+    }
+}
+
+fn read_system(path: &Path, sources: &mut Sources, findings: &mut Findings) -> Option<SystemFile> {
+    match sources.read(path) {
+        Ok(file) => schema::read_system(file, sources, findings),
+        Err(cause) => {
+            findings.push(Finding::new(
+                Rule::Unreadable,
+                format!("the system file {} cannot be read: {cause}", shown(path)),
+                "name a system file, such as partitions/demo.toml",
+            ));
+            None
+        }
+    }
+}
+
+fn read_board(
+    path: &Path,
+    system: &SystemFile,
+    sources: &mut Sources,
+    findings: &mut Findings,
+) -> Option<BoardFile> {
+    let name = system.board.as_ref()?;
+    let board_path = beside(path, &name.value);
+    match sources.read(&board_path) {
+        Ok(file) => schema::read_board(file, sources, findings),
+        Err(cause) => {
+            let finding = Finding::new(
+                Rule::Unreadable,
+                format!(
+                    "the board file {} cannot be read: {cause}",
+                    shown(&board_path)
+                ),
+                "name a board file by its path from the folder of the system file",
+            );
+            findings.push(finding.at(name.place, "named here"));
+            None
+        }
+    }
+}
+
+/// `relative` as seen from the folder of `file`.
+fn beside(file: &Path, relative: &str) -> PathBuf {
+    file.parent().unwrap_or(Path::new("")).join(relative)
+}
+
+fn check(
+    path: &Path,
+    system: &SystemFile,
+    board_file: Option<&BoardFile>,
+    sources: &Sources,
+    findings: &mut Findings,
+) -> Option<Plan> {
+    let board = board_file.map(|file| board::check(file, findings));
+    let roles = cores::check(system, board.as_ref(), findings);
+    let schedule = schedule::check(system, &roles, board.as_ref(), findings);
+    let placements = memory::check(system, board.as_ref(), findings);
+    let images: Vec<_> = system
+        .partitions
+        .iter()
+        .map(|p| image_request(path, p, findings))
+        .collect();
+    for partition in &system.partitions {
+        check_arguments(partition, findings);
+    }
+    let shutdown = shutdown(system, board.as_ref(), findings);
+    if findings.has_errors() {
+        return None;
+    }
+    let partitions: Option<Vec<_>> = system
+        .partitions
+        .iter()
+        .zip(placements.into_iter().zip(images))
+        .map(|(partition, (placement, image))| planned(partition, placement?, image?, sources))
+        .collect();
+    Some(Plan {
+        system: system.name.as_ref()?.value.clone(),
+        system_file: path.file_name()?.to_string_lossy().into_owned(),
+        board: planned_board(board?)?,
+        partitions: partitions?,
+        cores: planned_cores(&roles, &schedule)?,
+        frame: schedule.frame,
+        shutdown,
+        sources: sources.paths(),
+        warnings: findings.clone().resolve(sources),
+    })
+}
+
+fn planned(
+    partition: &Partition,
+    placement: Placement,
+    image: ImageRequest,
+    sources: &Sources,
+) -> Option<PlannedPartition> {
+    let arguments = partition
+        .arguments
+        .as_ref()
+        .map_or("", |arguments| arguments.value.as_str());
+    let region = placement.region;
+    Some(PlannedPartition {
+        name: partition.name.value.clone(),
+        place: sources.name_and_line(partition.name.place),
+        cpu: u16::try_from(partition.cores.as_ref()?.value.first()?.value).ok()?,
+        arguments: arguments.to_owned(),
+        region,
+        ept_pages: placement.ept_pages,
+        boot_info: boot_info::build(arguments, &[(region.guest, region.size)]),
+        image,
+        image_place: partition.image.as_ref()?.place,
+    })
+}
+
+fn planned_board(board: CheckedBoard) -> Option<PlannedBoard> {
+    Some(PlannedBoard {
+        name: board.name?,
+        apic_ids: board.apic_ids?,
+        memory: board.memory?.into_iter().map(|range| range.value).collect(),
+        clock: board.clock?,
+        hypervisor: board.hypervisor?.value,
+        uart: board.uart?,
+        power_off: board.power_off?,
+    })
+}
+
+fn planned_cores(
+    roles: &std::collections::BTreeMap<u64, Role<'_>>,
+    schedule: &Schedule,
+) -> Option<Vec<PlannedCore>> {
+    roles
+        .iter()
+        .map(|(core, role)| {
+            let role = match role {
+                Role::Dedicated(partition) => PlannedRole::Dedicated(*partition),
+                Role::Housekeeping => PlannedRole::Housekeeping,
+                Role::Shared(_) => PlannedRole::Shared(schedule.windows.get(core)?.clone()),
+            };
+            Some(PlannedCore {
+                cpu: u16::try_from(*core).ok()?,
+                role,
+            })
+        })
+        .collect()
+}
+
+fn image_request(
+    system: &Path,
+    partition: &Partition,
+    findings: &mut Findings,
+) -> Option<ImageRequest> {
+    let image = partition.image.as_ref()?;
+    let path = beside(system, &image.value);
+    let kind = if path.is_file() {
+        Some(ImageKind::Elf)
+    } else if path.join("Cargo.toml").is_file() {
+        Some(ImageKind::Cargo)
+    } else if path.join("Makefile").is_file() {
+        Some(ImageKind::Make)
+    } else {
+        None
+    };
+    let Some(kind) = kind else {
+        let cause = if path.is_dir() {
+            format!(
+                "the folder {} holds neither a Cargo.toml nor a Makefile",
+                shown(&path)
+            )
+        } else {
+            format!("there is no {}", shown(&path))
+        };
+        let finding = Finding::new(
+            Rule::ImageMissing,
+            format!(
+                "the image of `{}` is missing: {cause}",
+                partition.name.value
+            ),
+            "name an ELF file, or the folder of a guest, by its path from the folder of the system file",
+        );
+        findings.push(finding.at(image.place, "named here"));
+        return None;
+    };
+    let path = std::path::absolute(&path).unwrap_or(path);
+    Some(ImageRequest {
+        partition: partition.name.value.clone(),
+        path,
+        kind,
+    })
+}
+
+fn check_arguments(partition: &Partition, findings: &mut Findings) {
+    let Some(arguments) = partition.arguments.as_ref() else {
+        return;
+    };
+    let name = &partition.name.value;
+    let length = arguments.value.len();
+    let printable = arguments
+        .value
+        .bytes()
+        .all(|byte| (b' '..=b'~').contains(&byte));
+    let (message, remedy) = if length > LONGEST_ARGUMENTS {
+        (
+            format!("the arguments of `{name}` are {length} bytes long"),
+            format!("write {LONGEST_ARGUMENTS} at most: the boot information has one page"),
+        )
+    } else if !printable {
+        (
+            format!("the arguments of `{name}` hold a character that is not printable ASCII"),
+            "write letters, digits, signs and blanks: guests read bytes".to_owned(),
+        )
+    } else {
+        return;
+    };
+    let finding = Finding::new(Rule::BadArguments, message, remedy);
+    findings.push(finding.at(arguments.place, ""));
+}
+
+fn shutdown(
+    system: &SystemFile,
+    board: Option<&CheckedBoard>,
+    findings: &mut Findings,
+) -> Option<PlannedShutdown> {
+    let shutdown = system.shutdown.as_ref()?;
+    let at_latest = match (&shutdown.at_latest, board.and_then(|board| board.hz)) {
+        (Some(written), Some(hz)) => positive_ticks(written, "at-latest", hz, findings),
+        _ => Some(0),
+    };
+    let names = shutdown.when_finished.as_ref()?;
+    if names.value.is_empty() {
+        let finding = Finding::new(
+            Rule::ShutdownEmpty,
+            "the shutdown waits for no partition",
+            "name the partitions to wait for, or take `[shutdown]` out: the system then runs for ever",
+        );
+        findings.push(finding.at(names.place, "empty"));
+    }
+    let known: Vec<_> = system
+        .partitions
+        .iter()
+        .map(|p| p.name.value.as_str())
+        .collect();
+    let mut when_finished = Vec::new();
+    for (position, name) in names.value.iter().enumerate() {
+        let earlier = names
+            .value
+            .iter()
+            .take(position)
+            .find(|other| other.value == name.value);
+        if let Some(earlier) = earlier {
+            let message = format!("the shutdown names `{}` twice", name.value);
+            let finding = Finding::new(Rule::ShutdownUnknown, message, "take one of them out");
+            findings.push(
+                finding
+                    .at(name.place, "again here")
+                    .with(earlier.place, "first here"),
+            );
+        }
+        match known
+            .iter()
+            .zip(0_u16..)
+            .find(|(known, _)| **known == name.value)
+        {
+            Some((_, id)) => when_finished.push(id),
+            None => findings.push(unknown_partition(name, &known)),
+        }
+    }
+    Some(PlannedShutdown {
+        when_finished,
+        at_latest: at_latest?,
+    })
+}
+
+fn unknown_partition(name: &crate::source::At<String>, known: &[&str]) -> Finding {
+    let remedy = match closest(&name.value, known) {
+        Some(close) => format!("did you mean `{close}`?"),
+        None => format!("the partitions are {}", list(known)),
+    };
+    let message = format!(
+        "the shutdown waits for `{}`, which is no partition",
+        crate::reader::shorten(&name.value)
+    );
+    Finding::new(Rule::ShutdownUnknown, message, remedy).at(name.place, "unknown")
+}

@@ -1,0 +1,538 @@
+//! Reads values out of a parsed TOML document by the keys of [`crate::language`].
+//!
+//! Not serde: a `Deserialize` with `deny_unknown_fields` stops at the first mistake, and this compiler
+//! tells all of them at once. The document is `toml`'s own, each key and value with its span.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::diagnostics::{Finding, Findings};
+use crate::language::{Form, Section};
+use crate::rules::Rule;
+use crate::source::{At, FileId, Place};
+use crate::units::{Dimension, Quantity, QuantityError, Whole, duration_text};
+
+/// A table of the document under the eyes of its section.
+#[derive(Clone)]
+pub(crate) struct View<'t> {
+    section: &'static Section,
+    table: &'t DeTable<'t>,
+    /// Where its header, or the table itself, stands.
+    pub place: Place,
+}
+
+/// Reads one file.
+pub(crate) struct Reader<'f> {
+    file: FileId,
+    findings: &'f mut Findings,
+}
+
+impl<'f> Reader<'f> {
+    /// A reader of `file` that reports into `findings`.
+    pub fn new(file: FileId, findings: &'f mut Findings) -> Self {
+        Self { file, findings }
+    }
+
+    /// The place of a span of this file.
+    pub fn place(&self, span: std::ops::Range<usize>) -> Place {
+        Place::new(self.file, span)
+    }
+
+    /// Looks at a table; reports keys that are unknown, not enforced, or missing.
+    pub fn view<'t>(
+        &mut self,
+        section: &'static Section,
+        table: &'t DeTable<'t>,
+        place: Place,
+    ) -> View<'t> {
+        for key in table.keys() {
+            if section.key(key.get_ref()).is_none() {
+                self.refuse_key(section, key.get_ref(), self.place(key.span()));
+            }
+        }
+        for key in section.keys {
+            if key.required && !table.contains_key(key.name) {
+                self.missing(section, key.name, key.form, place);
+            }
+        }
+        View {
+            section,
+            table,
+            place,
+        }
+    }
+
+    fn missing(&mut self, section: &Section, name: &str, form: Form, place: Place) {
+        let remedy = match form {
+            Form::Tables => format!("add the section `[{name}]`, as config/README.md shows it"),
+            other => format!("add `{name} = {}`, with your own value", other.example()),
+        };
+        let message = format!("{} has no `{name}`", section.header);
+        self.findings
+            .push(Finding::new(Rule::MissingKey, message, remedy).at(place, "needed here"));
+    }
+
+    fn refuse_key(&mut self, section: &Section, name: &str, place: Place) {
+        if let Some(later) = section.later.iter().find(|later| later.name == name) {
+            let message = format!("`{name}` is not enforced yet");
+            let remedy = format!(
+                "take `{name}` out: the hypervisor does not grant or enforce {} so far, and a key without effect would promise what nothing holds",
+                later.meaning
+            );
+            let finding = Finding::new(Rule::NotEnforced, message, remedy);
+            self.findings.push(finding.at(place, later.meaning));
+            return;
+        }
+        let names: Vec<_> = section.keys.iter().map(|key| key.name).collect();
+        let message = format!("{} has no key `{name}`", section.header);
+        let remedy = match closest(name, &names) {
+            Some(close) => format!("did you mean `{close}`?"),
+            None => format!("take it out; the keys here are {}", list(&names)),
+        };
+        self.findings
+            .push(Finding::new(Rule::UnknownKey, message, remedy).at(place, "unknown key"));
+    }
+
+    fn wrong_type(&mut self, name: &str, form: Form, value: &Spanned<DeValue<'_>>) {
+        let message = format!("`{name}` is {}", article(value.get_ref().type_str()));
+        let remedy = format!("write {}: `{name} = {}`", form.describe(), form.example());
+        let place = self.place(value.span());
+        let finding = Finding::new(Rule::WrongType, message, remedy);
+        self.findings
+            .push(finding.at(place, format!("{} is wanted", form.describe())));
+    }
+
+    fn get<'t>(&self, view: &View<'t>, name: &str) -> Option<(Form, &'t Spanned<DeValue<'t>>)> {
+        let key = view.section.key(name)?;
+        Some((key.form, view.table.get(name)?))
+    }
+
+    /// A string.
+    pub fn text(&mut self, view: &View<'_>, name: &str) -> Option<At<String>> {
+        let (form, value) = self.get(view, name)?;
+        let Some(text) = value.get_ref().as_str() else {
+            self.wrong_type(name, form, value);
+            return None;
+        };
+        Some(At {
+            value: text.to_owned(),
+            place: self.place(value.span()),
+        })
+    }
+
+    /// A string that is a well-formed name.
+    pub fn name(&mut self, view: &View<'_>, name: &str) -> Option<At<String>> {
+        let text = self.text(view, name)?;
+        self.check_name(&text).then_some(text)
+    }
+
+    /// Reports a name that is not `[a-z][a-z0-9-]*` or too long.
+    pub fn check_name(&mut self, name: &At<String>) -> bool {
+        let well_formed = name.value.len() <= LONGEST_NAME
+            && name.value.starts_with(|c: char| c.is_ascii_lowercase())
+            && name
+                .value
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        if !well_formed {
+            let what = if name.value.is_empty() {
+                "is empty"
+            } else {
+                "is not well formed"
+            };
+            let message = format!("the name `{}` {what}", shorten(&name.value));
+            let remedy = format!(
+                "begin with a lower-case letter and go on with lower-case letters, digits and hyphens, at most {LONGEST_NAME} in all"
+            );
+            let finding = Finding::new(Rule::BadName, message, remedy);
+            self.findings.push(finding.at(name.place, "not a name"));
+        }
+        well_formed
+    }
+
+    /// A duration; converted later, when the clock is known.
+    pub fn duration(&mut self, view: &View<'_>, name: &str) -> Option<At<Quantity>> {
+        self.quantity(view, name, Dimension::Duration)
+    }
+
+    /// A whole number of bytes, hertz or parts per million.
+    pub fn whole(&mut self, view: &View<'_>, name: &str, of: Dimension) -> Option<At<u64>> {
+        let quantity = self.quantity(view, name, of)?;
+        let base = match of {
+            Dimension::Size => "bytes",
+            Dimension::Frequency => "hertz",
+            Dimension::Percentage => "parts per million (0.0001 %)",
+            Dimension::Duration => "ticks",
+        };
+        match quantity.value.whole() {
+            Whole::Exact(value) => Some(At {
+                value,
+                place: quantity.place,
+            }),
+            Whole::Above(floor) => {
+                let message = format!("`{name}` is not a whole number of {base}");
+                let remedy = format!(
+                    "the nearest whole numbers are {floor} and {} {base}",
+                    floor + 1
+                );
+                let finding = Finding::new(Rule::Inexact, message, remedy);
+                self.findings.push(finding.at(quantity.place, "not whole"));
+                None
+            }
+            Whole::TooLarge => {
+                self.too_large(name, quantity.place);
+                None
+            }
+        }
+    }
+
+    fn too_large(&mut self, name: &str, place: Place) {
+        let finding = Finding::new(
+            Rule::BadNumber,
+            format!("`{name}` is too large"),
+            "write a value below 2^62 of its smallest unit",
+        );
+        self.findings.push(finding.at(place, "too large"));
+    }
+
+    fn quantity(&mut self, view: &View<'_>, name: &str, of: Dimension) -> Option<At<Quantity>> {
+        let (form, value) = self.get(view, name)?;
+        let place = self.place(value.span());
+        let unit = of.usual_unit();
+        if let Some(number) = plain_number(value.get_ref()) {
+            self.unit_missing(name, &number, of, place);
+            return None;
+        }
+        let Some(text) = value.get_ref().as_str() else {
+            self.wrong_type(name, form, value);
+            return None;
+        };
+        let finding = match Quantity::parse(text, of) {
+            Ok(value) => return Some(At { value, place }),
+            Err(QuantityError::MissingUnit) => {
+                self.unit_missing(name, text.trim(), of, place);
+                return None;
+            }
+            Err(QuantityError::Number) => Finding::new(
+                Rule::BadNumber,
+                format!("`{name}` does not begin with a number"),
+                format!(
+                    "write at most 18 digits, then the unit: `{name} = {}`",
+                    form.example()
+                ),
+            )
+            .at(place, "not a number with a unit"),
+            Err(QuantityError::OtherDimension(other)) => Finding::new(
+                Rule::WrongUnit,
+                format!("`{name}` is {}, and {} is wanted", other.name(), of.name()),
+                format!(
+                    "write it in {}, such as `{name} = {}`",
+                    of.units(),
+                    form.example()
+                ),
+            )
+            .at(place, format!("this is {}", other.name())),
+            Err(QuantityError::UnknownUnit(close)) => Finding::new(
+                Rule::WrongUnit,
+                format!("`{name}` has a unit that the language does not know"),
+                match close {
+                    Some(close) => format!("did you mean `{close}`?"),
+                    None => format!("write it in {}, such as `\"1 {unit}\"`", of.units()),
+                },
+            )
+            .at(
+                place,
+                format!("not a unit of {}", of.name().trim_start_matches("a ")),
+            ),
+        };
+        self.findings.push(finding);
+        None
+    }
+
+    fn unit_missing(&mut self, name: &str, number: &str, of: Dimension, place: Place) {
+        let message = format!("`{name}` has no unit");
+        let remedy = format!(
+            "say which it is: `{name} = \"{} {}\"`; the units are {}",
+            shorten(number),
+            of.usual_unit(),
+            of.units()
+        );
+        let finding = Finding::new(Rule::MissingUnit, message, remedy);
+        self.findings.push(finding.at(place, "a bare number"));
+    }
+
+    /// An integer within 0 ..= `most`; where the form is an address, a hexadecimal string too.
+    pub fn number(&mut self, view: &View<'_>, name: &str, most: u64) -> Option<At<u64>> {
+        let (form, value) = self.get(view, name)?;
+        self.number_of(name, form, value, most)
+    }
+
+    fn number_of(
+        &mut self,
+        name: &str,
+        form: Form,
+        value: &Spanned<DeValue<'_>>,
+        most: u64,
+    ) -> Option<At<u64>> {
+        let place = self.place(value.span());
+        let parsed = match value.get_ref() {
+            DeValue::Integer(integer) => {
+                u64::from_str_radix(integer.as_str(), integer.radix()).ok()
+            }
+            DeValue::String(text) if form == Form::Address => hexadecimal(text),
+            _ => {
+                self.wrong_type(name, form, value);
+                return None;
+            }
+        };
+        match parsed.filter(|number| *number <= most) {
+            Some(value) => Some(At { value, place }),
+            None => {
+                let message = format!("`{name}` is not within its range");
+                let remedy = format!("write a number from 0 to {most} ({most:#x})");
+                let finding = Finding::new(Rule::BadNumber, message, remedy);
+                self.findings
+                    .push(finding.at(place, "out of range, or not a number"));
+                None
+            }
+        }
+    }
+
+    /// A list of integers within 0 ..= `most`, and the place of the whole list.
+    pub fn numbers(&mut self, view: &View<'_>, name: &str, most: u64) -> Option<At<Vec<At<u64>>>> {
+        let (form, value) = self.get(view, name)?;
+        let Some(items) = value.get_ref().as_array() else {
+            self.wrong_type(name, form, value);
+            return None;
+        };
+        let numbers: Option<Vec<_>> = items
+            .iter()
+            .map(|item| self.number_of(name, Form::Number, item, most))
+            .collect();
+        Some(At {
+            value: numbers?,
+            place: self.place(value.span()),
+        })
+    }
+
+    /// A list of strings, and the place of the whole list.
+    pub fn texts(&mut self, view: &View<'_>, name: &str) -> Option<At<Vec<At<String>>>> {
+        let (form, value) = self.get(view, name)?;
+        let Some(items) = value.get_ref().as_array() else {
+            self.wrong_type(name, form, value);
+            return None;
+        };
+        let mut texts = Vec::new();
+        for item in items {
+            let Some(text) = item.get_ref().as_str() else {
+                self.wrong_type(name, form, item);
+                return None;
+            };
+            texts.push(At {
+                value: text.to_owned(),
+                place: self.place(item.span()),
+            });
+        }
+        Some(At {
+            value: texts,
+            place: self.place(value.span()),
+        })
+    }
+
+    /// A table `[name]`.
+    pub fn table<'t>(
+        &mut self,
+        view: &View<'t>,
+        name: &str,
+        section: &'static Section,
+    ) -> Option<View<'t>> {
+        let (_, value) = self.get(view, name)?;
+        self.table_of(value, name, section)
+    }
+
+    fn table_of<'t>(
+        &mut self,
+        value: &'t Spanned<DeValue<'t>>,
+        name: &str,
+        section: &'static Section,
+    ) -> Option<View<'t>> {
+        let place = self.place(value.span());
+        let Some(table) = value.get_ref().as_table() else {
+            self.not_a_table(name, section, value);
+            return None;
+        };
+        Some(self.view(section, table, place))
+    }
+
+    fn not_a_table(&mut self, name: &str, section: &Section, value: &Spanned<DeValue<'_>>) {
+        let message = format!("`{name}` is {}", article(value.get_ref().type_str()));
+        let remedy = format!("write it as a section of its own: {}", section.header);
+        let finding = Finding::new(Rule::WrongType, message, remedy);
+        self.findings
+            .push(finding.at(self.place(value.span()), "a section is wanted"));
+    }
+
+    /// Tables `[[name]]` and the place of the whole list; `None` when there are none.
+    pub fn tables<'t>(
+        &mut self,
+        view: &View<'t>,
+        name: &str,
+        section: &'static Section,
+    ) -> Option<At<Vec<View<'t>>>> {
+        let (_, value) = self.get(view, name)?;
+        let Some(items) = value.get_ref().as_array() else {
+            self.not_a_table(name, section, value);
+            return None;
+        };
+        let views = items
+            .iter()
+            .filter_map(|item| self.table_of(item, name, section))
+            .collect();
+        Some(At {
+            value: views,
+            place: self.place(value.span()),
+        })
+    }
+
+    /// Tables `[name.KEY]` in the order of the file, each with its key.
+    pub fn named_tables<'t>(
+        &mut self,
+        view: &View<'t>,
+        name: &str,
+        section: &'static Section,
+    ) -> Vec<(At<String>, View<'t>)> {
+        let Some((_, value)) = self.get(view, name) else {
+            return Vec::new();
+        };
+        let Some(table) = value.get_ref().as_table() else {
+            self.not_a_table(name, section, value);
+            return Vec::new();
+        };
+        let mut entries: Vec<_> = table.iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        let mut views = Vec::new();
+        for (key, value) in entries {
+            let name = At {
+                value: key.get_ref().to_string(),
+                place: self.place(key.span()),
+            };
+            if let Some(view) = self.table_of(value, &name.value, section) {
+                views.push((name, view));
+            }
+        }
+        views
+    }
+
+    /// Adds a finding.
+    pub fn report(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+}
+
+/// Longest name, in characters.
+pub(crate) const LONGEST_NAME: usize = 32;
+
+/// Converts a duration to ticks; reports one that is not a whole number of them.
+pub(crate) fn ticks(
+    duration: &At<Quantity>,
+    name: &str,
+    hz: u64,
+    findings: &mut Findings,
+) -> Option<u64> {
+    let tick = duration_text(1, hz);
+    let (rule, message, remedy) = match duration.value.to_ticks(hz) {
+        Whole::Exact(ticks) => return Some(ticks),
+        Whole::Above(0) => (
+            Rule::ZeroDuration,
+            format!("`{name}` is shorter than one tick of the board's clock"),
+            format!("one tick is {tick}"),
+        ),
+        Whole::Above(floor) => (
+            Rule::Inexact,
+            format!("`{name}` is not a whole number of ticks"),
+            format!(
+                "nothing is rounded in silence; the nearest exact values are \"{}\" and \"{}\"",
+                duration_text(floor, hz),
+                duration_text(floor + 1, hz)
+            ),
+        ),
+        Whole::TooLarge => (
+            Rule::BadNumber,
+            format!("`{name}` is too long"),
+            "write a duration below 2^62 ticks".to_owned(),
+        ),
+    };
+    let label = format!("one tick is {tick}");
+    findings.push(Finding::new(rule, message, remedy).at(duration.place, label));
+    None
+}
+
+/// Like [`ticks`], and reports zero.
+pub(crate) fn positive_ticks(
+    duration: &At<Quantity>,
+    name: &str,
+    hz: u64,
+    findings: &mut Findings,
+) -> Option<u64> {
+    if duration.value.is_zero() {
+        let message = format!("`{name}` is zero");
+        let remedy = format!("write at least one tick, {}", duration_text(1, hz));
+        findings
+            .push(Finding::new(Rule::ZeroDuration, message, remedy).at(duration.place, "nothing"));
+        return None;
+    }
+    ticks(duration, name, hz, findings)
+}
+
+fn plain_number(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::Integer(integer) => Some(integer.to_string()),
+        DeValue::Float(float) => Some(float.to_string()),
+        _ => None,
+    }
+}
+
+fn hexadecimal(text: &str) -> Option<u64> {
+    let digits = text.trim().strip_prefix("0x")?.replace('_', "");
+    if digits.starts_with('+') {
+        return None;
+    }
+    u64::from_str_radix(&digits, 16).ok()
+}
+
+fn article(type_name: &str) -> String {
+    match type_name {
+        "array" | "integer" => format!("an {type_name}"),
+        other => format!("a {other}"),
+    }
+}
+
+/// The candidate that a person may have meant, if one is near.
+pub(crate) fn closest<'n>(name: &str, candidates: &[&'n str]) -> Option<&'n str> {
+    if name.len() > 2 * LONGEST_NAME {
+        return None;
+    }
+    candidates
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), *candidate))
+        .filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3))
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Names as a list in a sentence.
+pub(crate) fn list(names: &[&str]) -> String {
+    names
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// The beginning of a text that someone else wrote, at most 48 characters.
+pub(crate) fn shorten(text: &str) -> String {
+    match text.char_indices().nth(48) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,121 @@
+//! The rules of the language, each with its stable code.
+//!
+//! A code never changes its meaning and is never used again: scripts and manuals quote it. The table in the
+//! README and the list of rejecting files are checked against this one.
+
+macro_rules! rules {
+    ($($name:ident = $code:literal, $severity:ident, $statement:literal;)+) => {
+        /// A rule of the language.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Rule {
+            $(#[doc = $statement] $name,)+
+        }
+
+        impl Rule {
+            /// Every rule, in the order of the codes.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// Its stable code, such as `BH0302`.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$name => $code,)+ }
+            }
+
+            /// Whether what breaks it is refused or only told.
+            #[must_use]
+            pub const fn severity(self) -> Severity {
+                match self { $(Self::$name => Severity::$severity,)+ }
+            }
+
+            /// What must hold, in one sentence.
+            #[must_use]
+            pub const fn statement(self) -> &'static str {
+                match self { $(Self::$name => $statement,)+ }
+            }
+        }
+    };
+}
+
+/// How grave a diagnostic is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The system is refused.
+    Error,
+    /// The system compiles; a person should look.
+    Warning,
+}
+
+impl Severity {
+    /// `error` or `warning`.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+rules! {
+    Syntax = "BH0101", Error, "A file is valid TOML.";
+    UnknownKey = "BH0102", Error, "Every key is one of the language.";
+    NotEnforced = "BH0103", Error, "A key that the hypervisor does not enforce yet is refused.";
+    MissingKey = "BH0104", Error, "A required key is there.";
+    WrongType = "BH0105", Error, "A value has the TOML type that its key wants.";
+    MissingUnit = "BH0106", Error, "A quantity carries its unit.";
+    WrongUnit = "BH0107", Error, "A unit is one of the quantity that the key wants.";
+    BadNumber = "BH0108", Error, "A number is well formed and within the range of its key.";
+    Inexact = "BH0109", Error, "A quantity is a whole number of ticks, bytes, hertz or parts per million; nothing is rounded.";
+    BadName = "BH0110", Error, "A name is [a-z][a-z0-9-]*, at most 32 characters long, and not `housekeeping`.";
+    DuplicateName = "BH0111", Error, "A key, and so the name of a partition, is given once.";
+    Unreadable = "BH0112", Error, "The system file and its board file can be read.";
+
+    DuplicateApicId = "BH0201", Error, "Each core of the board has its own APIC id.";
+    BoardMemoryUnaligned = "BH0202", Error, "A memory range of the board, the hypervisor's included, is not empty and made of whole pages.";
+    BoardMemoryOrder = "BH0203", Error, "The memory ranges of the board ascend and share no byte.";
+    HypervisorOutside = "BH0204", Error, "The hypervisor's range lies inside one memory range of the board.";
+    HypervisorTooSmall = "BH0205", Error, "The hypervisor's range holds its own image, its reserve and every staged guest image.";
+    BadBaud = "BH0206", Error, "The baud rate divides 115200.";
+    TooManyCores = "BH0207", Error, "The board has at least one core and no more than the table can name.";
+    PowerOffEmpty = "BH0208", Error, "The power-off text is not empty.";
+    HypervisorStart = "BH0209", Error, "The hypervisor's range starts at 0x100000, where it is linked.";
+
+    CoreClaimedTwice = "BH0301", Error, "A core without windows belongs to one partition.";
+    CoreMixed = "BH0302", Error, "A core is dedicated or time-shared, not both: each partition on a time-shared core has a window.";
+    CoreUnknown = "BH0303", Error, "A core is one of the board's.";
+    CoreCount = "BH0304", Error, "A partition names a core.";
+    HousekeepingMissing = "BH0305", Error, "A core, or a window, drains the logs.";
+    HousekeepingOnDedicated = "BH0306", Error, "Housekeeping windows lie on a time-shared core.";
+    HousekeepingCoreUsed = "BH0307", Error, "A core that is housekeeping as a whole runs no partition.";
+    TooManyPartitions = "BH0308", Error, "There are no more partitions than the table can name.";
+    NoPartition = "BH0309", Error, "A system has at least one partition.";
+    BootCoreUnused = "BH0310", Error, "Core 0, the boot core, has a role.";
+
+    WindowOutsideFrame = "BH0401", Error, "A window lies inside the major frame.";
+    WindowsOverlap = "BH0402", Error, "Windows of a core share no instant, the switch budget before each start included, across the edge of the frame too.";
+    ZeroDuration = "BH0403", Error, "A duration that must not be zero is at least one tick long.";
+    FrameWithoutWindows = "BH0404", Error, "A major frame has windows.";
+    WindowsWithoutFrame = "BH0405", Error, "Windows have a major frame.";
+    NoWindow = "BH0406", Error, "A list of windows is not empty.";
+
+    MemoryTooSmall = "BH0501", Error, "A partition's memory reaches beyond its boot information: it is at least 8 KiB.";
+    MemoryUnaligned = "BH0502", Error, "A partition's memory is made of whole pages.";
+    MemoryDoesNotFit = "BH0503", Error, "The memory of all partitions fits the board's, outside the hypervisor's range.";
+    MemoryTooLarge = "BH0504", Error, "A partition's memory ends below the addresses of devices, at 3 GiB.";
+
+    ImageMissing = "BH0601", Error, "A guest image is an ELF file, or a folder with a Cargo.toml or a Makefile.";
+    ImageNotBuilt = "BH0602", Error, "The guest image of a folder has been built.";
+    ImageNotElf = "BH0603", Error, "A guest image is an ELF file.";
+    ImageMachine = "BH0604", Error, "A guest image is ELF64 for x86-64, or ELF32 for i386.";
+    ImageDynamic = "BH0605", Error, "A guest image is a static executable with fixed addresses.";
+    ImageBroken = "BH0606", Error, "A guest image is whole and consistent.";
+    ImageDoesNotFit = "BH0607", Error, "A guest image fits its partition's memory.";
+    ImageEntryOutside = "BH0608", Error, "The entry of a guest image lies inside its loaded bytes.";
+    ImageOnBootInfo = "BH0609", Error, "A guest image leaves the page of the boot information at 0x1000 free.";
+    BadArguments = "BH0610", Error, "Arguments are printable ASCII that fits the boot information.";
+
+    ShutdownUnknown = "BH0701", Error, "The shutdown waits for partitions of the system, each named once.";
+    ShutdownEmpty = "BH0702", Error, "The shutdown waits for at least one partition.";
+
+    ShortWindow = "BH0901", Warning, "A window is longer than the switch budget before it.";
+}

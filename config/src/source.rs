@@ -1,0 +1,140 @@
+//! The files that were read, and places in them.
+
+use std::io::Read;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Longest system or board file that is read, in bytes; a longer one is a mistake, not a system.
+const LONGEST: u64 = 1 << 20;
+
+/// Index into [`Sources`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FileId(usize);
+
+/// A run of bytes in one of the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    /// Which file.
+    pub file: FileId,
+    /// First byte.
+    pub start: usize,
+    /// Byte behind the last.
+    pub end: usize,
+}
+
+impl Place {
+    /// The place of `span` in `file`.
+    pub fn new(file: FileId, span: Range<usize>) -> Self {
+        Self {
+            file,
+            start: span.start,
+            end: span.end,
+        }
+    }
+}
+
+/// A value and where it is written.
+#[derive(Clone, Debug)]
+pub(crate) struct At<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// One file, whole.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    /// As it was opened.
+    pub path: PathBuf,
+    /// Its bytes, which are UTF-8.
+    pub text: String,
+}
+
+impl Source {
+    /// Line and column of a byte, both counted from 1; a column counts characters.
+    pub fn line_column(&self, offset: usize) -> (usize, usize) {
+        let before = self.text.get(..offset).unwrap_or(&self.text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+        (line, column)
+    }
+
+    /// The path as messages show it: relative to the current directory where it lies beneath.
+    pub fn shown(&self) -> String {
+        shown(&self.path)
+    }
+}
+
+/// `path` as messages show it.
+pub(crate) fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(&here)
+        .unwrap_or(path)
+        .display()
+        .to_string()
+}
+
+/// All files that were read, in the order of reading.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sources(Vec<Source>);
+
+impl Sources {
+    /// Reads a text file; the error is the cause in words.
+    pub fn read(&mut self, path: &Path) -> Result<FileId, String> {
+        let text = read_text(path)?;
+        self.0.push(Source {
+            path: path.to_owned(),
+            text,
+        });
+        Ok(FileId(self.0.len() - 1))
+    }
+
+    /// The file of this id.
+    pub fn get(&self, id: FileId) -> Option<&Source> {
+        self.0.get(id.0)
+    }
+
+    /// Paths of all files.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.0.iter().map(|source| source.path.clone()).collect()
+    }
+
+    /// All files.
+    pub fn iter(&self) -> impl Iterator<Item = &Source> {
+        self.0.iter()
+    }
+
+    /// `demo.toml:23`: file name and line, as the hypervisor's messages quote it.
+    pub fn name_and_line(&self, place: Place) -> String {
+        let Some(source) = self.get(place.file) else {
+            return String::new();
+        };
+        let name = source
+            .path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy();
+        format!("{name}:{}", source.line_column(place.start).0)
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    if !file
+        .metadata()
+        .map_err(|error| error.to_string())?
+        .is_file()
+    {
+        return Err("it is not a file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    file.take(LONGEST + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(format!("it is longer than {LONGEST} bytes"));
+    }
+    String::from_utf8(bytes)
+        .map_err(|error| format!("byte {} is not UTF-8", error.utf8_error().valid_up_to()))
+}

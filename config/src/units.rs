@@ -1,0 +1,303 @@
+//! Quantities with units: durations, sizes, frequencies, percentages. Exact or refused, never rounded.
+
+/// What a quantity measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dimension {
+    /// Time.
+    Duration,
+    /// Bytes.
+    Size,
+    /// Events a second.
+    Frequency,
+    /// Parts of a hundred.
+    Percentage,
+}
+
+impl Dimension {
+    /// With its article.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Duration => "a duration",
+            Self::Size => "a size",
+            Self::Frequency => "a frequency",
+            Self::Percentage => "a percentage",
+        }
+    }
+
+    /// The unit that a remedy proposes.
+    pub const fn usual_unit(self) -> &'static str {
+        match self {
+            Self::Duration => "us",
+            Self::Size => "MiB",
+            Self::Frequency => "MHz",
+            Self::Percentage => "%",
+        }
+    }
+
+    /// All its units, as a list in a sentence.
+    pub fn units(self) -> String {
+        let names: Vec<_> = UNITS
+            .iter()
+            .filter(|unit| unit.dimension == self)
+            .map(|unit| unit.name)
+            .collect();
+        names.join(", ")
+    }
+}
+
+/// A unit: one of it is `factor / divisor` of the base (seconds, bytes, hertz, millionths).
+struct Unit {
+    name: &'static str,
+    dimension: Dimension,
+    factor: u128,
+    divisor: u128,
+}
+
+/// Name of the unit that counts ticks of the board's time-stamp counter.
+pub(crate) const TICKS: &str = "ticks";
+
+const fn unit(name: &'static str, dimension: Dimension, factor: u128, divisor: u128) -> Unit {
+    Unit {
+        name,
+        dimension,
+        factor,
+        divisor,
+    }
+}
+
+const UNITS: &[Unit] = &[
+    unit("ns", Dimension::Duration, 1, 1_000_000_000),
+    unit("us", Dimension::Duration, 1, 1_000_000),
+    unit("ms", Dimension::Duration, 1, 1_000),
+    unit("s", Dimension::Duration, 1, 1),
+    // The base depends on the board: read by `Quantity::is_ticks`.
+    unit(TICKS, Dimension::Duration, 1, 1),
+    unit("B", Dimension::Size, 1, 1),
+    unit("KiB", Dimension::Size, 1 << 10, 1),
+    unit("MiB", Dimension::Size, 1 << 20, 1),
+    unit("GiB", Dimension::Size, 1 << 30, 1),
+    unit("Hz", Dimension::Frequency, 1, 1),
+    unit("kHz", Dimension::Frequency, 1_000, 1),
+    unit("MHz", Dimension::Frequency, 1_000_000, 1),
+    unit("GHz", Dimension::Frequency, 1_000_000_000, 1),
+    unit("%", Dimension::Percentage, 10_000, 1),
+];
+
+/// Most digits of a number, before and behind the point together: keeps all arithmetic within 128 bits.
+const MOST_DIGITS: usize = 18;
+
+/// A quantity as written: `numerator / denominator` of the base of its dimension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Quantity {
+    numerator: u128,
+    denominator: u128,
+    ticks: bool,
+}
+
+/// Why a text is not a quantity of the wanted dimension.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum QuantityError {
+    /// The number is absent, malformed, or has too many digits.
+    Number,
+    /// There is no unit.
+    MissingUnit,
+    /// The unit belongs to another dimension.
+    OtherDimension(Dimension),
+    /// No such unit; `Some` when one is close.
+    UnknownUnit(Option<&'static str>),
+}
+
+/// The outcome of counting in whole base units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whole {
+    /// Exactly so many.
+    Exact(u64),
+    /// Between this number and the next.
+    Above(u64),
+    /// More than 2^62.
+    TooLarge,
+}
+
+impl Quantity {
+    /// Parses `"1.5 ms"`.
+    pub fn parse(text: &str, wanted: Dimension) -> Result<Self, QuantityError> {
+        let text = text.trim();
+        let split = text
+            .find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_')
+            .unwrap_or(text.len());
+        let (number, name) = text.split_at(split);
+        let (mantissa, scale) = decimal(number).ok_or(QuantityError::Number)?;
+        let unit = find_unit(name.trim(), wanted)?;
+        Ok(Self {
+            numerator: mantissa * unit.factor,
+            denominator: scale * unit.divisor,
+            ticks: unit.name == TICKS,
+        })
+    }
+
+    /// Whether it is nothing at all.
+    pub const fn is_zero(self) -> bool {
+        self.numerator == 0
+    }
+
+    /// In whole base units: bytes, hertz, parts per million.
+    pub const fn whole(self) -> Whole {
+        divide(self.numerator, self.denominator)
+    }
+
+    /// A duration in ticks of a clock of `hz`.
+    pub fn to_ticks(self, hz: u64) -> Whole {
+        let rate = if self.ticks { 1 } else { u128::from(hz) };
+        self.numerator
+            .checked_mul(rate)
+            .map_or(Whole::TooLarge, |numerator| {
+                divide(numerator, self.denominator)
+            })
+    }
+}
+
+const fn divide(numerator: u128, denominator: u128) -> Whole {
+    let quotient = numerator / denominator;
+    if quotient > 1 << 62 {
+        Whole::TooLarge
+    } else if numerator.is_multiple_of(denominator) {
+        Whole::Exact(quotient as u64)
+    } else {
+        Whole::Above(quotient as u64)
+    }
+}
+
+/// Digits with at most one point between them, as (mantissa, power of ten).
+fn decimal(number: &str) -> Option<(u128, u128)> {
+    let digits = |text: &str| !text.is_empty() && !text.starts_with('_') && !text.ends_with('_');
+    let (whole, fraction) = match number.split_once('.') {
+        Some((whole, fraction)) if digits(fraction) => (whole, fraction.replace('_', "")),
+        Some(_) => return None,
+        None => (number, String::new()),
+    };
+    let plain = whole.replace('_', "") + &fraction;
+    if !digits(whole) || plain.len() > MOST_DIGITS {
+        return None;
+    }
+    Some((plain.parse().ok()?, 10_u128.pow(fraction.len() as u32)))
+}
+
+fn find_unit(name: &str, wanted: Dimension) -> Result<&'static Unit, QuantityError> {
+    if name.is_empty() {
+        return Err(QuantityError::MissingUnit);
+    }
+    match UNITS.iter().find(|unit| unit.name == name) {
+        Some(unit) if unit.dimension == wanted => Ok(unit),
+        Some(unit) => Err(QuantityError::OtherDimension(unit.dimension)),
+        None => Err(QuantityError::UnknownUnit(close_unit(name, wanted))),
+    }
+}
+
+/// Units that people write for ours.
+fn close_unit(name: &str, wanted: Dimension) -> Option<&'static str> {
+    let lower = name.to_lowercase();
+    let meant = match lower.as_str() {
+        "µs" | "μs" | "usec" | "microseconds" => "us",
+        "msec" | "milliseconds" => "ms",
+        "nsec" | "nanoseconds" => "ns",
+        "sec" | "second" | "seconds" => "s",
+        "tick" => TICKS,
+        "bytes" | "byte" => "B",
+        "k" | "kb" => "KiB",
+        "m" | "mb" => "MiB",
+        "g" | "gb" => "GiB",
+        "percent" => "%",
+        other => other,
+    };
+    UNITS
+        .iter()
+        .find(|unit| unit.dimension == wanted && unit.name.eq_ignore_ascii_case(meant))
+        .map(|unit| unit.name)
+}
+
+/// A number of ticks as a duration that [`Quantity::to_ticks`] reads back exactly: in the largest unit of
+/// time that needs at most three digits behind the point, else in ticks.
+pub(crate) fn duration_text(ticks: u64, hz: u64) -> String {
+    let (ticks, hz) = (u128::from(ticks), u128::from(hz));
+    for (name, per_second) in [
+        ("s", 1),
+        ("ms", 1_000),
+        ("us", 1_000_000),
+        ("ns", 1_000_000_000),
+    ] {
+        let thousandths = ticks * per_second * 1_000;
+        if hz != 0 && thousandths % hz == 0 && (thousandths / hz >= 1_000 || name == "ns") {
+            return format!("{} {name}", decimal_text(thousandths / hz));
+        }
+    }
+    format!("{ticks} {TICKS}")
+}
+
+fn decimal_text(thousandths: u128) -> String {
+    let text = format!("{}.{:03}", thousandths / 1_000, thousandths % 1_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// A number of bytes as a size, in the largest unit that divides it.
+pub(crate) fn size_text(bytes: u64) -> String {
+    for (name, shift) in [("GiB", 30), ("MiB", 20), ("KiB", 10)] {
+        if bytes != 0 && bytes.is_multiple_of(1 << shift) {
+            return format!("{} {name}", bytes >> shift);
+        }
+    }
+    format!("{bytes} B")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ticks(text: &str, hz: u64) -> Whole {
+        Quantity::parse(text, Dimension::Duration)
+            .unwrap()
+            .to_ticks(hz)
+    }
+
+    #[test]
+    fn durations_are_exact_or_refused() {
+        assert_eq!(ticks("20 us", 50_000_000), Whole::Exact(1_000));
+        assert_eq!(ticks("0.1 us", 50_000_000), Whole::Exact(5));
+        assert_eq!(ticks("30 ns", 50_000_000), Whole::Above(1));
+        assert_eq!(ticks("1 us", 2_400_000_000), Whole::Exact(2_400));
+        assert_eq!(ticks("1000ticks", 7), Whole::Exact(1_000));
+        assert_eq!(ticks("999999999999999999 s", u64::MAX), Whole::TooLarge);
+    }
+
+    #[test]
+    fn wrong_units_say_what_is_wrong() {
+        let parse = |text| Quantity::parse(text, Dimension::Duration).unwrap_err();
+        assert_eq!(
+            parse("64 KiB"),
+            QuantityError::OtherDimension(Dimension::Size)
+        );
+        assert_eq!(parse("64"), QuantityError::MissingUnit);
+        assert_eq!(parse("64 msec"), QuantityError::UnknownUnit(Some("ms")));
+        assert_eq!(parse("64 parsecs"), QuantityError::UnknownUnit(None));
+        for bad in ["", "us", "-5 us", "1.2.3 us", ".5 us", "5. us", "_1 us"] {
+            assert_eq!(parse(bad), QuantityError::Number, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_written_duration_reads_back(count in 0_u64..1 << 50, hz in 1_u64..5_000_000_000) {
+            let text = duration_text(count, hz);
+            if let Ok(quantity) = Quantity::parse(&text, Dimension::Duration) {
+                prop_assert_eq!(quantity.to_ticks(hz), Whole::Exact(count), "{}", text);
+            } else {
+                prop_assert!(text.len() > MOST_DIGITS, "{}", text);
+            }
+        }
+
+        #[test]
+        fn no_text_panics(text in ".{0,40}") {
+            let _ = Quantity::parse(&text, Dimension::Size);
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! What the tests share: ELF files made in code, and a folder in which a system is compiled.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bulkhead_config::{Compiled, Diagnostics, ImageKind};
+use tempfile::TempDir;
+
+/// A segment of an ELF file to be.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    pub kind: u32,
+    pub virtual_start: u64,
+    pub physical_start: u64,
+    pub bytes: Vec<u8>,
+    pub memory_size: u64,
+}
+
+/// An ELF file to be.
+#[derive(Clone, Debug)]
+pub struct Elf {
+    pub bits: u8,
+    pub kind: u16,
+    pub machine: u16,
+    pub entry: u64,
+    pub segments: Vec<Segment>,
+}
+
+pub const LOAD: u32 = 1;
+pub const DYNAMIC: u32 = 2;
+const X86_64: u16 = 62;
+const I386: u16 = 3;
+const ARM64: u16 = 183;
+const EXECUTABLE: u16 = 2;
+const SHARED: u16 = 3;
+
+pub fn segment(at: u64, bytes: &[u8], memory_size: u64) -> Segment {
+    Segment {
+        kind: LOAD,
+        virtual_start: at,
+        physical_start: at,
+        bytes: bytes.to_vec(),
+        memory_size,
+    }
+}
+
+impl Elf {
+    /// A guest at 1 MiB: code, a gap, data, and 4 KiB of zeros.
+    pub fn good() -> Self {
+        Self {
+            bits: 64,
+            kind: EXECUTABLE,
+            machine: X86_64,
+            entry: 0x10_0000,
+            segments: vec![
+                segment(0x10_0000, &[0xF4; 64], 64),
+                segment(0x10_1000, b"data", 0x1004),
+            ],
+        }
+    }
+
+    /// The bytes of the file.
+    pub fn build(&self) -> Vec<u8> {
+        let wide = self.bits == 64;
+        let word = |out: &mut Vec<u8>, value: u64| {
+            let bytes = value.to_le_bytes();
+            out.extend(&bytes[..if wide { 8 } else { 4 }]);
+        };
+        let (header, entry_size) = if wide { (64_u64, 56_u64) } else { (52, 32) };
+        let mut out = vec![0x7F, b'E', b'L', b'F', if wide { 2 } else { 1 }, 1, 1];
+        out.resize(16, 0);
+        out.extend(self.kind.to_le_bytes());
+        out.extend(self.machine.to_le_bytes());
+        out.extend(1_u32.to_le_bytes());
+        word(&mut out, self.entry);
+        word(&mut out, header);
+        word(&mut out, 0);
+        out.extend(0_u32.to_le_bytes());
+        for half in [header, entry_size, self.segments.len() as u64, 0, 0, 0] {
+            out.extend((half as u16).to_le_bytes());
+        }
+        let mut offset = header + entry_size * self.segments.len() as u64;
+        for segment in &self.segments {
+            out.extend(segment.kind.to_le_bytes());
+            if wide {
+                out.extend(7_u32.to_le_bytes());
+            }
+            word(&mut out, offset);
+            word(&mut out, segment.virtual_start);
+            word(&mut out, segment.physical_start);
+            word(&mut out, segment.bytes.len() as u64);
+            word(&mut out, segment.memory_size);
+            if !wide {
+                out.extend(7_u32.to_le_bytes());
+            }
+            word(&mut out, 1);
+            offset += segment.bytes.len() as u64;
+        }
+        for segment in &self.segments {
+            out.extend(&segment.bytes);
+        }
+        out
+    }
+}
+
+/// The images that the tests' systems name, by file name.
+pub fn images() -> Vec<(&'static str, Vec<u8>)> {
+    let good = Elf::good();
+    let with = |change: &dyn Fn(&mut Elf)| {
+        let mut elf = good.clone();
+        change(&mut elf);
+        elf.build()
+    };
+    vec![
+        ("good.elf", good.build()),
+        (
+            "i386.elf",
+            with(&|elf| (elf.bits, elf.machine) = (32, I386)),
+        ),
+        ("arm.elf", with(&|elf| elf.machine = ARM64)),
+        ("text.elf", b"#!/bin/sh\necho not an ELF file\n".to_vec()),
+        ("pie.elf", with(&|elf| elf.kind = SHARED)),
+        ("dynamic.elf", with(&|elf| elf.segments[1].kind = DYNAMIC)),
+        ("truncated.elf", {
+            let mut bytes = good.build();
+            bytes.truncate(200);
+            bytes
+        }),
+        (
+            "hostile.elf",
+            with(&|elf| elf.segments[1].physical_start = u64::MAX - 16),
+        ),
+        (
+            "overlapping.elf",
+            with(&|elf| elf.segments[1].physical_start = 0x10_0020),
+        ),
+        (
+            "huge.elf",
+            with(&|elf| elf.segments[1].memory_size = 1 << 40),
+        ),
+        (
+            "sparse.elf",
+            with(&|elf| elf.segments[1].physical_start = 0x1800_0000),
+        ),
+        ("no-entry.elf", with(&|elf| elf.entry = 0x10_0040)),
+        (
+            "low.elf",
+            with(&|elf| elf.segments[1].physical_start = 0x1FF0),
+        ),
+        ("empty.elf", with(&|elf| elf.segments.clear())),
+        (
+            "tiny.elf",
+            with(&|elf| {
+                elf.segments = vec![segment(0x8000, &[0xF4; 16], 16)];
+                elf.entry = 0x8000;
+            }),
+        ),
+        (
+            "three-mib.elf",
+            with(&|elf| elf.segments[1] = segment(0x10_1000, &[1; 3 << 20], 3 << 20)),
+        ),
+    ]
+}
+
+/// A folder with boards, images, and a system file.
+pub struct Case {
+    pub folder: TempDir,
+    pub system: PathBuf,
+}
+
+impl Case {
+    /// The system of this text, beside the boards of the tests and of the project.
+    pub fn new(name: &str, text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let boards = folder.path().join("boards");
+        fs::create_dir_all(&boards).unwrap();
+        for source in ["tests/reject/boards", "../partitions/boards"] {
+            for (path, text) in toml_files(source) {
+                fs::write(boards.join(path.file_name().unwrap()), text).unwrap();
+            }
+        }
+        for (name, bytes) in images() {
+            fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        fs::create_dir_all(folder.path().join("made")).unwrap();
+        fs::write(folder.path().join("made/Makefile"), "# Never run.\n").unwrap();
+        fs::create_dir_all(folder.path().join("empty")).unwrap();
+        let system = folder.path().join(name);
+        fs::write(&system, text).unwrap();
+        Self { folder, system }
+    }
+
+    /// Compiles, with finished ELF files laid down as `bulkhead build` does it.
+    pub fn compile(&self) -> Result<Compiled, Diagnostics> {
+        let images = self.folder.path().join("built");
+        fs::create_dir_all(&images).unwrap();
+        for request in bulkhead_config::requests(&self.system)? {
+            if request.kind == ImageKind::Elf {
+                let target = images.join(format!("{}.elf", request.partition));
+                fs::copy(&request.path, target).unwrap();
+            }
+        }
+        bulkhead_config::compile(&self.system, &images)
+    }
+
+    /// A message without the name of the temporary folder.
+    pub fn neutral(&self, message: &str) -> String {
+        message.replace(&format!("{}/", self.folder.path().display()), "")
+    }
+}
+
+/// The TOML files of a folder of this crate, in order, with their text.
+pub fn toml_files(folder: &str) -> Vec<(PathBuf, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
+        .map(|path| {
+            let text = fs::read_to_string(&path).unwrap();
+            (path, text)
+        })
+        .collect();
+    files.sort();
+    files
+}
