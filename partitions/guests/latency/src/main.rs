@@ -1,6 +1,10 @@
 //! A cyclic TSC-deadline task that measures its own wake-up latency.
 //!
 //! Arguments: `period=100us`, `samples=20000`, `mode=hlt|spin` (how it waits).
+//!
+//! An emulator moves its clock in steps (Bochs with several CPUs: 5 ticks). With a period that is a multiple of the
+//! step, each deadline falls on the same place of it; one that is not, such as `100020ns` (5,001 ticks of
+//! 50 MHz), visits them all.
 #![no_std]
 #![no_main]
 

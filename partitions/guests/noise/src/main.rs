@@ -23,6 +23,8 @@ const TARGETS: u32 = 16;
 const TIMER_VECTOR: u8 = 0x40;
 /// LVT entries of the local APIC, by MSR: timer, thermal, performance, LINT0, LINT1, error.
 const LVT_ENTRIES: [u32; 6] = [0x832, 0x833, 0x834, 0x835, 0x836, 0x837];
+/// What an entry reads that delivers nothing.
+const LVT_MASKED: u64 = 1 << 16;
 /// Delivery modes that reach outside a partition or are reserved: SMI, reserved, INIT, ExtINT.
 const BAD_DELIVERY_MODES: [u64; 4] = [2, 3, 5, 7];
 
@@ -151,9 +153,11 @@ fn ipis(_: &Guest) {
         }
     }
     for entry in LVT_ENTRIES {
+        // Put back afterwards: its own timer has to go on.
+        let before = hostile::read_msr(entry).unwrap_or(LVT_MASKED);
         for mode in BAD_DELIVERY_MODES {
             let _ = hostile::write_msr(entry, mode << 8);
         }
-        let _ = hostile::write_msr(entry, 1 << 16);
+        let _ = hostile::write_msr(entry, before);
     }
 }
