@@ -1,23 +1,11 @@
-//! The partition table that the compiler proved, and the sizes that follow from it.
+//! The partition table that the compiler proved, and the sizes of pools that follow from it.
 
-include!(concat!(env!("OUT_DIR"), "/table.rs"));
+#[allow(dead_code, reason = "the compiler names the size of every pool; not each is needed here")]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/table.rs"));
+}
 
-/// Cores that the system uses.
-pub const CORES: usize = TABLE.cores.len();
-
-/// Partitions.
-pub const PARTITIONS: usize = TABLE.partitions.len();
-
-/// EPT pages of all partitions together.
-pub const EPT_PAGES: usize = {
-    let mut pages = 0;
-    let mut index = 0;
-    while index < PARTITIONS {
-        pages += TABLE.partitions[index].ept_pages;
-        index += 1;
-    }
-    pages
-};
+pub use generated::{CORES, EPT_PAGES, PARTITIONS, TABLE};
 
 const _: () = assert!(
     TABLE.format == bulkhead_table::FORMAT,

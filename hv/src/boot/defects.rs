@@ -18,13 +18,13 @@ impl Defects {
 
     /// Tells one defect: what differs, and what would mend it. The sentence starts in lower case and has no full stop.
     pub fn add(&mut self, sentence: fmt::Arguments<'_>) {
-        self.found += 1;
-        say!("Bulkhead refuses this board: {sentence}.");
+        self.add_plainly(format_args!("Bulkhead refuses this board: {sentence}."));
     }
 
-    /// Whether nothing was found.
-    pub const fn is_empty(&self) -> bool {
-        self.found == 0
+    /// Tells one defect in a line of its own words.
+    pub fn add_plainly(&mut self, line: fmt::Arguments<'_>) {
+        self.found += 1;
+        say!("{line}");
     }
 
     /// Halts the machine when there are any.

@@ -19,8 +19,8 @@ const VMX_ALLOWED: u64 = 1 << 2;
 pub fn verify_virtualization(defects: &mut Defects) {
     let has_vmx = CpuId::new().get_feature_info().is_some_and(|info| info.has_vmx());
     if !has_vmx {
-        defects.add(format_args!(
-            "Bulkhead needs VT-x (CPUID.1:ECX.VMX), and this processor does not have it"
+        defects.add_plainly(format_args!(
+            "Bulkhead needs VT-x (CPUID.1:ECX.VMX), and this processor does not have it."
         ));
     }
 }

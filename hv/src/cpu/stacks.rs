@@ -52,9 +52,6 @@ pub const GUARDS_PER_CORE: usize = 4;
 /// From the start of [`STACKS`] to the top of the boot core's main stack, for the entry code.
 pub const BOOT_STACK_TOP: usize = (1 + MAIN_PAGES) * PAGE as usize;
 
-/// Bytes of one core's stacks and guard pages.
-pub const BYTES_PER_CORE: usize = size_of::<Stacks>();
-
 /// By index of the core in the table.
 pub static STACKS: [Stacks; CORES] = [const {
     Stacks {
