@@ -178,8 +178,9 @@ const fn constant(number: u32, state: &MsrState) -> Option<u64> {
     match number {
         msr::APIC_BASE => Some(apic_base_value(state)),
         msr::MISC_ENABLE => Some(MISC_ENABLE_VALUE),
-        // Microcode is the board's: no revision is told. Its reader writes 0 first (SDM 3A 10.11.7.1).
-        msr::BIOS_SIGN_ID => Some(0),
+        // A guest reads its microcode revision, behind a write of 0 (SDM 3A 10.11.7.1), and its platform before it trusts a
+        // list of errata. Both are the board's: 0 says that no microcode was loaded.
+        msr::BIOS_SIGN_ID | msr::PLATFORM_ID => Some(0),
         // No branch records, no single-stepping on branches.
         msr::DEBUGCTL => Some(0),
         _ => None,
@@ -384,7 +385,7 @@ mod tests {
 
     #[test]
     fn constants_take_their_own_value_back() {
-        for (number, value) in [(0x1A0, 0x1801), (0x8B, 0), (0x1D9, 0)] {
+        for (number, value) in [(0x1A0, 0x1801), (0x8B, 0), (0x17, 0), (0x1D9, 0)] {
             assert_eq!(read(S, number, &STATE), Ok(value));
             assert_eq!(write(S, number, value, &STATE), WriteAction::Drop);
             assert_eq!(write(S, number, value ^ 1, &STATE), WriteAction::Deny);

@@ -326,3 +326,177 @@ impl Stat {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    type Scratch = [u8; HEADER + MAX_PAYLOAD + 2];
+    const SCRATCH: Scratch = [0; HEADER + MAX_PAYLOAD + 2];
+
+    fn encoded(packet: &Packet<'_>) -> Vec<u8> {
+        encode(packet, &mut [0; MAX_ENCODED]).unwrap().to_vec()
+    }
+
+    /// What stands between the two zeros.
+    fn inside(bytes: &[u8]) -> &[u8] {
+        let [0, inside @ .., 0] = bytes else {
+            panic!("no zeros around {bytes:x?}");
+        };
+        inside
+    }
+
+    /// Any bytes as COBS, so that hostile contents get past the framing.
+    fn framed(raw: &[u8]) -> Vec<u8> {
+        let mut out = std::vec![0; cobs::max_encoding_length(raw.len())];
+        let length = cobs::encode(raw, &mut out);
+        out.truncate(length);
+        out
+    }
+
+    fn with_sum(mut raw: Vec<u8>) -> Vec<u8> {
+        raw.extend(CRC.checksum(&raw).to_le_bytes());
+        raw
+    }
+
+    const SMALL: Packet<'_> = Packet {
+        kind: Kind::Console,
+        source: 2,
+        build: [0xAA, 0, 0xBB, 0],
+        tsc: 0x1234,
+        payload: b"x\0y",
+    };
+
+    #[test]
+    fn a_packet_has_the_bytes_of_the_documentation() {
+        let header = [1, 3, 2, 0xAA, 0, 0xBB, 0, 0x34, 0x12, 0, 0, 0, 0, 0, 0];
+        let raw = with_sum([&header[..], b"x\0y"].concat());
+        assert_eq!(inside(&encoded(&SMALL)), framed(&raw));
+        // CRC-16/IBM-SDLC's own check value (the CRC catalogue's name for it).
+        assert_eq!(CRC.checksum(b"123456789"), 0x906E);
+    }
+
+    #[test]
+    fn the_largest_payload_fits_and_one_more_byte_does_not() {
+        for byte in [0, 1, 0xFF] {
+            let payload = [byte; MAX_PAYLOAD + 1];
+            let largest = Packet {
+                payload: &payload[1..],
+                ..SMALL
+            };
+            let bytes = encoded(&largest);
+            assert!(bytes.len() <= MAX_ENCODED);
+            assert_eq!(decode(inside(&bytes), &mut { SCRATCH }), Ok(largest));
+            let over = Packet {
+                payload: &payload,
+                ..SMALL
+            };
+            assert_eq!(encode(&over, &mut [0; MAX_ENCODED]), None);
+        }
+    }
+
+    #[test]
+    fn each_defect_is_told_apart() {
+        let mut scratch = SCRATCH;
+        let mut defect = |bytes: &[u8]| decode(bytes, &mut scratch).err();
+        assert_eq!(defect(&[]), Some(Defect::Malformed));
+        assert_eq!(defect(&[5, 1, 2]), Some(Defect::Malformed), "cut off");
+        assert_eq!(defect(&[0; 20]), Some(Defect::Malformed), "zeros");
+        assert_eq!(defect(&[1; 400]), Some(Defect::Malformed), "over-long");
+        assert_eq!(
+            defect(&framed(&with_sum(Vec::from([1; HEADER - 1])))),
+            Some(Defect::Malformed),
+            "short header"
+        );
+        assert_eq!(defect(&framed(&[1; HEADER + 2])), Some(Defect::Checksum));
+        assert_eq!(
+            defect(&framed(&with_sum(Vec::from([9; HEADER])))),
+            Some(Defect::Version(9))
+        );
+        assert_eq!(defect(&framed(&with_sum(Vec::from([1; HEADER])))), None);
+    }
+
+    #[test]
+    fn one_flipped_bit_is_noticed_anywhere() {
+        let bytes = encoded(&SMALL);
+        let good = inside(&bytes);
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.to_vec();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&bad, &mut { SCRATCH }).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_names_agree_both_ways() {
+        for code in 0..=u8::MAX {
+            assert_eq!(Kind::from_code(code).code(), code);
+            if let Some(fate) = Fate::from_code(u64::from(code)) {
+                assert_eq!(fate.code(), u64::from(code));
+            }
+        }
+        for code in 0..=u16::MAX {
+            let key = StatKey::from_code(code);
+            assert_eq!(key.code(), code);
+            assert_eq!(
+                matches!(key, StatKey::Unknown(_)),
+                code == 0 || usize::from(code) > STAT_KEYS.len()
+            );
+        }
+    }
+
+    fn kind() -> impl Strategy<Value = Kind> {
+        any::<u8>().prop_map(Kind::from_code)
+    }
+
+    proptest! {
+        #[test]
+        fn a_packet_survives_the_way(
+            kind in kind(), source: u8, build: BuildId, tsc: u64, payload in proptest::collection::vec(any::<u8>(), 0..=MAX_PAYLOAD),
+        ) {
+            let packet = Packet { kind, source, build, tsc, payload: &payload };
+            let bytes = encoded(&packet);
+            let inside = inside(&bytes);
+            prop_assert!(!inside.contains(&0));
+            let mut scratch = SCRATCH;
+            prop_assert_eq!(decode(inside, &mut scratch), Ok(packet));
+        }
+
+        #[test]
+        fn no_bytes_make_decoding_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let _ = decode(&bytes, &mut { SCRATCH });
+        }
+
+        /// COBS codes in a row, which are what steers the decoder; few of them are zero, many point beyond the end.
+        #[test]
+        fn no_codes_make_decoding_panic(
+            bytes in proptest::collection::vec(prop_oneof![Just(0_u8), Just(1), 2_u8..9, 200_u8..=255], 0..300),
+        ) {
+            let _ = decode(&bytes, &mut { SCRATCH });
+        }
+
+        #[test]
+        fn no_framed_bytes_make_decoding_panic(raw in proptest::collection::vec(any::<u8>(), 0..300), sum: bool) {
+            let raw = if sum { with_sum(raw) } else { raw };
+            if let Ok(packet) = decode(&framed(&raw), &mut { SCRATCH }) {
+                prop_assert_eq!(packet.payload, &raw[HEADER..raw.len() - 2]);
+            }
+        }
+
+        /// Bytes of an earlier packet that are left in the scratch area must not show through.
+        #[test]
+        fn what_the_scratch_held_does_not_matter(bytes in proptest::collection::vec(any::<u8>(), 0..60), dirt: u8) {
+            let (mut dirty, mut clean) = ([dirt; HEADER + MAX_PAYLOAD + 2], SCRATCH);
+            prop_assert_eq!(decode(&bytes, &mut dirty), decode(&bytes, &mut clean));
+        }
+
+        #[test]
+        fn a_figure_survives_the_way(code: u16, subject: u16, detail: u32, value: u64) {
+            let stat = Stat { key: StatKey::from_code(code), subject, detail, value };
+            prop_assert_eq!(Stat::from_bytes(&stat.to_bytes()), Some(stat));
+            prop_assert_eq!(Stat::from_bytes(&stat.to_bytes()[1..]), None);
+        }
+    }
+}

@@ -2,6 +2,7 @@
 #![expect(missing_docs, reason = "the names are the manual's own")]
 
 pub const TIME_STAMP_COUNTER: u32 = 0x10;
+pub const PLATFORM_ID: u32 = 0x17;
 pub const APIC_BASE: u32 = 0x1B;
 pub const BIOS_SIGN_ID: u32 = 0x8B;
 pub const SYSENTER_CS: u32 = 0x174;
