@@ -168,7 +168,7 @@ impl Cli {
     /// As the subcommand.
     pub fn run(self) -> Result<()> {
         match self.command {
-            Command::Check { system, format } => check(&system, format),
+            Command::Check { system, format } => compile::check(&system, format == Format::Json),
             Command::Build { system, output } => build(&system, output),
             Command::Run(arguments) => run(&arguments),
             Command::Log { source, elf, baud } => {
@@ -197,17 +197,6 @@ impl Cli {
             Command::Verify { long } => verify(long),
         }
     }
-}
-
-fn check(system: &Path, format: Format) -> Result<()> {
-    let json = format == Format::Json;
-    provision::ensure(Need::Build, json)?;
-    let options = BuildOptions {
-        system: system.to_path_buf(),
-        quiet: json,
-        ..BuildOptions::default()
-    };
-    compile::check(&options, json)
 }
 
 fn build(system: &Path, output: PathBuf) -> Result<()> {

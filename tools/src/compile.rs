@@ -3,11 +3,13 @@
 use std::io::IsTerminal;
 use std::path::Path;
 
-use bulkhead_config::{Compiled, Diagnostics, ImageRequest};
+use bulkhead_config::{Compiled, Diagnostics, ImageRequest, Plan, PlannedRole};
+use serde_json::json;
 
+use crate::elf::hex;
 use crate::error::{Error, Result};
-use crate::image::{BuildOptions, prepare};
-use crate::manifest::{FORMAT, Manifest};
+use crate::manifest::{FORMAT, Manifest, Place};
+use crate::paths;
 
 /// The guest images that a system file asks for.
 ///
@@ -17,40 +19,155 @@ pub fn requests(system: &Path) -> Result<Vec<ImageRequest>> {
     bulkhead_config::requests(system).map_err(|found| rejected(&found))
 }
 
-/// The proven system, with its guests' images in `images`.
+/// The proven system, with its guests' images in `images`. Warnings go to standard error.
 ///
 /// # Errors
 /// The system file is rejected.
 pub fn compile(system: &Path, images: &Path) -> Result<Compiled> {
-    bulkhead_config::compile(system, images).map_err(|found| rejected(&found))
+    let compiled = bulkhead_config::compile(system, images).map_err(|found| rejected(&found))?;
+    warn(compiled.warnings());
+    Ok(compiled)
 }
 
 fn rejected(found: &Diagnostics) -> Error {
-    Error::Rejected(format!(
-        "the system is rejected\n{}",
-        found.render(std::io::stderr().is_terminal())
-    ))
+    Error::Rejected(format!("the system is rejected\n{}", rendered(found)))
 }
 
-/// `bulkhead check`.
-///
-/// # Errors
-/// The system file is rejected.
-pub fn check(options: &BuildOptions, _json: bool) -> Result<()> {
-    let prepared = prepare(options)?;
-    println!("{}", prepared.compiled.report());
-    Ok(())
+fn rendered(found: &Diagnostics) -> String {
+    found.render(std::io::stderr().is_terminal())
 }
 
-/// What the image's manifest takes from the compiled system.
-pub fn facts(_compiled: &Compiled) -> Manifest {
-    Manifest {
-        format: FORMAT,
-        ..Manifest::default()
+fn warn(warnings: &Diagnostics) {
+    if !warnings.is_empty() {
+        eprintln!("{}", rendered(warnings));
     }
 }
 
-/// The arguments of a partition's guest, as one line.
-pub fn arguments(_compiled: &Compiled, _partition: &str) -> String {
-    String::new()
+/// `bulkhead check`: proves the system file and prints its plan. Guests are not built for that: what only their
+/// bytes can show (too large for their memory, no ELF) is said by `build`.
+///
+/// # Errors
+/// The system file is rejected.
+pub fn check(system: &Path, json: bool) -> Result<()> {
+    let system = paths::absolute(system)?;
+    let outcome = bulkhead_config::check_without_images(&system);
+    if json {
+        let (accepted, found) = match &outcome {
+            Ok(plan) => (true, plan.warnings()),
+            Err(found) => (false, found),
+        };
+        println!("{}", verdict_json(accepted, found));
+    }
+    match outcome {
+        Ok(plan) => {
+            if !json {
+                warn(plan.warnings());
+                println!("{}", plan.report());
+            }
+            Ok(())
+        }
+        Err(found) if json => Err(Error::Rejected(format!(
+            "the system is rejected: {} mistakes",
+            found.len()
+        ))),
+        Err(found) => Err(rejected(&found)),
+    }
+}
+
+fn verdict_json(accepted: bool, found: &Diagnostics) -> String {
+    // The compiler's own JSON, as a value of ours.
+    let found: serde_json::Value = serde_json::from_str(&found.to_json()).unwrap_or_default();
+    json!({ "accepted": accepted, "diagnostics": found }).to_string()
+}
+
+/// What the image's manifest takes from the compiled system.
+///
+/// # Errors
+/// The system file cannot be read again.
+pub fn facts(compiled: &Compiled, system: &Path) -> Result<Manifest> {
+    let plan = compiled.plan();
+    Ok(Manifest {
+        format: FORMAT,
+        system: plan.system_name().to_string(),
+        board: plan.board_name().to_string(),
+        cores: plan.board_cores(),
+        memory_end: plan.memory_top(),
+        tsc_hz: plan.tsc_hz(),
+        digest: hex(&compiled.digest()),
+        partitions: places(plan),
+        when_finished: when_finished(system)?,
+        ..Manifest::default()
+    })
+}
+
+fn places(plan: &Plan) -> Vec<Place> {
+    let shared = |cpu| {
+        plan.cores()
+            .iter()
+            .any(|core| core.cpu == cpu && matches!(core.role, PlannedRole::Shared(_)))
+    };
+    let place = |partition: &bulkhead_config::PlannedPartition| Place {
+        name: partition.name.clone(),
+        place: partition.place.clone(),
+        cpu: partition.cpu,
+        shared: shared(partition.cpu),
+    };
+    plan.partitions().iter().map(place).collect()
+}
+
+/// `[shutdown] when-finished` of a file that the compiler has accepted.
+fn when_finished(system: &Path) -> Result<Vec<String>> {
+    let text = String::from_utf8_lossy(&paths::read(system)?).into_owned();
+    let document: toml::Table = text.parse().unwrap_or_default();
+    let names = document
+        .get("shutdown")
+        .and_then(|shutdown| shutdown.get("when-finished")?.as_array());
+    let strings = names
+        .into_iter()
+        .flatten()
+        .filter_map(|name| name.as_str().map(str::to_string));
+    Ok(strings.collect())
+}
+
+/// The arguments of a partition's guest, as one line; empty for a partition that the system lacks.
+#[must_use]
+pub fn arguments<'c>(compiled: &'c Compiled, partition: &str) -> &'c str {
+    let found = compiled
+        .plan()
+        .partitions()
+        .iter()
+        .find(|planned| planned.name == partition);
+    found.map_or("", |planned| planned.arguments.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_must_finish_is_read_from_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(
+            file.path(),
+            "[shutdown]\nwhen-finished = [\"motion\", \"plc\"]\n",
+        )
+        .unwrap();
+        assert_eq!(when_finished(file.path()).unwrap(), ["motion", "plc"]);
+        std::fs::write(file.path(), "[system]\nname = \"x\"\n").unwrap();
+        assert_eq!(when_finished(file.path()).unwrap(), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn a_rejected_file_is_an_error_with_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("wrong.toml");
+        std::fs::write(&path, "[system]\nname = 7\n").unwrap();
+        for json in [false, true] {
+            assert!(matches!(check(&path, json), Err(Error::Rejected(_))));
+        }
+        let Err(error) = requests(&path) else {
+            panic!("accepted")
+        };
+        assert!(error.to_string().contains("wrong.toml"), "{error}");
+    }
 }

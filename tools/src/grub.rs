@@ -10,18 +10,39 @@ use object::{Endianness, pod};
 use crate::error::{Error, Result};
 use crate::{paths, process};
 
-/// GRUB modules that the menus use, for both firmwares; what they depend on comes with them.
-const MODULES: &str = "normal multiboot2 boot part_gpt part_msdos iso9660 fat test all_video";
+/// GRUB modules that the menus use, for both firmwares; what they depend on comes with them. The partition
+/// schemes are those that GRUB's own start file asks for.
+const MODULES: &str = "normal multiboot2 boot iso9660 fat test all_video part_acorn part_amiga part_apple \
+    part_bsd part_dfly part_dvh part_gpt part_msdos part_plan part_sun part_sunpc";
+
+/// The hypervisor as it boots by BIOS, below `/boot`.
+pub const BY_BIOS: &str = "bulkhead-bios.elf";
+
+/// The hypervisor as it boots by UEFI, below `/boot`.
+pub const BY_UEFI: &str = "bulkhead.elf";
+
+/// A guest that boots alone, below `/boot`.
+pub const GUEST: &str = "guest.elf";
 
 /// Under UEFI there is no text screen: a kernel gets a framebuffer. Under BIOS it gets the VGA text screen.
 const PREAMBLE: &str = "set timeout=0
 if [ \"$grub_platform\" = efi ]; then
     insmod all_video
     set gfxpayload=1024x768x32,auto
+    set hypervisor=/boot/bulkhead.elf
 else
     set gfxpayload=text
+    set hypervisor=/boot/bulkhead-bios.elf
 fi
 ";
+
+/// Multiboot2 header: magic number, and how far into a file GRUB looks for it, at multiples of eight.
+const HEADER_MAGIC: u32 = 0xE852_50D6;
+const HEADER_WITHIN: usize = 32 << 10;
+
+/// Multiboot2 header tag that asks for a framebuffer, and a tag type that no loader knows.
+const FRAMEBUFFER_TAG: u16 = 5;
+const IGNORED_TAG: u16 = 0x7FFF;
 
 /// The menu that starts the hypervisor with one module for each partition.
 #[must_use]
@@ -30,7 +51,7 @@ pub fn hypervisor_menu(partitions: &[&str]) -> String {
         .iter()
         .map(|name| format!("module2 /boot/{name}.bin {name}\n"))
         .collect();
-    format!("{PREAMBLE}multiboot2 /boot/bulkhead.elf\n{modules}boot\n")
+    format!("{PREAMBLE}multiboot2 $hypervisor\n{modules}boot\n")
 }
 
 /// The menu that starts a guest alone, with its arguments.
@@ -90,6 +111,45 @@ pub fn boot_copy(elf: &[u8], whose: &str) -> Result<Vec<u8>> {
     Ok(copy)
 }
 
+/// The same kernel without its optional wish for a framebuffer. For BIOS, where the text screen serves: with that
+/// wish GRUB 2.06 sets a VBE mode even for `gfxpayload=text`, and then crashes in Bochs before it hands over.
+/// The tag stays in place as an optional one that no loader knows. A kernel without such a wish stays as it is.
+#[must_use]
+pub fn without_framebuffer(kernel: &[u8]) -> Vec<u8> {
+    let mut copy = kernel.to_vec();
+    if let Some(at) = framebuffer_tag(kernel) {
+        copy[at..at + 2].copy_from_slice(&IGNORED_TAG.to_le_bytes());
+    }
+    copy
+}
+
+/// Where the optional framebuffer tag of a kernel's multiboot2 header lies.
+fn framebuffer_tag(kernel: &[u8]) -> Option<usize> {
+    let start = (0..HEADER_WITHIN)
+        .step_by(8)
+        .find(|at| long(kernel, *at) == Some(HEADER_MAGIC))?;
+    let end = start + usize::try_from(long(kernel, start + 8)?).ok()?;
+    let mut at = start + 16;
+    while at < end {
+        // A tag: type and flags of 16 bits each, then its size.
+        let head = long(kernel, at)?;
+        let size = usize::try_from(long(kernel, at + 4)?).ok()?.max(8);
+        if head == u32::from(FRAMEBUFFER_TAG) | 1 << 16 {
+            return Some(at);
+        }
+        at = at.checked_add(size)?.checked_next_multiple_of(8)?;
+    }
+    None
+}
+
+fn long(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes
+        .get(at..at.checked_add(4)?)?
+        .try_into()
+        .ok()
+        .map(u32::from_le_bytes)
+}
+
 /// Writes the menu into the staging folder and packs it as a disk image.
 ///
 /// # Errors
@@ -135,7 +195,7 @@ mod tests {
     #[test]
     fn each_partition_is_a_module() {
         let menu = hypervisor_menu(&["motion", "plc"]);
-        assert!(menu.contains("multiboot2 /boot/bulkhead.elf\nmodule2 /boot/motion.bin motion\n"));
+        assert!(menu.contains("multiboot2 $hypervisor\nmodule2 /boot/motion.bin motion\n"));
         assert!(menu.ends_with("module2 /boot/plc.bin plc\nboot\n"));
     }
 
@@ -160,6 +220,44 @@ mod tests {
             if segment.p_type(endian) == PT_LOAD {
                 segment.data(endian, copy.as_slice()).unwrap();
             }
+        }
+    }
+
+    fn kernel(tag: [u16; 2]) -> Vec<u8> {
+        let mut bytes = vec![0; 64];
+        for word in [HEADER_MAGIC, 0, 48, 0] {
+            bytes.extend(word.to_le_bytes());
+        }
+        bytes.extend([6_u16, 0].map(u16::to_le_bytes).concat());
+        bytes.extend(8_u32.to_le_bytes());
+        bytes.extend(tag.map(u16::to_le_bytes).concat());
+        bytes.extend([20_u32, 1024, 768, 32].map(u32::to_le_bytes).concat());
+        bytes
+    }
+
+    #[test]
+    fn only_an_optional_wish_for_a_framebuffer_goes() {
+        let before = kernel([FRAMEBUFFER_TAG, 1]);
+        let after = without_framebuffer(&before);
+        assert_eq!(after[64 + 24..64 + 28], [0xFF, 0x7F, 1, 0]);
+        assert_eq!(
+            before
+                .iter()
+                .zip(&after)
+                .filter(|(one, other)| one != other)
+                .count(),
+            2
+        );
+        for tag in [[FRAMEBUFFER_TAG, 0], [4, 1]] {
+            assert_eq!(without_framebuffer(&kernel(tag)), kernel(tag));
+        }
+    }
+
+    #[test]
+    fn a_broken_header_is_left_alone() {
+        for length in 0..kernel([FRAMEBUFFER_TAG, 1]).len() - 20 {
+            let cut = kernel([FRAMEBUFFER_TAG, 1])[..length].to_vec();
+            assert_eq!(without_framebuffer(&cut), cut);
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use bulkhead_config::Compiled;
 
@@ -180,7 +179,7 @@ fn finish(prepared: Prepared, hypervisor: &[u8]) -> Result<BuiltImage> {
         build_id: elf::hex(&elf::build_id(hypervisor).map_err(read)?),
         hypervisor: elf::sizes(hypervisor).map_err(read)?,
         image_size: file_size(&prepared.image)?,
-        ..compile::facts(&prepared.compiled)
+        ..compile::facts(&prepared.compiled, &prepared.system)?
     };
     manifest.save(&prepared.image)?;
     Ok(BuiltImage {
@@ -199,7 +198,7 @@ fn finish(prepared: Prepared, hypervisor: &[u8]) -> Result<BuiltImage> {
 /// As [`build_image`]; also when the system has no such partition.
 pub fn build_native(options: &BuildOptions, partition: &str) -> Result<BuiltImage> {
     let mut prepared = prepare(options)?;
-    let facts = compile::facts(&prepared.compiled);
+    let facts = compile::facts(&prepared.compiled, &prepared.system)?;
     if !facts.partitions.iter().any(|place| place.name == partition) {
         let names: Vec<&str> = facts
             .partitions
@@ -276,18 +275,4 @@ pub fn tampered(built: &BuiltImage, partition: &str) -> Result<PathBuf> {
 fn file_size(path: &Path) -> Result<u64> {
     let data = std::fs::metadata(path).map_err(|cause| Error::file("find", path, &cause))?;
     Ok(data.len())
-}
-
-/// Checks that GRUB takes `elf` for a multiboot2 kernel, before an emulator is started in vain.
-///
-/// # Errors
-/// It does not; the error says whose file it is.
-pub fn check_multiboot(elf: &Path, whose: &str) -> Result<()> {
-    let mut command = Command::new("grub-file");
-    process::run(
-        command.arg("--is-x86-multiboot2").arg(elf),
-        &format!("{whose} is no kernel that GRUB can start"),
-        "link it with a multiboot2 header in its first 32 KiB",
-    )?;
-    Ok(())
 }
