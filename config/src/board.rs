@@ -12,6 +12,12 @@ use crate::units::size_text;
 /// Where the hypervisor's ELF file is linked.
 const HYPERVISOR_START: u64 = 0x10_0000;
 
+/// Where the hypervisor's range ends at the latest.
+const HYPERVISOR_END: u64 = 1 << 32;
+
+/// Where the board's memory begins at the earliest.
+const LOW_MEMORY_END: u64 = 1 << 20;
+
 /// The time-stamp counter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
@@ -185,6 +191,21 @@ fn memory(board: &BoardFile, findings: &mut Findings) -> Option<Vec<At<Range>>> 
         .collect();
     let ranges: Vec<_> = ranges.into_iter().collect::<Option<_>>()?;
     let mut sound = !ranges.is_empty();
+    if let Some(low) = ranges
+        .iter()
+        .find(|range| range.value.start < LOW_MEMORY_END)
+    {
+        let finding = Finding::new(
+            Rule::BoardMemoryLow,
+            format!(
+                "a memory range of the board starts at {:#x}, below 1 MiB",
+                low.value.start
+            ),
+            "start it at \"0x100000\": below lie firmware data and the page where cores start",
+        );
+        findings.push(finding.at(low.place, "not to be given away"));
+        sound = false;
+    }
     for pair in ranges.windows(2) {
         let [earlier, later] = pair else { continue };
         if later.value.start < earlier.value.end() {
@@ -214,12 +235,7 @@ fn hypervisor(
     findings: &mut Findings,
 ) -> Option<At<Range>> {
     let own = range(board.hypervisor.as_ref()?, findings)?;
-    if own.value.start != HYPERVISOR_START {
-        let message = format!("the hypervisor's range starts at {:#x}", own.value.start);
-        let remedy = format!("write `start = \"{HYPERVISOR_START:#x}\"`: it is linked there");
-        let finding = Finding::new(Rule::HypervisorStart, message, remedy);
-        findings.push(finding.at(own.place, "not where it is linked"));
-    }
+    linked_there(&own, findings);
     if memory?.iter().any(|range| range.value.contains(&own.value)) {
         return Some(own);
     }
@@ -247,6 +263,26 @@ fn hypervisor(
         },
     );
     None
+}
+
+/// The hypervisor's ELF file is loaded where it is linked, and addresses itself with 32 bits at first.
+fn linked_there(own: &At<Range>, findings: &mut Findings) {
+    let (start, end) = (own.value.start, own.value.end());
+    let (message, remedy) = if start != HYPERVISOR_START {
+        (
+            format!("the hypervisor's range starts at {start:#x}"),
+            format!("write `start = \"{HYPERVISOR_START:#x}\"`: it is linked there"),
+        )
+    } else if end > HYPERVISOR_END {
+        (
+            format!("the hypervisor's range ends at {end:#x}"),
+            "make it end below 4 GiB: it starts with 32-bit addresses".to_owned(),
+        )
+    } else {
+        return;
+    };
+    let finding = Finding::new(Rule::HypervisorStart, message, remedy);
+    findings.push(finding.at(own.place, "not where it is linked"));
 }
 
 fn uart(board: &BoardFile, findings: &mut Findings) -> Option<Uart> {

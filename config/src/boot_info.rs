@@ -57,6 +57,7 @@ fn memory_map(memory: &[(u64, u64)]) -> Vec<u8> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 mod tests {
     use super::*;
 

@@ -41,6 +41,14 @@ pub(crate) fn check<'s>(
     findings: &mut Findings,
 ) -> BTreeMap<u64, Role<'s>> {
     count_partitions(system, findings);
+    if system.housekeeping.is_none() {
+        let finding = Finding::new(
+            Rule::HousekeepingMissing,
+            "nobody drains the logs",
+            "add `[housekeeping]` with `core = 0`: a core of its own, or with `[[housekeeping.window]]` windows of a time-shared core",
+        );
+        findings.push(finding.at(system.place, "this system has no `[housekeeping]`"));
+    }
     let claims = claims(system, findings);
     if let Some(board) = board {
         known_cores(&claims, board, findings);

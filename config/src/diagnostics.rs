@@ -3,6 +3,7 @@
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde::Serialize;
 use std::fmt;
+use std::path::PathBuf;
 
 use crate::rules::{Rule, Severity};
 use crate::source::{Place, Sources};
@@ -148,6 +149,12 @@ impl Diagnostics {
     #[must_use]
     pub fn len(&self) -> usize {
         self.findings.len()
+    }
+
+    /// Every text file that was read, for `cargo::rerun-if-changed`.
+    #[must_use]
+    pub fn sources(&self) -> Vec<PathBuf> {
+        self.sources.paths()
     }
 
     /// For a terminal: each with the lines it is about. Ends in a line feed unless empty.

@@ -18,13 +18,6 @@ pub(crate) fn emit(compiled: &Compiled) -> String {
         .iter()
         .map(|partition| partition.ept_pages)
         .sum();
-    let staged = Literal::u64_unsuffixed(compiled.staged_bytes());
-    let windows = plan
-        .cores
-        .iter()
-        .map(|core| windows_of(core).len())
-        .max()
-        .unwrap_or(0);
     let tokens = quote! {
         /// How many partitions the table has.
         pub const PARTITIONS: usize = #partitions;
@@ -32,10 +25,6 @@ pub(crate) fn emit(compiled: &Compiled) -> String {
         pub const CORES: usize = #cores;
         /// Pages that the nested page tables of all partitions take together.
         pub const EPT_PAGES: usize = #ept_pages;
-        /// Bytes of all staged guest images, each rounded up to whole pages.
-        pub const STAGED_BYTES: u64 = #staged;
-        /// Most windows of one core.
-        pub const MOST_WINDOWS: usize = #windows;
         /// The system, as proven at build time.
         pub static TABLE: ::bulkhead_table::PartitionTable = #table;
     };
@@ -161,13 +150,6 @@ fn region(region: &Region) -> TokenStream {
             size: #size,
             rights: ::bulkhead_table::Rights { read: #read, write: #write, execute: #execute },
         }
-    }
-}
-
-fn windows_of(core: &PlannedCore) -> &[Window] {
-    match &core.role {
-        PlannedRole::Shared(windows) => windows,
-        PlannedRole::Dedicated(_) | PlannedRole::Housekeeping => &[],
     }
 }
 

@@ -9,6 +9,8 @@ pub enum Form {
     Name,
     /// A path, relative to the file that holds it.
     Path,
+    /// The path of a board file, relative to the system file.
+    Board,
     /// `"100 ns"`, `"20 us"`, `"1.5 ms"`, `"1 s"`, `"1000 ticks"`.
     Duration,
     /// `"64 KiB"`, `"8 MiB"`, `"1 GiB"`.
@@ -37,6 +39,7 @@ impl Form {
             Self::Text => "a string",
             Self::Name => "a name",
             Self::Path => "a path",
+            Self::Board => "the path of a board file",
             Self::Duration => "a duration",
             Self::Size => "a size",
             Self::Frequency => "a frequency",
@@ -56,6 +59,7 @@ impl Form {
             Self::Text => "\"period=100us\"",
             Self::Name => "\"motion\"",
             Self::Path => "\"guests/latency\"",
+            Self::Board => "\"boards/bochs-skylake-x.toml\"",
             Self::Duration => "\"20 us\"",
             Self::Size => "\"8 MiB\"",
             Self::Frequency => "\"50 MHz\"",
@@ -142,7 +146,11 @@ pub const SYSTEM_FILE: Section = Section {
         must("system", Form::Tables, "names the system and its board"),
         may("schedule", Form::Tables, "the major frame"),
         may("shutdown", Form::Tables, "when the system ends by itself"),
-        must("housekeeping", Form::Tables, "who drains the logs"),
+        may(
+            "housekeeping",
+            Form::Tables,
+            "who drains the logs; always needed, under a rule of its own",
+        ),
         must(
             "partition",
             Form::Tables,
@@ -166,7 +174,7 @@ pub const SYSTEM: Section = Section {
     meaning: "The system and the board that it is made for.",
     keys: &[
         must("name", Form::Name, "names the system in logs and reports"),
-        must("board", Form::Path, "the board file"),
+        must("board", Form::Board, "the board file"),
     ],
     later: &[],
 };

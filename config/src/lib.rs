@@ -94,7 +94,7 @@ impl Compiled {
         &self.plan
     }
 
-    /// Rust source of the table: `TABLE`, `PARTITIONS`, `CORES`, `EPT_PAGES` and other sizes of pools.
+    /// Rust source of the table: `TABLE`, and the sizes of pools `PARTITIONS`, `CORES`, `EPT_PAGES`.
     #[must_use]
     pub fn emit(&self) -> String {
         emit::emit(self)
@@ -129,12 +129,6 @@ impl Compiled {
     pub fn digest(&self) -> [u8; 32] {
         self.digest
     }
-
-    /// Bytes of all staged images, each rounded up to whole pages.
-    #[must_use]
-    pub fn staged_bytes(&self) -> u64 {
-        staged_bytes(&self.images)
-    }
 }
 
 impl Plan {
@@ -150,18 +144,39 @@ impl Plan {
 /// # Errors
 /// Everything that is wrong with the system apart from the bytes of its images.
 pub fn requests(system: &Path) -> Result<Vec<ImageRequest>, Diagnostics> {
-    check_without_images(system).map(|plan| plan.requests())
+    let analysis = plan::analyse(system);
+    match analysis.plan {
+        Some(plan) => Ok(plan.requests()),
+        None => Err(analysis.findings.resolve(&analysis.sources)),
+    }
 }
 
-/// Checks and plans a system without looking into its guest images.
+/// Checks and plans a system before its guests are built; finished ELF files are looked into.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// Everything that is wrong with it, as far as it can be seen before a build.
 pub fn check_without_images(system: &Path) -> Result<Plan, Diagnostics> {
-    let analysis = plan::analyse(system);
-    analysis
-        .plan
-        .ok_or_else(|| analysis.findings.resolve(&analysis.sources))
+    let Analysis {
+        sources,
+        mut findings,
+        plan,
+        ..
+    } = plan::analyse(system);
+    let Some(plan) = plan else {
+        return Err(findings.resolve(&sources));
+    };
+    for partition in plan
+        .partitions
+        .iter()
+        .filter(|p| p.image.kind == ImageKind::Elf)
+    {
+        load(partition, &partition.image.path, &mut findings);
+    }
+    if findings.has_errors() {
+        Err(findings.resolve(&sources))
+    } else {
+        Ok(plan)
+    }
 }
 
 /// Compiles a system; `images` is the folder with `<partition>.elf` for each partition.

@@ -164,6 +164,14 @@ impl Plan {
             .filter(|ticks| *ticks > 0)
     }
 
+    /// The partitions whose end ends the system; empty when it runs for ever.
+    #[must_use]
+    pub fn when_finished(&self) -> &[PartitionId] {
+        self.shutdown
+            .as_ref()
+            .map_or(&[], |shutdown| &shutdown.when_finished)
+    }
+
     /// What a person should look at although the system compiles.
     #[must_use]
     pub fn warnings(&self) -> &Diagnostics {

@@ -76,15 +76,15 @@ impl<'f> Reader<'f> {
         if let Some(later) = section.later.iter().find(|later| later.name == name) {
             let message = format!("`{name}` is not enforced yet");
             let remedy = format!(
-                "take `{name}` out: the hypervisor does not grant or enforce {} so far, and a key without effect would promise what nothing holds",
-                later.meaning
+                "take `{name}` out until the hypervisor enforces it: a key without effect would promise what nothing holds"
             );
             let finding = Finding::new(Rule::NotEnforced, message, remedy);
-            self.findings.push(finding.at(place, later.meaning));
+            self.findings
+                .push(finding.at(place, format!("to come: {}", later.meaning)));
             return;
         }
         let names: Vec<_> = section.keys.iter().map(|key| key.name).collect();
-        let message = format!("{} has no key `{name}`", section.header);
+        let message = format!("there is no key `{name}` in {}", section.header);
         let remedy = match closest(name, &names) {
             Some(close) => format!("did you mean `{close}`?"),
             None => format!("take it out; the keys here are {}", list(&names)),
@@ -251,10 +251,14 @@ impl<'f> Reader<'f> {
 
     fn unit_missing(&mut self, name: &str, number: &str, of: Dimension, place: Place) {
         let message = format!("`{name}` has no unit");
+        // A number of many digits is meant in the smallest unit.
+        let unit = match of {
+            Dimension::Size if number.len() > 4 => "B",
+            _ => of.usual_unit(),
+        };
         let remedy = format!(
-            "say which it is: `{name} = \"{} {}\"`; the units are {}",
+            "add the unit, such as `{name} = \"{} {unit}\"`; there are {}",
             shorten(number),
-            of.usual_unit(),
             of.units()
         );
         let finding = Finding::new(Rule::MissingUnit, message, remedy);

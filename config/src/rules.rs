@@ -78,7 +78,8 @@ rules! {
     BadBaud = "BH0206", Error, "The baud rate divides 115200.";
     TooManyCores = "BH0207", Error, "The board has at least one core and no more than the table can name.";
     PowerOffEmpty = "BH0208", Error, "The power-off text is not empty.";
-    HypervisorStart = "BH0209", Error, "The hypervisor's range starts at 0x100000, where it is linked.";
+    HypervisorStart = "BH0209", Error, "The hypervisor's range starts at 0x100000, where it is linked, and ends below 4 GiB.";
+    BoardMemoryLow = "BH0210", Error, "A memory range of the board starts at 1 MiB or above: what is below belongs to firmware and the start of the cores.";
 
     CoreClaimedTwice = "BH0301", Error, "A core without windows belongs to one partition.";
     CoreMixed = "BH0302", Error, "A core is dedicated or time-shared, not both: each partition on a time-shared core has a window.";

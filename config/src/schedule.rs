@@ -235,14 +235,14 @@ impl Clockwork {
             format!("start the first window later, or end the last one earlier, by {missing} in all: the board's switch budget of {budget} is to lie between them"),
         )
         .at(first.place, format!("starts {} into the frame", self.text(first.window.start)));
-        let left = self.text(frame.value - last.end());
+        let left = match frame.value - last.end() {
+            0 => "ends with the frame".to_owned(),
+            left => format!("ends {} before the end of the frame", self.text(left)),
+        };
         findings.push(if first.place == last.place {
             finding
         } else {
-            finding.with(
-                last.place,
-                format!("ends {left} before the end of the frame"),
-            )
+            finding.with(last.place, left)
         });
     }
 

@@ -248,39 +248,82 @@ fn parse<'t>(file: FileId, text: &'t str, findings: &mut Findings) -> Option<DeT
     if errors.is_empty() {
         return Some(document.into_inner());
     }
+    // What follows a table header that is given twice collides key by key: told once.
+    let mut twice: std::ops::Range<usize> = 0..0;
     for error in errors {
-        findings.push(syntax_finding(file, text, document.get_ref(), &error));
+        let span = visible(text, error.span().unwrap_or(0..0));
+        let finding = if !error.message().starts_with("duplicate key") {
+            syntax_finding(file, span, error.message())
+        } else if twice.contains(&span.start) {
+            continue;
+        } else {
+            if let Some((header, _)) = header_of(text, span.start) {
+                twice = header.start..table_end(text, header.end);
+            }
+            duplicate_finding(file, text, document.get_ref(), span)
+        };
+        findings.push(finding);
     }
     None
 }
 
-fn syntax_finding(
+fn syntax_finding(file: FileId, span: std::ops::Range<usize>, message: &str) -> Finding {
+    Finding::new(
+        Rule::Syntax,
+        format!("this is not TOML: {message}"),
+        "mend the line; the rest of the file is looked at once it can be read",
+    )
+    .at(Place::new(file, span), "")
+}
+
+fn duplicate_finding(
     file: FileId,
     text: &str,
     document: &DeTable<'_>,
-    error: &toml::de::Error,
+    span: std::ops::Range<usize>,
 ) -> Finding {
-    let span = visible(text, error.span().unwrap_or(0..0));
-    let place = Place::new(file, span.clone());
-    if error.message().starts_with("duplicate key") {
-        let name = text.get(span.clone()).unwrap_or_default();
-        let finding = Finding::new(
-            Rule::DuplicateName,
-            format!("`{}` is given twice", crate::reader::shorten(name)),
-            "take one of them out, or give it another name",
-        )
-        .at(place, "again here");
-        return match first_key(document, name, span.start) {
-            Some(first) => finding.with(Place::new(file, first), "first here"),
-            None => finding,
-        };
-    }
-    Finding::new(
-        Rule::Syntax,
-        format!("this is not TOML: {}", error.message()),
-        "mend the line; the rest of the file is looked at once it can be read",
+    let name = text.get(span.clone()).unwrap_or_default();
+    let (again, first) = match header_of(text, span.start) {
+        Some((header, first)) => (header, first),
+        None => (span.clone(), first_key(document, name, span.start)),
+    };
+    let finding = Finding::new(
+        Rule::DuplicateName,
+        format!("`{}` is given twice", crate::reader::shorten(name)),
+        "take one of them out, or give it another name",
     )
-    .at(place, "")
+    .at(Place::new(file, again), "again here");
+    match first {
+        Some(first) => finding.with(Place::new(file, first), "first here"),
+        None => finding,
+    }
+}
+
+/// When the byte stands in a table header `[a.b]`: the header, and the first line that reads the same before it.
+fn header_of(
+    text: &str,
+    at: usize,
+) -> Option<(std::ops::Range<usize>, Option<std::ops::Range<usize>>)> {
+    let start = text.get(..at)?.rfind('\n').map_or(0, |end| end + 1);
+    let line = text.get(start..)?.lines().next()?.trim_end();
+    if !line.starts_with('[') {
+        return None;
+    }
+    let before = text.get(..start)?;
+    let mut offset = 0;
+    let first = before.split_inclusive('\n').find_map(|earlier| {
+        let begin = offset;
+        offset += earlier.len();
+        (earlier.trim_end() == line).then_some(begin..begin + line.len())
+    });
+    Some((start..start + line.len(), first))
+}
+
+/// Where the table ends whose header ends at `header_end`.
+fn table_end(text: &str, header_end: usize) -> usize {
+    let rest = text.get(header_end..).unwrap_or_default();
+    rest.find("\n[")
+        .map_or(text.len(), |next| header_end + next)
 }
 
 /// A span that shows: an empty one takes the character that follows on its line, else the one before it.

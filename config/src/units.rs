@@ -249,6 +249,7 @@ pub(crate) fn size_text(bytes: u64) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -1,5 +1,9 @@
 //! What the tests share: ELF files made in code, and a folder in which a system is compiled.
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test takes what it needs, and stops where it cannot go on"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,165 @@
+// The static table of the system `everything`, written by bulkhead-config from system.toml. Edit that file, not this one.
+
+/// How many partitions the table has.
+pub const PARTITIONS: usize = 3usize;
+/// How many cores the system uses.
+pub const CORES: usize = 2usize;
+/// Pages that the nested page tables of all partitions take together.
+pub const EPT_PAGES: usize = 11usize;
+/// The system, as proven at build time.
+pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::PartitionTable {
+    format: 1,
+    system: "everything",
+    digest: [
+        122, 241, 178, 241, 29, 226, 98, 80, 181, 35, 10, 170, 46, 126, 86, 104, 19, 176,
+        36, 90, 232, 197, 127, 89, 109, 219, 7, 104, 12, 102, 230, 100,
+    ],
+    board: ::bulkhead_table::Board {
+        name: "bochs-skylake-x",
+        apic_ids: &[0, 1, 2, 3],
+        memory: &[
+            ::bulkhead_table::Range {
+                start: 0x100000,
+                size: 0x1fe00000,
+            },
+        ],
+        tsc_hz: 50000000,
+        tsc_tolerance_ppm: 1000,
+        tsc_skew: 5,
+        switch_budget: 1000,
+        uart: ::bulkhead_table::Uart {
+            port: 0x3f8,
+            baud: 115200,
+        },
+        power_off: Some(::bulkhead_table::PowerOff {
+            port: 0x8900,
+            bytes: b"Shutdown",
+        }),
+    },
+    hypervisor: ::bulkhead_table::Range {
+        start: 0x100000,
+        size: 0x1f00000,
+    },
+    partitions: &[
+        ::bulkhead_table::Partition {
+            name: "alone",
+            place: "system.toml:21",
+            cpu: 1,
+            image: ::bulkhead_table::Image {
+                size: 4100,
+                digest: [
+                    230, 78, 37, 55, 163, 179, 30, 149, 138, 81, 168, 225, 178, 58, 251,
+                    95, 46, 96, 83, 220, 9, 73, 169, 203, 209, 69, 6, 12, 74, 51, 20, 22,
+                ],
+                load_at: 0x100000,
+                entry: 0x100000,
+            },
+            memory: &[
+                ::bulkhead_table::Region {
+                    guest: 0x0,
+                    host: 0x2000000,
+                    size: 0x800000,
+                    rights: ::bulkhead_table::Rights {
+                        read: true,
+                        write: true,
+                        execute: true,
+                    },
+                },
+            ],
+            ept_pages: 3,
+            boot_info: b"h\0\0\0\0\0\0\0\x01\0\0\0\x15\0\0\0period=100us\0\0\0\0\x02\0\0\0\x11\0\0\0Bulkhead\0\0\0\0\0\0\0\0\x06\0\0\0(\0\0\0\x18\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x80\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\x08\0\0\0",
+            boot_info_at: 0x1000,
+        },
+        ::bulkhead_table::Partition {
+            name: "shared",
+            place: "system.toml:27",
+            cpu: 0,
+            image: ::bulkhead_table::Image {
+                size: 4100,
+                digest: [
+                    230, 78, 37, 55, 163, 179, 30, 149, 138, 81, 168, 225, 178, 58, 251,
+                    95, 46, 96, 83, 220, 9, 73, 169, 203, 209, 69, 6, 12, 74, 51, 20, 22,
+                ],
+                load_at: 0x100000,
+                entry: 0x100000,
+            },
+            memory: &[
+                ::bulkhead_table::Region {
+                    guest: 0x0,
+                    host: 0x2800000,
+                    size: 0x300000,
+                    rights: ::bulkhead_table::Rights {
+                        read: true,
+                        write: true,
+                        execute: true,
+                    },
+                },
+            ],
+            ept_pages: 4,
+            boot_info: b"`\0\0\0\0\0\0\0\x01\0\0\0\t\0\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\x11\0\0\0Bulkhead\0\0\0\0\0\0\0\0\x06\0\0\0(\0\0\0\x18\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x000\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\x08\0\0\0",
+            boot_info_at: 0x1000,
+        },
+        ::bulkhead_table::Partition {
+            name: "neighbour",
+            place: "system.toml:36",
+            cpu: 0,
+            image: ::bulkhead_table::Image {
+                size: 4100,
+                digest: [
+                    230, 78, 37, 55, 163, 179, 30, 149, 138, 81, 168, 225, 178, 58, 251,
+                    95, 46, 96, 83, 220, 9, 73, 169, 203, 209, 69, 6, 12, 74, 51, 20, 22,
+                ],
+                load_at: 0x100000,
+                entry: 0x100000,
+            },
+            memory: &[
+                ::bulkhead_table::Region {
+                    guest: 0x0,
+                    host: 0x2c00000,
+                    size: 0x201000,
+                    rights: ::bulkhead_table::Rights {
+                        read: true,
+                        write: true,
+                        execute: true,
+                    },
+                },
+            ],
+            ept_pages: 4,
+            boot_info: b"`\0\0\0\0\0\0\0\x01\0\0\0\t\0\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\x11\0\0\0Bulkhead\0\0\0\0\0\0\0\0\x06\0\0\0(\0\0\0\x18\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x10 \0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\x08\0\0\0",
+            boot_info_at: 0x1000,
+        },
+    ],
+    cores: &[
+        ::bulkhead_table::Core {
+            cpu: 0,
+            role: ::bulkhead_table::Role::Shared(
+                &[
+                    ::bulkhead_table::Window {
+                        start: 1000,
+                        length: 30000,
+                        owner: ::bulkhead_table::Owner::Partition(1),
+                    },
+                    ::bulkhead_table::Window {
+                        start: 32000,
+                        length: 40000,
+                        owner: ::bulkhead_table::Owner::Partition(2),
+                    },
+                    ::bulkhead_table::Window {
+                        start: 75000,
+                        length: 20000,
+                        owner: ::bulkhead_table::Owner::Housekeeping,
+                    },
+                ],
+            ),
+        },
+        ::bulkhead_table::Core {
+            cpu: 1,
+            role: ::bulkhead_table::Role::Dedicated(0),
+        },
+    ],
+    frame: 100000,
+    shutdown: Some(::bulkhead_table::Shutdown {
+        when_finished: &[1, 0],
+        at_latest: 500000000,
+    }),
+};
