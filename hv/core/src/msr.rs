@@ -433,6 +433,22 @@ mod tests {
     }
 
     #[test]
+    fn a_time_shared_core_never_writes_the_machines_apic() {
+        for (number, value) in [
+            (0x830, 5 << 32 | 0x40),
+            (0x830, 1 << 18 | 0x40),
+            (0x832, 0x20),
+            (0x835, 0x30),
+        ] {
+            assert!(matches!(
+                write(D, number, value, &STATE),
+                WriteAction::Machine(_)
+            ));
+            assert_eq!(write(S, number, value, &STATE), WriteAction::Deny);
+        }
+    }
+
+    #[test]
     fn local_vectors_keep_to_modes_that_stay_inside() {
         let to = |number, value| write(D, number, value, &STATE);
         for mode in 0..3 {

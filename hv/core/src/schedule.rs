@@ -303,6 +303,17 @@ mod tests {
     }
 
     #[test]
+    fn the_schedule_never_goes_back_even_at_the_end_of_the_counter() {
+        let schedule = Schedule {
+            epoch: u64::MAX - 10,
+            frame: 100,
+            windows: &WINDOWS,
+        };
+        let from = Cursor { frame: 5, index: 0 };
+        assert_eq!(schedule.advance(from, u64::MAX).cursor, schedule.next(from));
+    }
+
+    #[test]
     fn the_timer_is_cut_to_its_width_and_never_negative() {
         assert_eq!(timer_value(100, 100, 0, 0), 0);
         assert_eq!(timer_value(101, 100, 0, 0), 0);
