@@ -10,7 +10,6 @@ use std::io::{self, BufRead, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use indicatif::ProgressBar;
 use rustix::fs::OFlags;
 
 use crate::error::{Error, Result};
@@ -68,7 +67,7 @@ pub fn flash(options: &FlashOptions) -> Result<()> {
     }
     // Between the question and the answer the device may have been mounted or swapped.
     system.choose(&options.device, image.size)?;
-    copy(&image, &device.path, options.quiet)?;
+    copy(&image, &device.path, options.quiet, &interrupt::requested)?;
     compare(&image, &device.path, options.quiet)?;
     println!(
         "{} holds the image; it was read back and compared",
@@ -128,9 +127,9 @@ fn agrees(answer: &str, name: &str) -> Result<()> {
     ))
 }
 
-/// Writes everything behind the head, then the head.
-fn copy(image: &Image, device: &Path, quiet: bool) -> Result<()> {
-    let failed = |cause: io::Error| incomplete(device, &cause.to_string());
+/// Writes everything behind the head, then the head; `stop` is asked before each piece.
+fn copy(image: &Image, device: &Path, quiet: bool, stop: &dyn Fn() -> bool) -> Result<()> {
+    let failed = |cause: io::Error| incomplete(device, &cause);
     let mut from =
         File::open(&image.path).map_err(|cause| Error::file("read", &image.path, &cause))?;
     // O_EXCL: the kernel refuses while anything else, such as a mount, holds the device.
@@ -144,45 +143,51 @@ fn copy(image: &Image, device: &Path, quiet: bool) -> Result<()> {
     // An older image's head must not boot a newer image's rest.
     to.write_all(&vec![0; head as usize]).map_err(failed)?;
     to.sync_data().map_err(failed)?;
-    copy_range(&mut from, &mut to, head..image.size, device, &bar)?;
+    let mut piece = |bytes: usize| {
+        bar.inc(bytes as u64);
+        !stop()
+    };
+    copy_range(&mut from, &mut to, head..image.size, &mut piece).map_err(failed)?;
     to.sync_data().map_err(failed)?;
-    copy_range(&mut from, &mut to, 0..head, device, &bar)?;
+    copy_range(&mut from, &mut to, 0..head, &mut piece).map_err(failed)?;
     to.sync_all().map_err(failed)?;
     bar.finish_and_clear();
     Ok(())
 }
 
+/// Copies a range of `from` to the same place of `to`. `piece` is told of each piece before it is
+/// written, and says whether to go on.
 fn copy_range(
     from: &mut File,
     to: &mut File,
     range: std::ops::Range<u64>,
-    device: &Path,
-    bar: &ProgressBar,
-) -> Result<()> {
-    let failed = |cause: io::Error| incomplete(device, &cause.to_string());
-    from.seek(SeekFrom::Start(range.start)).map_err(failed)?;
-    to.seek(SeekFrom::Start(range.start)).map_err(failed)?;
-    let mut piece = vec![0; PIECE];
+    piece: &mut dyn FnMut(usize) -> bool,
+) -> io::Result<()> {
+    from.seek(SeekFrom::Start(range.start))?;
+    to.seek(SeekFrom::Start(range.start))?;
+    let mut buffer = vec![0; PIECE];
     let mut left = range.end - range.start;
     while left > 0 {
-        if interrupt::requested() {
-            return Err(Error::Interrupted(format!(
-                "{} is incomplete and does not boot; run the same command again to write it whole",
-                device.display()
-            )));
+        let part = &mut buffer[..left.min(PIECE as u64) as usize];
+        if !piece(part.len()) {
+            return Err(io::ErrorKind::Interrupted.into());
         }
-        let part = &mut piece[..left.min(PIECE as u64) as usize];
-        from.read_exact(part).map_err(failed)?;
-        to.write_all(part).map_err(failed)?;
+        from.read_exact(part)?;
+        to.write_all(part)?;
         left -= part.len() as u64;
-        bar.inc(part.len() as u64);
     }
     Ok(())
 }
 
-fn incomplete(device: &Path, cause: &str) -> Error {
+fn incomplete(device: &Path, cause: &io::Error) -> Error {
+    let what = format!("{} is incomplete and does not boot", device.display());
+    if cause.kind() == io::ErrorKind::Interrupted {
+        return Error::Interrupted(format!(
+            "{what}; run the same command again to write it whole"
+        ));
+    }
     Error::failed(
-        format!("{} is incomplete and does not boot", device.display()),
+        what,
         cause,
         "check the device and its cable, then run the same command again",
     )
@@ -279,6 +284,59 @@ mod tests {
     fn the_first_difference_is_named() {
         assert_eq!(difference(&[1, 2, 3], &[1, 9, 3], 4096), "at byte 4,097");
         assert_eq!(difference(&[1, 2, 3], &[1], 0), "at byte 1");
+    }
+
+    /// An image of three MiB and a file that stands for a device with an older image.
+    fn image_and_device(folder: &Path) -> (Image, PathBuf) {
+        let (path, device) = (folder.join("image"), folder.join("device"));
+        std::fs::write(&path, vec![7; 3 << 20]).unwrap();
+        std::fs::write(&device, vec![9; 4 << 20]).unwrap();
+        (
+            Image {
+                path,
+                size: 3 << 20,
+            },
+            device,
+        )
+    }
+
+    #[test]
+    fn an_interrupted_device_is_said_to_be_incomplete_and_does_not_boot() {
+        let folder = tempfile::tempdir().unwrap();
+        let (image, device) = image_and_device(folder.path());
+        let error = copy(&image, &device, true, &|| true).unwrap_err();
+        assert!(matches!(error, Error::Interrupted(_)));
+        assert!(
+            error.to_string().contains("incomplete and does not boot"),
+            "{error}"
+        );
+        let found = std::fs::read(&device).unwrap();
+        assert!(found[..HEAD as usize].iter().all(|byte| *byte == 0));
+        copy(&image, &device, true, &|| false).unwrap();
+        assert!(
+            std::fs::read(&device).unwrap()[..3 << 20]
+                .iter()
+                .all(|byte| *byte == 7)
+        );
+    }
+
+    #[test]
+    fn a_device_that_forgets_is_found_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let (image, device) = image_and_device(folder.path());
+        copy(&image, &device, true, &|| false).unwrap();
+        let mut bytes = std::fs::read(&device).unwrap();
+        bytes[(2 << 20) + 5] ^= 1;
+        std::fs::write(&device, bytes).unwrap();
+        match compare(&image, &device, true) {
+            Err(error) if error.to_string().contains("cannot read") => {
+                println!("skipped: this file system has no reads past its cache");
+            }
+            other => {
+                let error = other.unwrap_err().to_string();
+                assert!(error.contains("at byte 2,097,157"), "{error}");
+            }
+        }
     }
 
     #[test]
