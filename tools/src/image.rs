@@ -54,10 +54,9 @@ pub fn build_image(options: &BuildOptions) -> Result<BuiltImage> {
     paths::remove_stale(&staging)?;
     let boot = staging.join("boot");
     paths::create(&boot)?;
-    paths::write(
-        &boot.join("bulkhead.elf"),
-        &grub::boot_copy(&hypervisor, "the hypervisor")?,
-    )?;
+    let copy = grub::boot_copy(&hypervisor, "the hypervisor")?;
+    paths::write(&boot.join(grub::BY_BIOS), &grub::without_framebuffer(&copy))?;
+    paths::write(&boot.join(grub::BY_UEFI), &copy)?;
     let mut names = Vec::new();
     for module in prepared.compiled.modules() {
         paths::write(&boot.join(format!("{}.bin", module.name)), &module.bytes)?;
@@ -223,10 +222,8 @@ pub fn build_native(options: &BuildOptions, partition: &str) -> Result<BuiltImag
     paths::remove_stale(&staging)?;
     let boot = staging.join("boot");
     paths::create(&boot)?;
-    paths::write(
-        &boot.join("guest.elf"),
-        &grub::boot_copy(&guest, partition)?,
-    )?;
+    let copy = grub::boot_copy(&guest, partition)?;
+    paths::write(&boot.join(grub::GUEST), &grub::without_framebuffer(&copy))?;
     let arguments = compile::arguments(&prepared.compiled, partition);
     let words = format!("{arguments} tsc_khz={}", facts.tsc_hz / 1000);
     grub::make(&staging, &grub::native_menu(words.trim()), &prepared.image)?;
