@@ -7,7 +7,7 @@
 use bulkhead_table::{PartitionId, abi};
 use hv_defs::exit::REASONS;
 
-use crate::cpuid::{CpuidPolicy, Live};
+use crate::cpuid::CpuidPolicy;
 use crate::msr::{self, CoreKind};
 use crate::ring::Ring;
 use crate::vapic::VirtualApic;
@@ -61,8 +61,8 @@ impl Registers {
 /// What the guest did, or what happened to it, free of the vendor's encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// CPUID with EAX and ECX of the guest.
-    Cpuid(Live),
+    /// CPUID; leaf in EAX, sub-leaf in ECX.
+    Cpuid,
     /// VMCALL or VMMCALL; whether from privilege level 0.
     Hypercall {
         /// The caller runs at privilege level 0.
@@ -181,6 +181,8 @@ pub enum Action {
     },
     /// Load CR0 with these bits (the guest sees them as it wrote them), then step over.
     SetCr0(u64),
+    /// Load CR4 with this value, then step over.
+    SetCr4(u64),
     /// The virtual APIC changed: step over, then look for a deliverable interrupt and the next deadline.
     ApicChanged,
     /// Look at the clock: the window or the guest's timer may be due.
@@ -221,6 +223,9 @@ pub enum Violation {
     /// An exit that nobody knows.
     Unknown(u32),
 }
+
+/// CR4.OSXSAVE.
+pub const CR4_OSXSAVE: u64 = 1 << 18;
 
 /// Kinds of denied access, as [`wire::StatKey::Denied`] numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -334,8 +339,8 @@ pub fn handle(
     now: impl FnOnce() -> u64,
 ) -> Action {
     match *exit {
-        Exit::Cpuid(live) => {
-            let leaf = vcpu.cpuid.lookup(registers.rax as u32, registers.rcx as u32, live);
+        Exit::Cpuid => {
+            let leaf = vcpu.cpuid.lookup(registers.rax as u32, registers.rcx as u32);
             registers.rax = u64::from(leaf.eax);
             registers.rbx = u64::from(leaf.ebx);
             registers.rcx = u64::from(leaf.ecx);
@@ -382,7 +387,7 @@ fn handle_rare(exit: &Exit, registers: &Registers, vcpu: &mut VcpuState) -> Acti
         Exit::InvalidState => Action::Stop(Violation::InvalidState),
         Exit::Unknown(code) => Action::Stop(Violation::Unknown(code)),
         Exit::ReadTaskPriority
-        | Exit::Cpuid(_)
+        | Exit::Cpuid
         | Exit::Hypercall { .. }
         | Exit::ReadMsr
         | Exit::WriteMsr
@@ -410,6 +415,7 @@ fn set_xcr0(registers: &Registers, vcpu: &mut VcpuState) -> Action {
         vcpu.counters.deny(Denial::ControlRegister);
         return Action::Inject(GENERAL_PROTECTION);
     }
+    vcpu.cpuid.set_xcr0(value);
     Action::SetXcr0(value)
 }
 
@@ -450,10 +456,14 @@ fn write_control(register: u8, value: u64, vcpu: &mut VcpuState) -> Action {
             }
             Action::SetCr0(value & CR0_VALID)
         }
-        _ => {
-            // The guest owns the CR4 bits that it may set, so only a write of another bit comes here.
+        _ if value & !vcpu.cr4_allowed != 0 => {
             vcpu.counters.deny(Denial::ControlRegister);
             Action::Inject(GENERAL_PROTECTION)
+        }
+        _ => {
+            // OSXSAVE exits although the guest may set it, because CPUID shows it: so CPUID itself need not look.
+            vcpu.cpuid.set_osxsave(value & CR4_OSXSAVE != 0);
+            Action::SetCr4(value)
         }
     }
 }
@@ -477,7 +487,7 @@ fn read_msr(
     now: impl FnOnce() -> u64,
 ) -> Action {
     let number = registers.rcx as u32;
-    let value = if vcpu.kind == CoreKind::Shared && msr::is_x2apic(number) {
+    let value = if vcpu.kind == CoreKind::Shared && (msr::is_x2apic(number) || number == msr::TSC_DEADLINE) {
         vcpu.apic.read(number, now()).ok()
     } else {
         msr::read(vcpu.kind, number, &vcpu.msr).ok()

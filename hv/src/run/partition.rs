@@ -158,10 +158,10 @@ fn decisions(id: PartitionId, place: &Place, facts: &Machine) -> VcpuState {
     }
 }
 
-/// CR4 bits that a guest may set: those of SDM 3A 2.5 up to PKE, without VMXE and SMXE, as far as the
+/// CR4 bits that a guest may set: those of SDM 3A 2.5 up to SMAP, without MCE, VMXE and SMXE, as far as the
 /// processor has them (SDM 3D A.8).
 fn cr4_allowed() -> u64 {
-    const OFFERED: u64 = 0x77_0FFF;
+    const OFFERED: u64 = 0x37_0FFF & !(1 << 6);
     const IA32_VMX_CR4_FIXED1: u32 = 0x489;
     // SAFETY: the MSR exists where CPUID reports VMX.
     let fixed = unsafe { x86_64::registers::model_specific::Msr::new(IA32_VMX_CR4_FIXED1).read() };

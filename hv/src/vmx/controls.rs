@@ -93,13 +93,15 @@ const SHARED_EXIT: (u32, &str) =
     (exit_control::ACKNOWLEDGE_INTERRUPT, "acknowledge interrupt on exit");
 
 /// EPT abilities: 4-level walk (6), write-back structures (14), 2-MByte pages (16), INVEPT (20), all-context
-/// INVEPT (26). SDM 3D A.10.
-const EPT_ABILITIES: [(u64, &str); 5] = [
+/// INVEPT (26), INVVPID (32), single-context INVVPID (41). SDM 3D A.10.
+const EPT_ABILITIES: [(u64, &str); 7] = [
     (1 << 6, "EPT with a page walk of four levels"),
     (1 << 14, "EPT structures in write-back memory"),
     (1 << 16, "2-MByte EPT pages"),
     (1 << 20, "INVEPT"),
     (1 << 26, "INVEPT for all contexts"),
+    (1 << 32, "INVVPID"),
+    (1 << 41, "INVVPID for one context"),
 ];
 
 fn capability(msr: u32) -> u64 {

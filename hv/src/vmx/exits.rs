@@ -1,6 +1,5 @@
 //! From the processor's account of an exit to a vendor-neutral [`Exit`], and from an [`Action`] back to fields.
 
-use hv_core::cpuid::Live;
 use hv_core::exit::{self, Action, Event, Exit, PortAccess, Violation};
 use hv_defs::exit::reason;
 use hv_defs::vmcs::{field, interruption};
@@ -42,7 +41,7 @@ pub fn handle(vcpu: &mut Vcpu) -> Next {
     vcpu.state.counters.count(raw as u16);
     // Bits 16 and up carry flags; an entry failure has its own numbers and is never one of the frequent ones.
     match raw {
-        CPUID => frequent(vcpu, &Exit::Cpuid(live(vcpu))),
+        CPUID => frequent(vcpu, &Exit::Cpuid),
         VMCALL => frequent(vcpu, &Exit::Hypercall { privileged: guest_privilege() == 0 }),
         RDMSR => frequent(vcpu, &Exit::ReadMsr),
         WRMSR => frequent(vcpu, &Exit::WriteMsr),
@@ -111,7 +110,8 @@ fn act(vcpu: &mut Vcpu, action: Action) -> Next {
             machine::write_checked_msr(msr, value);
             vcpu::advance();
         }
-        Action::SetCr0(value) => return set_cr0(value),
+        Action::SetCr0(value) => return settle_control(vcpu::set_cr0(value)),
+        Action::SetCr4(value) => return settle_control(vcpu::set_cr4(value)),
         Action::ApicChanged => {
             vcpu::advance();
             return Next::Clock;
@@ -123,19 +123,13 @@ fn act(vcpu: &mut Vcpu, action: Action) -> Next {
     Next::Enter
 }
 
-fn set_cr0(value: u64) -> Next {
-    match vcpu::set_cr0(value) {
+fn settle_control(outcome: Result<(), Option<Event>>) -> Next {
+    match outcome {
         Ok(()) => vcpu::advance(),
         Err(Some(event)) => vcpu::inject(event),
         Err(None) => return Next::Stop(Violation::PaePaging),
     }
     Next::Enter
-}
-
-#[inline(always)]
-fn live(vcpu: &Vcpu) -> Live {
-    const OSXSAVE: u64 = 1 << 18;
-    Live { osxsave: vmx::read(field::GUEST_CR4) & OSXSAVE != 0, xcr0: vcpu.xcr0() }
 }
 
 /// The guest's privilege level is the DPL of SS. SDM 3C 25.4.1.
@@ -189,7 +183,6 @@ fn decode(vcpu: &Vcpu, raw: u32) -> Exit {
         | reason::INVVPID
         | reason::VMFUNC
         | reason::ENCLS => Exit::Absent,
-        reason::CPUID => Exit::Cpuid(live(vcpu)),
         _ => Exit::Unknown(raw),
     }
 }

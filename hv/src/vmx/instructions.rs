@@ -73,3 +73,12 @@ pub fn invept_all() {
         asm!("invept {}, [{}]", in(reg) 2_u64, in(reg) &raw const descriptor, options(nostack));
     }
 }
+
+/// Drops all linear translations of one VPID (INVVPID type 1, single context).
+pub fn invvpid(vpid: u16) {
+    let descriptor = [u64::from(vpid), 0];
+    // SAFETY: INVVPID only drops cached translations; the descriptor is a 16-byte stack slot with its reserved bits clear.
+    unsafe {
+        asm!("invvpid {}, [{}]", in(reg) 1_u64, in(reg) &raw const descriptor, options(nostack));
+    }
+}

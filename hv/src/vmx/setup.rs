@@ -1,11 +1,12 @@
 //! Fills a vCPU's VMCS: controls, host state, and a guest that starts as a Multiboot2 kernel does.
 #![expect(unsafe_code, reason = "writes VMCS fields and enters VMX operation")]
 
+use hv_core::exit::CR4_OSXSAVE;
 use hv_defs::vmcs::{EPTP_WRITE_BACK_4_LEVELS, field, rights};
 use x86_64::instructions::tables::{sgdt, sidt};
 use x86_64::registers::control::{Cr0, Cr3, Cr4, Cr4Flags};
 use x86_64::registers::model_specific::{Efer, FsBase, GsBase, Msr};
-use x86_64::registers::segmentation::{CS, DS, ES, FS, GS, SS, Segment, Segment64};
+use x86_64::registers::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
 
 use super::controls::Controls;
 use super::instructions::{self as vmx, Failed};
@@ -111,7 +112,8 @@ fn fill_controls(controls: &Controls, pages: &Pages, start: &Start) {
     // CD, NW and NE are not the guest's: it reads what it wrote, from the shadow. SDM 3C 25.6.6
     set(field::CR0_MASK, (1 << 30) | (1 << 29) | (1 << 5));
     set(field::CR0_SHADOW, GUEST_CR0);
-    set(field::CR4_MASK, !start.cr4_allowed); // SDM 3C 25.6.6
+    // What is not the guest's to set, and OSXSAVE, which CPUID follows. SDM 3C 25.6.6
+    set(field::CR4_MASK, !start.cr4_allowed | CR4_OSXSAVE);
     set(field::CR4_SHADOW, 0);
     set(field::VMCS_LINK_POINTER, u64::MAX); // SDM 3C 25.4.2
 }

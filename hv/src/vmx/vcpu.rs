@@ -57,7 +57,7 @@ pub struct WindowFigures {
 const SWITCHED_MSRS: [u32; 6] =
     [0xC000_0102, 0xC000_0081, 0xC000_0082, 0xC000_0083, 0xC000_0084, 0xC000_0103];
 
-/// Bytes of the XSAVE area: enough for x87, SSE, AVX, AVX-512 and PKRU (SDM 1 13.5).
+/// Bytes of the XSAVE area: enough for x87, SSE, AVX and AVX-512 (SDM 1 13.5).
 pub const XSAVE_BYTES: usize = 4096;
 
 /// An XSAVE area. SDM 1 13.4.
@@ -159,11 +159,6 @@ impl Vcpu {
         write_xcr0(value);
     }
 
-    /// XCR0 of the guest.
-    #[inline(always)]
-    pub fn xcr0(&self) -> u64 {
-        self.switched.xcr0
-    }
 }
 
 impl Switched {
@@ -243,10 +238,10 @@ pub fn prepare_extended_state() {
     unsafe { Cr4::update(|flags| flags.insert(Cr4Flags::OSXSAVE)) };
 }
 
-/// XCR0 components that guests may use here: x87, SSE, AVX, AVX-512, PKRU, as far as the processor has them and
+/// XCR0 components that guests may use here: x87, SSE, AVX, AVX-512, as far as the processor has them and
 /// they fit the area.
 pub fn xcr0_allowed() -> u64 {
-    const OFFERED: u64 = 0b10_1110_0111;
+    const OFFERED: u64 = 0b1110_0111;
     let leaf = core::arch::x86_64::__cpuid_count(0xD, 0);
     let supported = (u64::from(leaf.edx) << 32 | u64::from(leaf.eax)) & OFFERED;
     if xsave_fits(supported) { supported } else { supported & 0b11 }
@@ -366,6 +361,33 @@ pub fn set_cr0(value: u64) -> Result<(), Option<Event>> {
         vmx::write(field::GUEST_CR0, (value & !NOT_THE_GUESTS) | NUMERIC_ERROR);
         vmx::write(field::CR0_SHADOW, value);
     }
+    Ok(())
+}
+
+/// Loads CR4 as the guest wrote it; the policy checked that each bit is the guest's to set. SDM 3A 2.5, 4.10.4.1.
+///
+/// # Errors
+/// As [`set_cr0`].
+pub fn set_cr4(value: u64) -> Result<(), Option<Event>> {
+    const PAE: u64 = 1 << 5;
+    const PCIDE: u64 = 1 << 17;
+    const VMXE: u64 = 1 << 13;
+    const PG: u64 = 1 << 31;
+    let long = vmx::read(field::GUEST_EFER) & EFER_LMA != 0;
+    let changed = value ^ vmx::read(field::GUEST_CR4);
+    if (long && value & PAE == 0) || (!long && value & PCIDE != 0) {
+        return Err(Some(Event::Exception { vector: 13, error: Some(0) }));
+    }
+    if changed & PAE != 0 && vmx::read(field::GUEST_CR0) & PG != 0 {
+        return Err(None);
+    }
+    // SAFETY: only bits that the policy allows, and VMXE, which VMX demands and the shadow hides. SDM 3C 25.4.1, 25.6.6.
+    unsafe {
+        vmx::write(field::GUEST_CR4, value | VMXE);
+        vmx::write(field::CR4_SHADOW, value);
+    }
+    // What the guest's own write would have flushed.
+    vmx::invvpid(vmx::read(field::VPID) as u16);
     Ok(())
 }
 
