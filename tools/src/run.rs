@@ -360,14 +360,20 @@ fn is_ours(event: &Event) -> bool {
 /// # Errors
 /// [`Error::Verdict`] with a sentence for each.
 pub fn judge(run: &Run, manifest: &Manifest) -> Result<()> {
+    if !run.report.complete {
+        let last = run.text().last().unwrap_or("nothing");
+        return Err(Error::Verdict(format!(
+            "the system did not come to its orderly end; it said last: {last}"
+        )));
+    }
     let mut sentences = Vec::new();
     for partition in &run.report.partitions {
         let alone = manifest
             .native
             .as_ref()
             .is_some_and(|name| *name != partition.name);
-        let unfinished =
-            manifest.when_finished.contains(&partition.name) && partition.fate != "passed";
+        let must = manifest.native.is_none() && manifest.when_finished.contains(&partition.name);
+        let unfinished = must && partition.fate != "passed";
         if alone || !(partition.went_wrong() || unfinished) {
             continue;
         }
@@ -376,17 +382,10 @@ pub fn judge(run: &Run, manifest: &Manifest) -> Result<()> {
             .as_ref()
             .map(|v| format!(": {}", v.text))
             .unwrap_or_default();
+        let ended = fate(&partition.fate);
         sentences.push(format!(
-            "partition {} ({}) {}{words}",
-            partition.name,
-            partition.place,
-            fate(&partition.fate)
-        ));
-    }
-    if !run.report.complete {
-        let last = run.text().last().unwrap_or("nothing");
-        sentences.push(format!(
-            "the system did not come to its orderly end; it said last: {last}"
+            "partition {} ({}) {ended}{words}",
+            partition.name, partition.place
         ));
     }
     if sentences.is_empty() {

@@ -63,11 +63,12 @@ fn check_path(path: &Path) -> Result<()> {
 }
 
 /// `sound`: on a machine without a sound card this Bochs crashes while it looks for one.
+/// `fastboot`: no three seconds of waiting for a key that nobody presses.
 fn settings(setup: &Setup<'_>, disk: &Path, serial: &Path, log: &Path) -> String {
     format!(
         "config_interface: textconfig
 display_library: rfb, options=\"timeout=0\"
-romimage: file=/usr/share/bochs/BIOS-bochs-latest
+romimage: file=/usr/share/bochs/BIOS-bochs-latest, options=fastboot
 vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
 memory: guest={memory}, host={memory}
 cpu: model=corei7_skylake_x, count={cores}, ips={TSC_HZ}, quantum=16, reset_on_triple_fault=0

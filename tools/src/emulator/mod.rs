@@ -61,10 +61,13 @@ pub struct Setup<'a> {
 }
 
 impl Setup<'_> {
-    /// Memory of the emulated machine in MiB: what the board declares, in whole MiB.
+    /// Memory of the emulated machine in MiB: what the board declares, and room above it for the firmware's
+    /// tables, which lie at the top.
     #[must_use]
     pub fn megabytes(&self) -> u64 {
-        self.memory_end.div_ceil(1 << 20).max(32)
+        (self.memory_end.div_ceil(1 << 20) + 1)
+            .next_multiple_of(16)
+            .max(32)
     }
 
     /// Copies the image into the folder of the run.
@@ -228,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_whole_megabytes() {
+    fn firmware_tables_fit_above_the_boards_memory() {
         let setup = |memory_end| Setup {
             image: Path::new("i"),
             folder: Path::new("f"),
@@ -236,8 +239,8 @@ mod tests {
             memory_end,
             firmware: Firmware::Bios,
         };
-        assert_eq!(setup(512 << 20).megabytes(), 512);
-        assert_eq!(setup((512 << 20) - 4096).megabytes(), 512);
+        assert_eq!(setup(511 << 20).megabytes(), 512);
+        assert_eq!(setup(512 << 20).megabytes(), 528);
         assert_eq!(setup(0).megabytes(), 32);
     }
 }
