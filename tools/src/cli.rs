@@ -10,7 +10,7 @@ use bulkhead::provision::{self, Need};
 use bulkhead::verify::verify;
 use bulkhead::{
     BuildOptions, Error, Firmware, Result, RunOptions, Target, build_image, build_native, log,
-    run_image,
+    paths, run_image,
 };
 use clap::{Parser, Subcommand};
 
@@ -159,6 +159,9 @@ struct RunArguments {
     /// Where to write a picture of the screen, as PNG (QEMU)
     #[arg(long, value_name = "FILE.png")]
     screenshot: Option<PathBuf>,
+    /// Where to keep the serial log as it came, for `bulkhead log`
+    #[arg(long, value_name = "FILE")]
+    serial: Option<PathBuf>,
 }
 
 impl Cli {
@@ -229,6 +232,9 @@ fn run(arguments: &RunArguments) -> Result<()> {
         screenshot: arguments.screenshot.clone(),
         ..RunOptions::default()
     })?;
+    if let Some(path) = &arguments.serial {
+        paths::write(path, &run.serial)?;
+    }
     close(&run, &image, arguments.report.as_deref())
 }
 

@@ -107,7 +107,10 @@ fn shown(path: &Path) -> String {
 /// # Errors
 /// The report cannot be written, or a partition did not do what it has to.
 pub fn close(run: &crate::run::Run, image: &Path, report: Option<&Path>) -> Result<()> {
-    print!("{}", table::render(&run.report));
+    // A machine that refused has said why; a table of blanks would bury it.
+    if run.report.complete {
+        print!("{}", table::render(&run.report));
+    }
     if let Some(path) = report {
         paths::write(path, run.report.to_json().as_bytes())?;
         println!("\nreport:   {}", shown(path));

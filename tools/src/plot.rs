@@ -83,12 +83,10 @@ fn title(report: &Report, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Drawn {
 
 fn draw_panel(partition: &str, h: &Histogram, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Drawn {
     let bars = bars(h);
-    let low = h.min.saturating_sub(1) as f64;
-    let high = h.max as f64 + 1.0;
-    let room = ((high - low) * 0.02).max(0.5);
+    let (low, high) = range(h);
     let most = bars.iter().map(|bar| bar.2).max().unwrap_or(1) as f64;
     let caption = format!(
-        "{partition}: {}   {} samples   min {}   median {}   p99.9 {}   max {}",
+        "{partition}: {} · {} samples · min {} · median {} · p99.9 {} · max {}",
         h.name,
         grouped(h.count),
         grouped(h.min),
@@ -102,7 +100,7 @@ fn draw_panel(partition: &str, h: &Histogram, area: &DrawingArea<SVGBackend<'_>,
         .margin_right(28)
         .x_label_area_size(42)
         .y_label_area_size(70)
-        .build_cartesian_2d((low - room)..(high + room), (0.5..most * 1.6).log_scale())?;
+        .build_cartesian_2d(low..high, (0.5..most * 6.0).log_scale())?;
     chart
         .configure_mesh()
         .light_line_style(WHITE)
@@ -118,14 +116,23 @@ fn draw_panel(partition: &str, h: &Histogram, area: &DrawingArea<SVGBackend<'_>,
         let corners = [(*from as f64 - 0.4, 0.5), (*to as f64 + 0.4, *count as f64)];
         Rectangle::new(corners, BARS.filled())
     }))?;
-    for x in [h.p99_9, h.max] {
-        let line = vec![(x as f64, 0.5), (x as f64, most * 1.6)];
-        chart.draw_series(std::iter::once(PathElement::new(
-            line,
-            MARK.mix(0.7).stroke_width(1),
-        )))?;
+    let label = ("sans-serif", 12).into_font().color(&MARK);
+    for (x, name, height) in [(h.p99_9, "p99.9", 5.0), (h.max, "max", 2.8)] {
+        let line = vec![(x as f64, 0.5), (x as f64, most * 6.0)];
+        chart.draw_series([PathElement::new(line, MARK.mix(0.7).stroke_width(1))])?;
+        let beside = x as f64 + (high - low) * 0.004;
+        chart.draw_series([Text::new(name, (beside, most * height), label.clone())])?;
     }
     Ok(())
+}
+
+/// The values that a panel spans: at least ten, so that every mark on its axis is a whole number.
+fn range(h: &Histogram) -> (f64, f64) {
+    let span = (h.max.saturating_sub(h.min) as f64).max(10.0);
+    let room = 1.0 + span * 0.03;
+    let middle = h.min as f64 + (h.max.saturating_sub(h.min) as f64) / 2.0;
+    let low = (middle - span / 2.0).max(0.0);
+    (low - room, low + span + room)
 }
 
 /// Bins as bars: first value, last value, samples. Neighbours are put together when there are too many.

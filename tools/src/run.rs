@@ -333,7 +333,7 @@ impl<'a> Session<'a> {
         let firmware = options.firmware.name();
         let mut report =
             self.collector
-                .report(self.emulator.name(), firmware, self.decoder.counts());
+                .report(&self.emulator.version(), firmware, self.decoder.counts());
         if let Ok(root) = paths::root() {
             report.lines_of_code = code_size::per_room(&root);
         }

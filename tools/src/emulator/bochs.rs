@@ -101,6 +101,13 @@ pub fn ending(log: &str) -> Ending {
     Ending::Broken(panic.map(|line| line.trim().to_string()))
 }
 
+/// The version that Bochs' log begins with.
+#[must_use]
+pub fn version(log: &str) -> Option<&str> {
+    let (_, rest) = log.split_once("Bochs x86 Emulator ")?;
+    rest.split_whitespace().next()
+}
+
 /// How Bochs ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -134,7 +141,7 @@ mod tests {
         );
         for part in [
             "count=4",
-            "guest=512",
+            "guest=528",
             "ips=50000000",
             "path=/d",
             "dev=/s",
@@ -156,6 +163,15 @@ mod tests {
     fn a_comma_in_a_path_is_refused() {
         assert!(check_path(Path::new("/a,b")).is_err());
         check_path(Path::new("/a b")).unwrap();
+    }
+
+    #[test]
+    fn the_log_tells_the_version() {
+        assert_eq!(
+            version("00000000000i[      ] Bochs x86 Emulator 2.7\n"),
+            Some("2.7")
+        );
+        assert_eq!(version(""), None);
     }
 
     #[test]

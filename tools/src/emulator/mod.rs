@@ -119,7 +119,21 @@ impl Emulator {
         })
     }
 
-    /// Its name and version.
+    /// Its name and version, as its log or the program tells it.
+    #[must_use]
+    pub fn version(&self) -> String {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let version = bochs::version(&log)
+            .map(str::to_string)
+            .or_else(|| qemu::version(&self.name));
+        version.map_or_else(
+            || self.name.clone(),
+            |version| format!("{} {version}", self.name),
+        )
+    }
+
+    /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

@@ -10,6 +10,10 @@ use std::time::{Duration, Instant};
 use super::{Emulator, Firmware, Setup};
 use crate::error::{Error, Result};
 
+/// As reports name it.
+const NAME: &str = "qemu";
+
+const PROGRAM: &str = "qemu-system-x86_64";
 const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const OVMF_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
@@ -87,6 +91,18 @@ fn is_whole_png(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\x89PNG") && bytes.ends_with(b"IEND\xAE\x42\x60\x82")
 }
 
+/// The version that QEMU tells of itself; `None` for another emulator.
+#[must_use]
+pub fn version(name: &str) -> Option<String> {
+    if name != NAME {
+        return None;
+    }
+    let output = Command::new(PROGRAM).arg("--version").output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (_, rest) = text.split_once("version ")?;
+    rest.split_whitespace().next().map(str::to_string)
+}
+
 /// Starts QEMU on the image of `setup`.
 ///
 /// # Errors
@@ -98,7 +114,7 @@ pub fn start(setup: &Setup<'_>) -> Result<(Emulator, Monitor)> {
         setup.folder.join("qemu.log"),
     );
     let monitor = Monitor::new()?;
-    let mut command = Command::new("qemu-system-x86_64");
+    let mut command = Command::new(PROGRAM);
     command
         .args([
             "-accel", "tcg", "-cpu", "qemu64", "-display", "none", "-vga", "std", "-nic", "none",
@@ -135,7 +151,7 @@ pub fn start(setup: &Setup<'_>) -> Result<(Emulator, Monitor)> {
             .arg(drive("if=pflash,format=raw,unit=1", &variables));
     }
     Ok((
-        Emulator::start(command, "qemu".to_string(), &serial, &log)?,
+        Emulator::start(command, NAME.to_string(), &serial, &log)?,
         monitor,
     ))
 }
