@@ -41,7 +41,10 @@ fn write_table(system: &Path, images: &Path) -> Result<(), Box<dyn Error>> {
             eprintln!("{}", diagnostics.render(false));
             // A file that is corrected must start the build again, and its name is all that is known now.
             println!("cargo::rerun-if-changed={}", system.display());
-            println!("cargo::error=the system {} is refused; the reasons stand below", system.display());
+            println!(
+                "cargo::error=the system {} is refused; the reasons stand below",
+                system.display()
+            );
             return Err("see the messages above".into());
         }
     };

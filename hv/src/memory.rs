@@ -1,6 +1,9 @@
 //! The hypervisor's own page tables: identity-mapped, no page both writable and executable, nothing at address 0,
 //! nothing below a stack.
-#![expect(unsafe_code, reason = "switches page tables and names the linker's symbols")]
+#![expect(
+    unsafe_code,
+    reason = "switches page tables and names the linker's symbols"
+)]
 
 use bulkhead_table::Range;
 use heapless::Vec;
@@ -8,7 +11,7 @@ use hv_core::paging::{self, Access, Format, LargePages, Mapping, Memory, PageTab
 use spin::{Mutex, Once};
 use x86_64::PhysAddr;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr3, Cr3Flags, Cr4, Cr4Flags};
-use x86_64::registers::model_specific::{Efer, EferFlags};
+use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 use x86_64::structures::paging::PhysFrame;
 
 use crate::cpu::stacks;
@@ -22,6 +25,10 @@ pub const PAGE: u64 = bulkhead_table::PAGE_SIZE;
 const IMAGE_LIMIT: u64 = 8 << 20;
 /// Largest piece of video memory that is mapped.
 const DISPLAY_LIMIT: u64 = 64 << 20;
+
+/// SDM 3A 12.12.4: memory types as after reset, where entry 0 is write-back and entry 3 uncacheable.
+const IA32_PAT: u32 = 0x277;
+const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 
 const GIB: u64 = 1 << 30;
 const TWO_MIB: u64 = 2 << 20;
@@ -90,12 +97,27 @@ pub fn image_end() -> u64 {
 /// What is left of the hypervisor's range behind its image: the staged modules' place.
 pub fn staging() -> Range {
     let start = image_end();
-    Range { start, size: TABLE.hypervisor.end().saturating_sub(start) }
+    Range {
+        start,
+        size: TABLE.hypervisor.end().saturating_sub(start),
+    }
 }
 
-const READ: Access = Access { read: true, write: false, execute: false };
-const READ_EXECUTE: Access = Access { read: true, write: false, execute: true };
-const READ_WRITE: Access = Access { read: true, write: true, execute: false };
+const READ: Access = Access {
+    read: true,
+    write: false,
+    execute: false,
+};
+const READ_EXECUTE: Access = Access {
+    read: true,
+    write: false,
+    execute: true,
+};
+const READ_WRITE: Access = Access {
+    read: true,
+    write: true,
+    execute: false,
+};
 
 /// The list of what is mapped.
 struct Plan(Vec<Mapping, MAPPINGS>);
@@ -104,14 +126,25 @@ impl Plan {
     /// Adds an identity mapping; an empty one is left out.
     fn add(&mut self, start: u64, end: u64, access: Access, memory: Memory) {
         if end > start {
-            let mapping = Mapping { virt: start, phys: start, size: end - start, access, memory };
-            assert!(self.0.push(mapping).is_ok(), "MAPPINGS counts every mapping that is added");
+            let mapping = Mapping {
+                virt: start,
+                phys: start,
+                size: end - start,
+                access,
+                memory,
+            };
+            assert!(
+                self.0.push(mapping).is_ok(),
+                "MAPPINGS counts every mapping that is added"
+            );
         }
     }
 
     fn add_image(&mut self) {
-        let (text_end, rodata_end) =
-            (&raw const __hv_text_end as u64, &raw const __hv_rodata_end as u64);
+        let (text_end, rodata_end) = (
+            &raw const __hv_text_end as u64,
+            &raw const __hv_rodata_end as u64,
+        );
         self.add(image_start(), text_end, READ_EXECUTE, Memory::WriteBack);
         self.add(text_end, rodata_end, READ, Memory::WriteBack);
         let mut start = rodata_end;
@@ -125,8 +158,17 @@ impl Plan {
     fn add_table_memory(&mut self) {
         let staging = staging();
         self.add(staging.start, staging.end(), READ_WRITE, Memory::WriteBack);
-        for region in TABLE.partitions.iter().flat_map(|partition| partition.memory) {
-            self.add(region.host, region.host + region.size, READ_WRITE, Memory::WriteBack);
+        for region in TABLE
+            .partitions
+            .iter()
+            .flat_map(|partition| partition.memory)
+        {
+            self.add(
+                region.host,
+                region.host + region.size,
+                READ_WRITE,
+                Memory::WriteBack,
+            );
         }
     }
 
@@ -134,7 +176,13 @@ impl Plan {
     fn add_display(&mut self, display: &Display) -> bool {
         let (start, size) = display.memory();
         let memory = Range { start, size };
-        let clashes = |m: &Mapping| Range { start: m.virt, size: m.size }.overlaps(&memory);
+        let clashes = |m: &Mapping| {
+            Range {
+                start: m.virt,
+                size: m.size,
+            }
+            .overlaps(&memory)
+        };
         if size > DISPLAY_LIMIT || start == 0 || self.0.iter().any(clashes) {
             return false;
         }
@@ -168,11 +216,16 @@ pub fn activate() {
         .get_extended_feature_info()
         .is_some_and(|features| features.has_smep());
     // SAFETY: the tables map this code, this stack and all data at the same addresses as before; NXE is set before a
-    // table that uses it is loaded, and no page is a user page, so SMEP changes nothing for our own code.
+    // table that uses it is loaded, and no page is a user page, so SMEP changes nothing for our own code. The memory
+    // types in use, entries 0 and 3, mean the same in any PAT that firmware leaves.
     unsafe {
+        Msr::new(IA32_PAT).write(PAT_RESET);
         Efer::update(|flags| flags.insert(EferFlags::NO_EXECUTE_ENABLE));
         Cr4::update(|flags| flags.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, smep));
         Cr0::update(|flags| flags.insert(Cr0Flags::WRITE_PROTECT));
-        Cr3::write(PhysFrame::containing_address(PhysAddr::new(*root)), Cr3Flags::empty());
+        Cr3::write(
+            PhysFrame::containing_address(PhysAddr::new(*root)),
+            Cr3Flags::empty(),
+        );
     }
 }

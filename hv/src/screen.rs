@@ -17,6 +17,9 @@ const VGA_ROWS: usize = 25;
 /// White on black.
 const VGA_ATTRIBUTE: u16 = 0x0F00;
 
+/// A cell without text: character 0 shows nothing, in the font as on VGA.
+const BLANK: u8 = 0;
+
 /// Pixels of a glyph's edge before scaling.
 const GLYPH: usize = 8;
 
@@ -93,8 +96,12 @@ struct Screen {
     row: usize,
 }
 
-static SCREEN: Mutex<Screen> =
-    Mutex::new(Screen { display: None, cells: [[b' '; COLUMNS]; ROWS], column: 0, row: 0 });
+static SCREEN: Mutex<Screen> = Mutex::new(Screen {
+    display: None,
+    cells: [[BLANK; COLUMNS]; ROWS],
+    column: 0,
+    row: 0,
+});
 
 /// Clears the display and writes to it from now on.
 pub fn init(display: Display) {
@@ -102,7 +109,7 @@ pub fn init(display: Display) {
         screen.display = Some(display);
         for row in 0..display.rows() {
             for column in 0..display.columns() {
-                draw(&display, column, row, b' ');
+                draw(&display, column, row, BLANK);
             }
         }
     }
@@ -162,7 +169,11 @@ impl Screen {
         for row in 0..rows {
             for column in 0..columns {
                 let below = self.cells.get(row + 1).and_then(|line| line.get(column));
-                let byte = if row + 1 < rows { below.copied().unwrap_or(b' ') } else { b' ' };
+                let byte = if row + 1 < rows {
+                    below.copied().unwrap_or(BLANK)
+                } else {
+                    BLANK
+                };
                 self.set(display, column, row, byte);
             }
         }
@@ -170,7 +181,10 @@ impl Screen {
 
     /// Draws a cell only when it changes.
     fn set(&mut self, display: &Display, column: usize, row: usize, byte: u8) {
-        if let Some(cell) = self.cells.get_mut(row).and_then(|line| line.get_mut(column))
+        if let Some(cell) = self
+            .cells
+            .get_mut(row)
+            .and_then(|line| line.get_mut(column))
             && *cell != byte
         {
             *cell = byte;
@@ -187,7 +201,9 @@ fn draw(display: &Display, column: usize, row: usize, byte: u8) {
 }
 
 fn draw_glyph(frame: &Framebuffer, cell: (usize, usize), place: (usize, usize), byte: u8) {
-    let glyph = BASIC_LEGACY.get(usize::from(byte)).unwrap_or(&BASIC_LEGACY[usize::from(b'?')]);
+    let glyph = BASIC_LEGACY
+        .get(usize::from(byte))
+        .unwrap_or(&BASIC_LEGACY[usize::from(b'?')]);
     let (width, height) = cell;
     for y in 0..height {
         let bits = glyph[y * GLYPH / height];

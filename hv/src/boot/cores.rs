@@ -1,5 +1,8 @@
 //! Starts the other cores of the table, one at a time, verifies each, and holds all until the board is verified.
-#![expect(unsafe_code, reason = "writes the real-mode trampoline and sends start-up IPIs")]
+#![expect(
+    unsafe_code,
+    reason = "writes the real-mode trampoline and sends start-up IPIs"
+)]
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -51,7 +54,13 @@ pub fn copy_trampoline(memory: &MemoryMap) {
     };
     // SAFETY: the page is usable RAM below 640 KiB, nothing of ours lies there, everything that the boot loader put
     // there was copied, and the code is shorter than a page.
-    unsafe { core::ptr::copy_nonoverlapping(code.as_ptr(), page as *mut u8, code.len().min(PAGE as usize)) };
+    unsafe {
+        core::ptr::copy_nonoverlapping(
+            code.as_ptr(),
+            page as *mut u8,
+            code.len().min(PAGE as usize),
+        )
+    };
     TRAMPOLINE.call_once(|| page);
 }
 
@@ -77,7 +86,16 @@ pub fn start_all(clock: &Clock, defects: &mut Defects) -> u64 {
 
 /// Starts and verifies one core; `None`, told as a defect, when it does not come up.
 fn start(core: usize, apic: &mut LocalApic, clock: &Clock, defects: &mut Defects) -> Option<Skew> {
-    let (id, cpu) = (apic_id_of(core)?, TABLE.cores.get(core)?.cpu);
+    let (Some(id), Some(entry), Some(stacks), Some(verified)) = (
+        apic_id_of(core),
+        TABLE.cores.get(core),
+        STACKS.get(core),
+        VERIFIED.get(core),
+    ) else {
+        defects.add(format_args!("the table's core {core} has no APIC id"));
+        return None;
+    };
+    let cpu = entry.cpu;
     let Some(page) = TRAMPOLINE.get() else {
         defects.add(format_args!(
             "core {cpu} cannot be started: the memory map has no usable page below 640 KiB"
@@ -85,22 +103,26 @@ fn start(core: usize, apic: &mut LocalApic, clock: &Clock, defects: &mut Defects
         return None;
     };
     STARTING.store(core, Ordering::Release);
-    AP_STACK_TOP.store(u32::try_from(STACKS.get(core)?.main_top()).ok()?, Ordering::Release);
+    AP_STACK_TOP.store(stacks.main_top(), Ordering::Release);
     if !wake(core, id, (page / PAGE) as u8, apic, clock) {
-        defects.add(format_args!("core {cpu} (APIC id {id}) does not come up after INIT and two start-up IPIs"));
+        defects.add(format_args!(
+            "core {cpu} (APIC id {id}) does not come up after INIT and two start-up IPIs"
+        ));
         return None;
     }
     let skew = skew::measure();
-    let missing = VERIFIED.get(core)?;
-    if !wait(clock, VERIFY_LIMIT, || missing.is_completed()) {
-        defects.add(format_args!("core {cpu} (APIC id {id}) came up and then stopped answering"));
+    let finished = wait(clock, VERIFY_LIMIT, || verified.is_completed());
+    let (Some(skew), true) = (skew, finished) else {
+        defects.add(format_args!(
+            "core {cpu} (APIC id {id}) came up and then stopped answering"
+        ));
         return None;
-    }
-    for name in missing.get().into_iter().flatten() {
+    };
+    for name in verified.get().into_iter().flatten() {
         defects.add(format_args!("core {cpu} (APIC id {id}) lacks {name}"));
     }
-    verify_skew(cpu, skew?, defects);
-    skew
+    verify_skew(cpu, skew, defects);
+    Some(skew)
 }
 
 fn verify_skew(cpu: u16, skew: Skew, defects: &mut Defects) {
@@ -114,7 +136,11 @@ fn verify_skew(cpu: u16, skew: Skew, defects: &mut Defects) {
 
 /// INIT, then at most two start-up IPIs. Returns whether the core arrived.
 fn wake(core: usize, id: u32, page: u8, apic: &mut LocalApic, clock: &Clock) -> bool {
-    let arrived = || ARRIVED.get(core).is_some_and(|arrived| arrived.load(Ordering::Acquire));
+    let arrived = || {
+        ARRIVED
+            .get(core)
+            .is_some_and(|arrived| arrived.load(Ordering::Acquire))
+    };
     apic::fence();
     // SAFETY: the target is a core of the table that was not started yet; the trampoline is in place.
     unsafe { apic.send_init_ipi(id) };

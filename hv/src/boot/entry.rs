@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "reads what the entry code left")]
 
 use core::arch::global_asm;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cpu::stacks::{BOOT_STACK_TOP, STACKS};
 use crate::table::TABLE;
@@ -10,8 +10,8 @@ use crate::table::TABLE;
 /// TSC of the hypervisor's first instruction, written by the entry code.
 static ENTRY_TSC: AtomicU64 = AtomicU64::new(0);
 
-/// Stack of the application processor that is coming up: one at a time.
-pub static AP_STACK_TOP: AtomicU32 = AtomicU32::new(0);
+/// Stack of the application processor that is coming up: one at a time, below 4 GiB as all of the image.
+pub static AP_STACK_TOP: AtomicU64 = AtomicU64::new(0);
 
 global_asm!(
     include_str!("entry.s"),

@@ -1,5 +1,8 @@
 //! What ACPI says: which cores there are, and where the PM timer is. Read on the boot tables, copied, then left.
-#![expect(unsafe_code, reason = "gives the ACPI crate access to firmware's tables")]
+#![expect(
+    unsafe_code,
+    reason = "gives the ACPI crate access to firmware's tables"
+)]
 
 use core::pin::Pin;
 use core::ptr::NonNull;
@@ -57,14 +60,17 @@ impl AcpiHandler for Identity {
         physical_address: usize,
         size: usize,
     ) -> PhysicalMapping<Self, T> {
-        let reachable =
-            physical_address.checked_add(size).is_some_and(|end| end <= REACHABLE);
+        let reachable = physical_address
+            .checked_add(size)
+            .is_some_and(|end| end <= REACHABLE);
         match NonNull::new(physical_address as *mut T) {
             // SAFETY: the boot tables map all of the first 4 GiB.
             Some(pointer) if reachable => unsafe {
                 PhysicalMapping::new(physical_address, pointer, size, size, Self)
             },
-            _ => panic!("firmware's ACPI tables name {physical_address:#x}, where no table can be (below 4 GiB, not at 0)"),
+            _ => panic!(
+                "firmware's ACPI tables name {physical_address:#x}, where no table can be (below 4 GiB, not at 0)"
+            ),
         }
     }
 
@@ -84,7 +90,9 @@ impl Firmware {
         let tables = match unsafe { AcpiTables::from_rsdt(Identity, root.revision, root.address) } {
             Ok(tables) => tables,
             Err(error) => {
-                defects.add(format_args!("firmware's ACPI root table cannot be read ({error:?})"));
+                defects.add(format_args!(
+                    "firmware's ACPI root table cannot be read ({error:?})"
+                ));
                 return None;
             }
         };
@@ -131,12 +139,16 @@ fn read_processors(tables: &AcpiTables<Identity>, defects: &mut Defects) -> Vec<
     let madt = match tables.find_table::<Madt>() {
         Ok(madt) => madt,
         Err(error) => {
-            defects.add(format_args!("firmware's ACPI tables have no readable MADT ({error:?})"));
+            defects.add(format_args!(
+                "firmware's ACPI tables have no readable MADT ({error:?})"
+            ));
             return processors;
         }
     };
     if !is_well_formed(&madt) {
-        defects.add(format_args!("firmware's MADT is malformed: its entries do not add up to its length"));
+        defects.add(format_args!(
+            "firmware's MADT is malformed: its entries do not add up to its length"
+        ));
         return processors;
     }
     for entry in madt.get().entries() {
@@ -146,7 +158,9 @@ fn read_processors(tables: &AcpiTables<Identity>, defects: &mut Defects) -> Vec<
             _ => continue,
         };
         if flags & ENABLED != 0 && !processors.contains(&id) && processors.push(id).is_err() {
-            say!("Bulkhead: firmware names more than {PROCESSORS} processors; APIC id {id} is not seen.");
+            say!(
+                "Bulkhead: firmware names more than {PROCESSORS} processors; APIC id {id} is not seen."
+            );
         }
     }
     processors
@@ -176,5 +190,8 @@ fn read_pm_timer(tables: &AcpiTables<Identity>) -> Option<PmTimer> {
     }
     let port = u16::try_from(block.address).ok()?;
     let flags = Pin::get_ref(fadt.get()).flags;
-    Some(PmTimer { port, is_32_bits: flags.pm_timer_is_32_bit() })
+    Some(PmTimer {
+        port,
+        is_32_bits: flags.pm_timer_is_32_bit(),
+    })
 }

@@ -1,10 +1,13 @@
 //! Copies what is needed of the Multiboot2 boot information, before anything can overwrite it. The boot loader is
 //! not trusted: what does not fit or is out of range is said and left out.
-#![expect(unsafe_code, reason = "reads the boot information at the address that the boot loader gave")]
+#![expect(
+    unsafe_code,
+    reason = "reads the boot information at the address that the boot loader gave"
+)]
 
 use bulkhead_table::Range;
 use heapless::{String, Vec};
-use multiboot2::{BootInformation, BootInformationHeader, FramebufferType};
+use multiboot2::{BootInformation, BootInformationHeader, FramebufferTag, FramebufferType};
 
 use super::firmware::RootTable;
 use super::memory_map::MemoryMap;
@@ -55,7 +58,9 @@ impl BootInfo {
                 display: find_display(&information),
                 modules: copy_modules(&information),
             },
-            Err(error) => panic!("the boot loader's Multiboot2 information cannot be read: {error}"),
+            Err(error) => {
+                panic!("the boot loader's Multiboot2 information cannot be read: {error}")
+            }
         }
     }
 }
@@ -65,7 +70,10 @@ fn copy_memory_map(information: &BootInformation<'_>) -> MemoryMap {
     if let Some(tag) = information.memory_map_tag() {
         for area in tag.memory_areas() {
             if area.typ() == multiboot2::MemoryAreaType::Available {
-                memory.add(Range { start: area.start_address(), size: area.size() });
+                memory.add(Range {
+                    start: area.start_address(),
+                    size: area.size(),
+                });
             }
         }
     }
@@ -74,57 +82,87 @@ fn copy_memory_map(information: &BootInformation<'_>) -> MemoryMap {
 
 /// The newer root table when the boot loader hands over both.
 fn find_root_table(information: &BootInformation<'_>) -> Option<RootTable> {
-    let new = information.rsdp_v2_tag().filter(|tag| tag.checksum_is_valid());
-    let old = information.rsdp_v1_tag().filter(|tag| tag.checksum_is_valid());
+    let new = information
+        .rsdp_v2_tag()
+        .filter(|tag| tag.checksum_is_valid());
+    let old = information
+        .rsdp_v1_tag()
+        .filter(|tag| tag.checksum_is_valid());
     match (new, old) {
-        (Some(tag), _) if tag.xsdt_address() != 0 => {
-            Some(RootTable { revision: tag.revision(), address: tag.xsdt_address() })
-        }
-        (_, Some(tag)) => Some(RootTable { revision: 0, address: tag.rsdt_address() }),
+        (Some(tag), _) if tag.xsdt_address() != 0 => Some(RootTable {
+            revision: tag.revision(),
+            address: tag.xsdt_address(),
+        }),
+        (_, Some(tag)) => Some(RootTable {
+            revision: 0,
+            address: tag.rsdt_address(),
+        }),
         _ => None,
     }
 }
 
 fn find_display(information: &BootInformation<'_>) -> Option<Display> {
-    let from_uefi =
-        information.efi_sdt32_tag().is_some() || information.efi_sdt64_tag().is_some();
+    let from_uefi = information.efi_sdt32_tag().is_some() || information.efi_sdt64_tag().is_some();
     let Some(Ok(tag)) = information.framebuffer_tag() else {
         // A BIOS machine is in text mode unless somebody says otherwise.
         return (!from_uefi).then_some(Display::VgaText);
     };
-    match tag.buffer_type() {
+    let display = match tag.buffer_type() {
         Ok(FramebufferType::Text) => Some(Display::VgaText),
-        Ok(FramebufferType::RGB { .. }) => {
-            let pixel_bytes = tag.bpp().div_ceil(8);
-            let size = u64::from(tag.pitch()) * u64::from(tag.height());
-            let row = u64::from(tag.width()) * u64::from(pixel_bytes);
-            let fits = tag.address().checked_add(size).is_some_and(|end| end <= REACHABLE);
-            let frame = Framebuffer {
-                address: tag.address(),
-                pitch: tag.pitch(),
-                width: tag.width(),
-                height: tag.height(),
-                pixel_bytes,
-            };
-            (fits && (2..=4).contains(&pixel_bytes) && row <= u64::from(tag.pitch()))
-                .then_some(Display::Framebuffer(frame))
-        }
+        Ok(FramebufferType::RGB { .. }) => usable_framebuffer(tag).map(Display::Framebuffer),
         _ => None,
+    };
+    if display.is_none() {
+        say!(
+            "Bulkhead: the framebuffer at {:#x} has no direct colours of 16 to 32 bits below 4 GiB; the screen stays dark.",
+            tag.address()
+        );
     }
+    display
+}
+
+/// The framebuffer, if its pixels can be reached and written bytewise.
+fn usable_framebuffer(tag: &FramebufferTag) -> Option<Framebuffer> {
+    let pixel_bytes = tag.bpp().div_ceil(8);
+    let size = u64::from(tag.pitch()) * u64::from(tag.height());
+    let row = u64::from(tag.width()) * u64::from(pixel_bytes);
+    let fits = tag
+        .address()
+        .checked_add(size)
+        .is_some_and(|end| end <= REACHABLE);
+    let frame = Framebuffer {
+        address: tag.address(),
+        pitch: tag.pitch(),
+        width: tag.width(),
+        height: tag.height(),
+        pixel_bytes,
+    };
+    (fits && (2..=4).contains(&pixel_bytes) && row <= u64::from(tag.pitch())).then_some(frame)
 }
 
 fn copy_modules(information: &BootInformation<'_>) -> Vec<Module, MODULES> {
     let mut modules = Vec::new();
     for tag in information.module_tags() {
         let (start, end) = (u64::from(tag.start_address()), u64::from(tag.end_address()));
-        let name = tag.cmdline().ok().and_then(|name| String::try_from(name.trim()).ok());
+        let name = tag
+            .cmdline()
+            .ok()
+            .and_then(|name| String::try_from(name.trim()).ok());
         let (Some(name), Some(size)) = (name, end.checked_sub(start)) else {
-            say!("Bulkhead: the boot module at {start:#x} has no readable name or no size; it is left out.");
+            say!(
+                "Bulkhead: the boot module at {start:#x} has no readable name or no size; it is left out."
+            );
             continue;
         };
-        let module = Module { name, place: Range { start, size } };
+        let module = Module {
+            name,
+            place: Range { start, size },
+        };
         if let Err(module) = modules.push(module) {
-            say!("Bulkhead: there are more boot modules than partitions; {} is left out.", module.name);
+            say!(
+                "Bulkhead: there are more boot modules than partitions; {} is left out.",
+                module.name
+            );
         }
     }
     modules

@@ -4,7 +4,7 @@ use bulkhead_table::Range;
 use heapless::Vec;
 
 use super::defects::Defects;
-use crate::memory::PAGE;
+use crate::memory::{self, PAGE};
 use crate::table::TABLE;
 use crate::text::say;
 
@@ -28,15 +28,19 @@ impl MemoryMap {
     /// Adds usable RAM in any order.
     pub fn add(&mut self, range: Range) {
         let mut joined = range;
-        while let Some(index) =
-            self.usable.iter().position(|known| touches(known, &joined))
-        {
-            joined = join(&self.usable.swap_remove(index), &joined);
+        while let Some(index) = self.usable.iter().position(|known| touches(known, &joined)) {
+            joined = join(&self.usable.remove(index), &joined);
         }
-        let at = self.usable.iter().filter(|known| known.start < joined.start).count();
-        self.usable.sort_unstable_by_key(|known| known.start);
+        let at = self
+            .usable
+            .iter()
+            .filter(|known| known.start < joined.start)
+            .count();
         if self.usable.insert(at, joined).is_err() {
-            say!("Bulkhead: the memory map has more than {RANGES} pieces; RAM at {:#x} is not seen.", joined.start);
+            say!(
+                "Bulkhead: the memory map has more than {RANGES} pieces; RAM at {:#x} is not seen.",
+                joined.start
+            );
         }
     }
 
@@ -48,7 +52,10 @@ impl MemoryMap {
     /// First byte of `range` that is not usable.
     fn first_gap(&self, range: &Range) -> u64 {
         let inside = |known: &&Range| known.start <= range.start && range.start < known.end();
-        self.usable.iter().find(inside).map_or(range.start, Range::end)
+        self.usable
+            .iter()
+            .find(inside)
+            .map_or(range.start, Range::end)
     }
 
     /// A usable page of conventional memory, the highest that there is; never page 0.
@@ -56,7 +63,12 @@ impl MemoryMap {
         (1..CONVENTIONAL_END / PAGE)
             .rev()
             .map(|page| page * PAGE)
-            .find(|start| self.holds(&Range { start: *start, size: PAGE }))
+            .find(|start| {
+                self.holds(&Range {
+                    start: *start,
+                    size: PAGE,
+                })
+            })
     }
 }
 
@@ -66,18 +78,28 @@ fn touches(one: &Range, other: &Range) -> bool {
 
 fn join(one: &Range, other: &Range) -> Range {
     let start = one.start.min(other.start);
-    Range { start, size: one.end().max(other.end()) - start }
+    Range {
+        start,
+        size: one.end().max(other.end()) - start,
+    }
 }
 
 /// Tells each range of the table that is not usable RAM here.
-pub fn verify(memory: &MemoryMap, defects: &mut Defects) {
+pub fn verify(map: &MemoryMap, defects: &mut Defects) {
+    if memory::image_end() > TABLE.hypervisor.end() {
+        defects.add(format_args!(
+            "the hypervisor's image ends at {:#x}, behind its range, which ends at {:#x}; enlarge [hypervisor] size in the board file",
+            memory::image_end(),
+            TABLE.hypervisor.end()
+        ));
+    }
     let mut check = |range: Range, whose: core::fmt::Arguments<'_>| {
-        if !memory.holds(&range) {
+        if !map.holds(&range) {
             defects.add(format_args!(
                 "{whose} {:#x}-{:#x} is not all usable RAM in the boot loader's memory map, which has none at {:#x}; correct [[memory]] of the board file",
                 range.start,
                 range.end(),
-                memory.first_gap(&range)
+                map.first_gap(&range)
             ));
         }
     };
@@ -87,8 +109,17 @@ pub fn verify(memory: &MemoryMap, defects: &mut Defects) {
     check(TABLE.hypervisor, format_args!("the hypervisor's range"));
     for partition in TABLE.partitions {
         for region in partition.memory {
-            let range = Range { start: region.host, size: region.size };
-            check(range, format_args!("partition {}'s memory ({})", partition.name, partition.place));
+            let range = Range {
+                start: region.host,
+                size: region.size,
+            };
+            check(
+                range,
+                format_args!(
+                    "partition {}'s memory ({})",
+                    partition.name, partition.place
+                ),
+            );
         }
     }
 }

@@ -91,7 +91,9 @@ fn set_up_memory(info: &BootInfo) {
     let display: Option<&Display> = info.display.as_ref();
     if !memory::build(display) && display.is_some() {
         screen::switch_off();
-        say!("Bulkhead: the display's memory is too large or lies where the table has RAM; the screen stays dark.");
+        say!(
+            "Bulkhead: the display's memory is too large or lies where the table has RAM; the screen stays dark."
+        );
     }
     cores::copy_trampoline(&info.memory);
     memory::activate();
@@ -110,7 +112,11 @@ fn release(staged: staging::Images, clock: &Clock, tsc_skew: u64) -> ! {
         TABLE.board.name,
         clock.tsc_hz,
         tsc_skew,
-        machine.staged.iter().filter(|staged| matches!(staged, Staged::Ready(_))).count(),
+        machine
+            .staged
+            .iter()
+            .filter(|staged| matches!(staged, Staged::Ready(_)))
+            .count(),
         TABLE.partitions.len()
     );
     serial::wait_until_sent();

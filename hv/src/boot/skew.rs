@@ -11,7 +11,7 @@ use crate::cpu;
 const ROUNDS: u32 = 64;
 
 /// Readings of the shared word after which a partner is given up.
-const PATIENCE: u32 = 100_000_000;
+const PATIENCE: u32 = 10_000_000;
 
 static PING: AtomicU32 = AtomicU32::new(0);
 static PONG: AtomicU32 = AtomicU32::new(0);
@@ -51,7 +51,10 @@ fn wait_for(word: &AtomicU32, value: u32) -> bool {
 
 /// The boot core's side; the other core runs [`answer`]. `None` when it stops answering.
 pub fn measure() -> Option<Skew> {
-    let mut skew = Skew { low: i64::MIN, high: i64::MAX };
+    let mut skew = Skew {
+        low: i64::MIN,
+        high: i64::MAX,
+    };
     for round in 1..=ROUNDS {
         let before = cpu::tsc();
         PING.store(round, Ordering::Release);

@@ -30,10 +30,14 @@ pub fn stage(modules: &[Module]) -> Images {
     carry_out(&moves);
     let mut images = [Staged::Refused; PARTITIONS];
     for step in &moves {
-        let place = Range { start: step.to, size: step.from.size };
-        if let (Some(partition), Some(image)) =
-            (TABLE.partitions.get(step.partition), images.get_mut(step.partition))
-            && is_proven(partition, &place)
+        let place = Range {
+            start: step.to,
+            size: step.from.size,
+        };
+        if let (Some(partition), Some(image)) = (
+            TABLE.partitions.get(step.partition),
+            images.get_mut(step.partition),
+        ) && is_proven(partition, &place)
         {
             *image = Staged::Ready(place);
         }
@@ -43,7 +47,11 @@ pub fn stage(modules: &[Module]) -> Images {
 
 /// Says that a partition does not start, and why. The others do.
 fn refuse(partition: &Partition, why: core::fmt::Arguments<'_>) {
-    say!("Bulkhead refuses partition {} ({}): {why}.", partition.name, partition.place);
+    say!(
+        "Bulkhead refuses partition {} ({}): {why}.",
+        partition.name,
+        partition.place
+    );
 }
 
 /// Where each wanted module goes: one behind the other, in the order in which they lie now.
@@ -51,12 +59,20 @@ fn plan(modules: &[Module]) -> Vec<Move, PARTITIONS> {
     let mut moves: Vec<Move, PARTITIONS> = Vec::new();
     for (index, partition) in TABLE.partitions.iter().enumerate() {
         if let Some(from) = choose(partition, modules) {
+            let step = Move {
+                partition: index,
+                from,
+                to: 0,
+            };
+            let at = moves
+                .iter()
+                .filter(|known| known.from.start < from.start)
+                .count();
             // Cannot be full: there is at most one for each partition.
-            let _fits = moves.push(Move { partition: index, from, to: 0 });
+            let _fits = moves.insert(at, step);
         }
     }
     name_unknown(modules);
-    moves.sort_unstable_by_key(|step| step.from.start);
     let staging = memory::staging();
     let mut next = staging.start;
     moves.retain_mut(|step| {
@@ -81,18 +97,39 @@ fn plan(modules: &[Module]) -> Vec<Move, PARTITIONS> {
 
 /// The module of a partition, if it can be its image.
 fn choose(partition: &Partition, modules: &[Module]) -> Option<Range> {
-    let mut named = modules.iter().filter(|module| module.name == partition.name);
+    let mut named = modules
+        .iter()
+        .filter(|module| module.name == partition.name);
     let Some(module) = named.next() else {
-        refuse(partition, format_args!("the boot loader handed over no module of that name; build the disk image again"));
+        refuse(
+            partition,
+            format_args!(
+                "the boot loader handed over no module of that name; build the disk image again"
+            ),
+        );
         return None;
     };
     if named.next().is_some() {
-        refuse(partition, format_args!("the boot loader handed over more than one module of that name; build the disk image again"));
+        refuse(
+            partition,
+            format_args!(
+                "the boot loader handed over more than one module of that name; build the disk image again"
+            ),
+        );
         return None;
     }
-    let image = Range { start: memory::image_start(), size: memory::image_end() - memory::image_start() };
+    let image = Range {
+        start: memory::image_start(),
+        size: memory::image_end() - memory::image_start(),
+    };
     if module.place.overlaps(&image) {
-        refuse(partition, format_args!("the boot loader put its module at {:#x}, on top of the hypervisor", module.place.start));
+        refuse(
+            partition,
+            format_args!(
+                "the boot loader put its module at {:#x}, on top of the hypervisor",
+                module.place.start
+            ),
+        );
         return None;
     }
     if module.place.size != partition.image.size {
@@ -110,8 +147,15 @@ fn choose(partition: &Partition, modules: &[Module]) -> Option<Range> {
 
 fn name_unknown(modules: &[Module]) {
     for module in modules {
-        if !TABLE.partitions.iter().any(|partition| module.name == partition.name) {
-            say!("Bulkhead: the boot module \"{}\" belongs to no partition; it is left alone.", module.name);
+        if !TABLE
+            .partitions
+            .iter()
+            .any(|partition| module.name == partition.name)
+        {
+            say!(
+                "Bulkhead: the boot module \"{}\" belongs to no partition; it is left alone.",
+                module.name
+            );
         }
     }
 }
@@ -120,8 +164,15 @@ fn name_unknown(modules: &[Module]) {
 /// only ever land on others that go up, and those that go down on others that go down: the former from the last on,
 /// the latter from the first on, and none is overwritten before it has moved.
 fn carry_out(moves: &[Move]) {
-    moves.iter().rev().filter(|step| step.to > step.from.start).for_each(Move::carry_out);
-    moves.iter().filter(|step| step.to < step.from.start).for_each(Move::carry_out);
+    moves
+        .iter()
+        .rev()
+        .filter(|step| step.to > step.from.start)
+        .for_each(Move::carry_out);
+    moves
+        .iter()
+        .filter(|step| step.to < step.from.start)
+        .for_each(Move::carry_out);
 }
 
 impl Move {
@@ -148,7 +199,9 @@ fn is_proven(partition: &Partition, place: &Range) -> bool {
     if !proven {
         refuse(
             partition,
-            format_args!("its module is not the image that was proven (SHA-256 differs); build the disk image again"),
+            format_args!(
+                "its module is not the image that was proven (SHA-256 differs); build the disk image again"
+            ),
         );
     }
     proven

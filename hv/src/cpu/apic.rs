@@ -1,5 +1,8 @@
 //! The local APIC of each core: x2APIC mode, on, every local source masked; and the legacy controllers silenced.
-#![expect(unsafe_code, reason = "writes APIC registers and the ports of the legacy interrupt controllers")]
+#![expect(
+    unsafe_code,
+    reason = "writes APIC registers and the ports of the legacy interrupt controllers"
+)]
 
 use x2apic::lapic::{LocalApic, LocalApicBuilder, TimerDivide, TimerMode};
 use x86_64::instructions::port::Port;
@@ -13,6 +16,7 @@ const SPURIOUS_VECTOR: usize = 0xFF;
 /// x2APIC registers as MSRs. SDM 3A table 11-6.
 const TASK_PRIORITY: u32 = 0x808;
 const IN_SERVICE: u32 = 0x810;
+const REQUESTED: u32 = 0x820;
 const END_OF_INTERRUPT: u32 = 0x80B;
 const ERROR_STATUS: u32 = 0x828;
 const LVT_CMCI: u32 = 0x82F;
@@ -48,6 +52,7 @@ pub fn init() -> Result<LocalApic, &'static str> {
     // `enable` leaves the timer and both pins unmasked; the deadline is disarmed, so nothing came in between.
     mask_local_sources(&apic);
     finish_in_service();
+    discard_pending();
     Ok(apic)
 }
 
@@ -74,14 +79,33 @@ fn mask_local_sources(apic: &LocalApic) {
 /// Ends interrupts that firmware left in service, so that they do not block a guest's. At most one a vector.
 fn finish_in_service() {
     for _ in 0..256 {
-        // SAFETY: reads the in-service registers and ends what stands there.
+        // SAFETY: reads the in-service registers.
         unsafe {
             if (0..8).all(|word| Msr::new(IN_SERVICE + word).read() == 0) {
                 return;
             }
-            Msr::new(END_OF_INTERRUPT).write(0);
         }
+        end_of_interrupt();
     }
+}
+
+/// Takes interrupts that firmware's devices left pending and forgets them: a dedicated guest would get them at its first
+/// STI. An interrupt request can only be cleared by taking it.
+fn discard_pending() {
+    // SAFETY: reads the request registers.
+    let is_pending = (0..8).any(|word| unsafe { Msr::new(REQUESTED + word).read() } != 0);
+    if is_pending {
+        x86_64::instructions::interrupts::enable();
+        // The instruction after STI still runs without interrupts; each handler returns to the next one.
+        (0..256).for_each(|_| x86_64::instructions::nop());
+        x86_64::instructions::interrupts::disable();
+    }
+}
+
+/// Ends the interrupt of the highest priority in service.
+pub extern "C" fn end_of_interrupt() {
+    // SAFETY: only called in x2APIC mode, which `init` has entered, for interrupts that nobody waits for.
+    unsafe { Msr::new(END_OF_INTERRUPT).write(0) };
 }
 
 /// Masks both legacy interrupt controllers.

@@ -1,6 +1,9 @@
 //! The IDT, shared by all cores: an exception in the hypervisor is a defect and ends the core with a sentence; an NMI is
-//! handed to the run loop.
-#![expect(unsafe_code, reason = "installs handlers by address and reads what the processor pushed")]
+//! handed to the run loop; an interrupt is forgotten.
+#![expect(
+    unsafe_code,
+    reason = "installs handlers by address and reads what the processor pushed"
+)]
 
 use core::arch::global_asm;
 
@@ -9,12 +12,12 @@ use x86_64::VirtAddr;
 use x86_64::registers::control::Cr2;
 use x86_64::structures::idt::{Entry, InterruptDescriptorTable};
 
+use super::descriptors::{DOUBLE_FAULT_STACK, MACHINE_CHECK_STACK, NMI_STACK};
 use super::stacks::guards;
 use crate::memory::PAGE;
-use super::descriptors::{DOUBLE_FAULT_STACK, MACHINE_CHECK_STACK, NMI_STACK};
 
 // One stub of 16 bytes for each vector: those without an error code push a zero in its place (SDM 3A 6.13).
-// The common part builds what `Frame` describes. The NMI keeps every register that Rust may change.
+// The common part builds what `Frame` describes. Handlers that return keep every register that Rust may change.
 global_asm!(
     ".balign 16",
     "exception_stubs:",
@@ -35,7 +38,14 @@ global_asm!(
     "call {on_exception}",
     "ud2",
     "nmi_stub:",
+    "push offset {on_nmi}",
+    "jmp call_and_return",
+    "discard_stub:",
+    "push offset {on_discarded}",
+    // The address of the handler lies where the interrupted RBP is kept; it is called with an aligned stack.
+    "call_and_return:",
     "cld",
+    "xchg rbp, [rsp]",
     "push rax",
     "push rcx",
     "push rdx",
@@ -45,12 +55,11 @@ global_asm!(
     "push r9",
     "push r10",
     "push r11",
-    "push rbp",
+    "mov rax, rbp",
     "mov rbp, rsp",
     "and rsp, -16",
-    "call {on_nmi}",
+    "call rax",
     "mov rsp, rbp",
-    "pop rbp",
     "pop r11",
     "pop r10",
     "pop r9",
@@ -60,14 +69,17 @@ global_asm!(
     "pop rdx",
     "pop rcx",
     "pop rax",
+    "pop rbp",
     "iretq",
     on_exception = sym on_exception,
     on_nmi = sym on_nmi,
+    on_discarded = sym super::apic::end_of_interrupt,
 );
 
 unsafe extern "C" {
     static exception_stubs: [[u8; 16]; 32];
     static nmi_stub: u8;
+    static discard_stub: u8;
 }
 
 /// What lies on the stack when `on_exception` is called. SDM 3A 6.14.2.
@@ -83,6 +95,8 @@ struct Frame {
 }
 
 const PAGE_FAULT: u64 = 14;
+/// Vectors from here on are interrupts. The hypervisor never lets one in, except to discard it at boot.
+const FIRST_INTERRUPT: u8 = 32;
 
 /// SDM 3A table 6-1.
 const NAMES: [&str; 32] = [
@@ -121,7 +135,10 @@ const NAMES: [&str; 32] = [
 ];
 
 extern "C" fn on_exception(frame: &Frame) -> ! {
-    let name = NAMES.get(frame.vector as usize).copied().unwrap_or("unknown");
+    let name = NAMES
+        .get(frame.vector as usize)
+        .copied()
+        .unwrap_or("unknown");
     let cause = if frame.vector == PAGE_FAULT && is_guarded(Cr2::read_raw()) {
         ": its stack overflowed"
     } else {
@@ -186,10 +203,14 @@ fn build() -> InterruptDescriptorTable {
     set(&mut idt.hv_injection_exception, 28, None);
     set(&mut idt.vmm_communication_exception, 29, None);
     set(&mut idt.security_exception, 30, None);
-    // SAFETY: the stub saves what Rust may change and ends in IRET, which also unblocks NMIs.
+    // SAFETY: both stubs save what Rust may change and end in IRET, which also unblocks NMIs.
     unsafe {
-        let options = idt.non_maskable_interrupt.set_handler_addr(VirtAddr::new(&raw const nmi_stub as u64));
-        options.set_stack_index(NMI_STACK);
+        idt.non_maskable_interrupt
+            .set_handler_addr(VirtAddr::new(&raw const nmi_stub as u64))
+            .set_stack_index(NMI_STACK);
+        for entry in idt.slice_mut(FIRST_INTERRUPT..=u8::MAX) {
+            entry.set_handler_addr(VirtAddr::new(&raw const discard_stub as u64));
+        }
     }
     idt
 }
