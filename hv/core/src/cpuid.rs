@@ -1,10 +1,19 @@
-//! What CPUID says to a guest: a table that is built once and looked up with neither loop nor search.
+//! What CPUID tells a partition: a table built once at boot, and a look-up short enough for the exit path.
 //!
-//! A whitelist: a feature is offered where the hypervisor enforces or switches what stands behind it, and
-//! everything else reads as absent. A leaf above the highest one reads as zero (a processor would repeat its last basic leaf there,
-//! which no software relies on).
+//! A feature bit is offered only when the processor has it and the control behind it is enforced; all others read 0,
+//! those of tomorrow's processors included. Each partition sees a package with one core and one thread.
+//!
+//! The two things that change while a guest runs, OSXSAVE and the size of the XSAVE area, are written into the table when
+//! the guest changes them, which is rare, so that looking up need not ask.
+//!
+//! Leaves above the highest basic or extended one read all zeros. Intel's processors answer with the highest basic
+//! leaf instead; software cannot rely on that, and zeros promise nothing.
 
 use bulkhead_table::{PartitionId, abi};
+use hv_defs::cpuid::{
+    self as id, ExtendedEcx, ExtendedEdx, ExtendedState1Eax, Features1Ecx, Features1Edx,
+    Features7Ebx, Features7Ecx, Features7Edx, Features7Sub1Eax, xcr0,
+};
 
 use crate::msr::CoreKind;
 
@@ -18,387 +27,521 @@ pub struct Leaf {
     pub edx: u32,
 }
 
-/// What a partition's CPUID is made from, beside the machine's own.
-#[derive(Clone, Copy, Debug)]
+const ZERO: Leaf = Leaf {
+    eax: 0,
+    ebx: 0,
+    ecx: 0,
+    edx: 0,
+};
+
+/// What the table is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// APIC id of its core.
+    /// Local APIC id of the vCPU.
     pub apic_id: u32,
-    /// Declared TSC frequency in kHz.
+    /// Frequency of the TSC in kHz.
     pub tsc_khz: u32,
-    /// Its id.
+    /// Whose vCPU it is.
     pub partition: PartitionId,
     /// Kind of its core.
     pub kind: CoreKind,
-    /// XCR0 components that it may enable.
+    /// State components that XSETBV lets the guest enable.
     pub xcr0_allowed: u64,
 }
 
-/// Where the answers of one leaf stand.
-#[derive(Clone, Copy, Debug)]
-struct Row {
-    /// Index of sub-leaf 0 in the answers.
-    first: u16,
-    /// Number of sub-leaves that are not zero.
-    count: u16,
-    /// 0 where ECX is not looked at, all ones where it selects a sub-leaf.
-    select: u32,
-}
+/// State components that are described in leaf 0xD. PKRU waits until OSPKE, which mirrors CR4.PKE, is answered.
+const XCR0_OFFERED: u64 = xcr0::X87 | xcr0::SSE | xcr0::AVX | xcr0::AVX_512;
 
-/// Leaves of one range (basic, hypervisor, extended) that can be answered.
-const RANGE: usize = 32;
-/// Four ranges, by the two highest bits of the leaf; the fourth stays empty.
-const ROWS: usize = 4 * RANGE;
-/// Power of two that holds every answer.
+/// Not offered: what watches or steers the machine (MONITOR, VMX, SMX, EIST, TM2, SDBG, PDCM, DS, DCA).
+const FEATURES_1_ECX: Features1Ecx = Features1Ecx::SSE3
+    .union(Features1Ecx::PCLMULQDQ)
+    .union(Features1Ecx::SSSE3)
+    .union(Features1Ecx::CMPXCHG16B)
+    .union(Features1Ecx::PCID)
+    .union(Features1Ecx::SSE4_1)
+    .union(Features1Ecx::SSE4_2)
+    .union(Features1Ecx::X2APIC)
+    .union(Features1Ecx::MOVBE)
+    .union(Features1Ecx::POPCNT)
+    .union(Features1Ecx::TSC_DEADLINE)
+    .union(Features1Ecx::AES)
+    .union(Features1Ecx::XSAVE)
+    .union(Features1Ecx::RDRAND);
+
+/// Not offered: MTRRs and machine-check banks are the hypervisor's, debug store and thermal control the board's; one
+/// thread in the package, so no HTT.
+const FEATURES_1_EDX: Features1Edx = Features1Edx::FPU
+    .union(Features1Edx::VME)
+    .union(Features1Edx::DE)
+    .union(Features1Edx::PSE)
+    .union(Features1Edx::TSC)
+    .union(Features1Edx::MSR)
+    .union(Features1Edx::PAE)
+    .union(Features1Edx::CX8)
+    .union(Features1Edx::APIC)
+    .union(Features1Edx::SEP)
+    .union(Features1Edx::PGE)
+    .union(Features1Edx::CMOV)
+    .union(Features1Edx::PAT)
+    .union(Features1Edx::PSE_36)
+    .union(Features1Edx::CLFSH)
+    .union(Features1Edx::MMX)
+    .union(Features1Edx::FXSR)
+    .union(Features1Edx::SSE)
+    .union(Features1Edx::SSE2)
+    .union(Features1Edx::SELF_SNOOP);
+
+/// Not offered: writes of TSC_ADJUST are intercepted; SGX, RDT and Processor Trace have MSRs that are not switched; HLE, RTM
+/// and MPX are on their way out.
+const FEATURES_7_EBX: Features7Ebx = Features7Ebx::FSGSBASE
+    .union(Features7Ebx::BMI1)
+    .union(Features7Ebx::FDP_EXCEPTION_ONLY)
+    .union(Features7Ebx::SMEP)
+    .union(Features7Ebx::BMI2)
+    .union(Features7Ebx::ERMS)
+    .union(Features7Ebx::INVPCID)
+    .union(Features7Ebx::FPU_CS_DS_DEPRECATED)
+    .union(Features7Ebx::RDSEED)
+    .union(Features7Ebx::ADX)
+    .union(Features7Ebx::SMAP)
+    .union(Features7Ebx::CLFLUSHOPT)
+    .union(Features7Ebx::CLWB)
+    .union(Features7Ebx::SHA);
+
+/// Not offered: PKU (see [`XCR0_OFFERED`]), PKS, CET, key locker, WAITPKG and bus-lock detection need state that is not switched;
+/// LA57 needs a CR4 bit that is not the guest's.
+const FEATURES_7_ECX: Features7Ecx = Features7Ecx::PREFETCHWT1
+    .union(Features7Ecx::UMIP)
+    .union(Features7Ecx::GFNI)
+    .union(Features7Ecx::RDPID);
+
+/// Not offered: SPEC_CTRL and its kind, ARCH_CAPABILITIES, CORE_CAPABILITIES, user interrupts and architectural LBRs have MSRs that are not
+/// switched; AMX has state that is not switched.
+const FEATURES_7_EDX: Features7Edx = Features7Edx::FAST_SHORT_REP_MOV
+    .union(Features7Edx::MD_CLEAR)
+    .union(Features7Edx::SERIALIZE);
+
+const FEATURES_7_1_EAX: Features7Sub1Eax = Features7Sub1Eax::FAST_ZERO_REP_MOV
+    .union(Features7Sub1Eax::FAST_SHORT_REP_STO)
+    .union(Features7Sub1Eax::FAST_SHORT_REP_CMP);
+
+/// Feature bits that need AVX state.
+const AVX_1_ECX: Features1Ecx = Features1Ecx::AVX
+    .union(Features1Ecx::FMA)
+    .union(Features1Ecx::F16C);
+const AVX_7_ECX: Features7Ecx = Features7Ecx::VAES.union(Features7Ecx::VPCLMULQDQ);
+const AVX_7_1_EAX: Features7Sub1Eax = Features7Sub1Eax::AVX_VNNI.union(Features7Sub1Eax::AVX_IFMA);
+
+/// Feature bits that need AVX-512 state.
+const AVX_512_7_EBX: Features7Ebx = Features7Ebx::AVX512F
+    .union(Features7Ebx::AVX512DQ)
+    .union(Features7Ebx::AVX512_IFMA)
+    .union(Features7Ebx::AVX512CD)
+    .union(Features7Ebx::AVX512BW)
+    .union(Features7Ebx::AVX512VL);
+const AVX_512_7_ECX: Features7Ecx = Features7Ecx::AVX512_VBMI
+    .union(Features7Ecx::AVX512_VBMI2)
+    .union(Features7Ecx::AVX512_VNNI)
+    .union(Features7Ecx::AVX512_BITALG)
+    .union(Features7Ecx::AVX512_VPOPCNTDQ);
+const AVX_512_7_EDX: Features7Edx = Features7Edx::AVX512_4VNNIW
+    .union(Features7Edx::AVX512_4FMAPS)
+    .union(Features7Edx::AVX512_VP2INTERSECT)
+    .union(Features7Edx::AVX512_FP16);
+
+const EXTENDED_ECX: ExtendedEcx = ExtendedEcx::LAHF_64
+    .union(ExtendedEcx::LZCNT)
+    .union(ExtendedEcx::PREFETCHW);
+const EXTENDED_EDX: ExtendedEdx = ExtendedEdx::SYSCALL
+    .union(ExtendedEdx::NX)
+    .union(ExtendedEdx::PAGE_1G)
+    .union(ExtendedEdx::RDTSCP)
+    .union(ExtendedEdx::LONG_MODE);
+
+/// Not XSAVES and XFD: XSS and XFD are not switched.
+const EXTENDED_STATE_1_EAX: ExtendedState1Eax = ExtendedState1Eax::XSAVEOPT
+    .union(ExtendedState1Eax::XSAVEC)
+    .union(ExtendedState1Eax::XGETBV_1);
+
+/// Leaves 0 to 0x1F of four ranges: basic, hypervisor, extended, and one that is always empty.
+const LEAVES: usize = 128;
+/// Answers in all, a power of two. The basic leaves take at most 24, the hypervisor's 3, the extended ones 8.
 const ANSWERS: usize = 64;
-
-/// Sub-leaves of leaf 4 at most: five levels of cache are more than there are.
-const CACHES: u32 = 5;
-/// Sub-leaves of leaf 0xD: up to the highest component that is ever offered (bit 7).
-const COMPONENTS: u32 = 8;
-/// The legacy area and the header of an XSAVE area, in bytes. SDM 1 13.4.
-const XSAVE_BASE: u32 = 576;
-
-/// CPUID of one partition.
-#[derive(Clone, Debug)]
-pub struct CpuidPolicy {
-    rows: [Row; ROWS],
-    answers: [Leaf; ANSWERS],
-    used: usize,
-}
-
-const ABSENT: Row = Row {
-    first: 0,
-    count: 0,
-    select: 0,
-};
-
-/// Leaf 1 ECX: SSE3, PCLMULQDQ, SSSE3, FMA, CMPXCHG16B, PCID, SSE4.1, SSE4.2, x2APIC, MOVBE, POPCNT, TSC-deadline, AES, XSAVE,
-/// AVX, F16C, RDRAND. SDM 2A CPUID, table 3-10.
-const FEATURES_1_ECX: u32 = bits(&[
-    0, 1, 9, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 28, 29, 30,
-]);
-const HYPERVISOR: u32 = 1 << 31;
-const OSXSAVE: u32 = 1 << 27;
-/// Leaf 1 EDX: FPU, VME, DE, PSE, TSC, MSR, PAE, CX8, APIC, SEP, PGE, CMOV, PAT, PSE-36, CLFSH, MMX, FXSR, SSE, SSE2, SS. SDM 2A
-/// table 3-11.
-const FEATURES_1_EDX: u32 = bits(&[
-    0, 1, 2, 3, 4, 5, 6, 8, 9, 11, 13, 15, 16, 17, 19, 23, 24, 25, 26, 27,
-]);
-/// Leaf 6 EAX: the APIC timer always runs.
-const FEATURES_6_EAX: u32 = bits(&[2]);
-/// Leaf 7 EBX: FSGSBASE, BMI1, AVX2, SMEP, BMI2, ERMS, INVPCID, RDSEED, ADX, SMAP, CLFLUSHOPT, CLWB, SHA, and the AVX-512 family.
-const FEATURES_7_EBX: u32 = bits(&[0, 3, 5, 7, 8, 9, 10, 18, 19, 20, 23, 24, 29]) | AVX_512_7_EBX;
-const AVX_512_7_EBX: u32 = bits(&[16, 17, 21, 28, 30, 31]);
-/// Leaf 7 ECX: UMIP, GFNI, VAES, VPCLMULQDQ, RDPID, and the AVX-512 family.
-const FEATURES_7_ECX: u32 = bits(&[2, 8, 9, 10, 22]) | AVX_512_7_ECX;
-const AVX_512_7_ECX: u32 = bits(&[1, 6, 11, 12, 14]);
-/// Leaf 7 EDX: fast short REP MOV.
-const FEATURES_7_EDX: u32 = bits(&[4]);
-/// AVX's own bits: FMA, AVX, F16C in leaf 1 ECX; AVX2; VAES, VPCLMULQDQ.
-const AVX_1_ECX: u32 = bits(&[12, 28, 29]);
-const AVX_7_EBX: u32 = bits(&[5]);
-const AVX_7_ECX: u32 = bits(&[9, 10]);
-/// Leaf 0xD.1 EAX: XSAVEOPT, XSAVEC, XGETBV with ECX = 1. XSAVES is not: IA32_XSS is not switched.
-const FEATURES_D1_EAX: u32 = bits(&[0, 1, 2]);
-/// Leaf 0x80000001: LAHF, LZCNT, PREFETCHW; SYSCALL, NX, 1-GByte pages, RDTSCP, 64-bit mode.
-const FEATURES_EXT_ECX: u32 = bits(&[0, 5, 8]);
-const FEATURES_EXT_EDX: u32 = bits(&[11, 20, 26, 27, 29]);
-/// Leaf 0x80000007 EDX: invariant TSC.
-const FEATURES_EXT7_EDX: u32 = bits(&[8]);
-
+/// Highest basic leaf told: what lies beyond it is the machine's (SGX, Processor Trace, RDT, AMX) or says nothing to a partition of one core.
 const HIGHEST_BASIC: u32 = 0xD;
 const HIGHEST_EXTENDED: u32 = 0x8000_0008;
-const XCR0_AVX: u64 = 1 << 2;
-const XCR0_AVX_512: u64 = 0b111 << 5;
+/// Cache levels told in leaf 4 at most.
+const CACHES: u32 = 6;
+/// Sub-leaves of leaf 0xD: up to the highest component that is offered.
+const COMPONENTS: usize = 8;
+/// Legacy area and header of an XSAVE area. SDM 1 13.4.
+const XSAVE_FIXED: u32 = 576;
 
-const fn bits(numbers: &[u32]) -> u32 {
-    let (mut word, mut index) = (0, 0);
-    while index < numbers.len() {
-        word |= 1 << numbers[index];
-        index += 1;
-    }
-    word
+/// Where the answers of a leaf are.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
+struct Index {
+    /// All ones when the leaf has sub-leaves, else 0: then every sub-leaf is the same.
+    mask: u32,
+    /// Sub-leaves that exist; 0: the leaf reads zeros.
+    count: u16,
+    /// Index of the answer of sub-leaf 0.
+    first: u16,
 }
 
-const fn row_of(leaf: u32) -> usize {
-    (leaf >> 25 & 0x60 | leaf & 31) as usize
+const ABSENT: Index = Index {
+    mask: 0,
+    count: 0,
+    first: 0,
+};
+
+/// CPUID as one partition sees it.
+#[derive(Clone, Debug)]
+pub struct CpuidPolicy {
+    index: [Index; LEAVES],
+    answers: [Leaf; ANSWERS],
+    used: u16,
+}
+
+/// Place of a leaf in the index. Rotating brings the range (bits 31:30) to the bottom; whatever sets a bit
+/// between the range and bit 4 lands beyond the index.
+#[inline(always)]
+const fn slot(leaf: u32) -> usize {
+    leaf.rotate_left(2) as usize
 }
 
 impl CpuidPolicy {
-    /// Builds the table from the machine's CPUID (`host`, by leaf and sub-leaf) and the partition's facts.
+    /// Builds the table, for a vCPU at its start: CR4.OSXSAVE clear, XCR0 = 1. `host` is CPUID of this core: leaf and sub-leaf to
+    /// registers.
+    #[must_use]
     pub fn build(host: impl Fn(u32, u32) -> Leaf, facts: &Facts) -> Self {
-        // Answer 0 is the zero that absent leaves share.
         let mut policy = Self {
-            rows: [ABSENT; ROWS],
-            answers: [Leaf::default(); ANSWERS],
-            used: 1,
+            index: [ABSENT; LEAVES],
+            answers: [ZERO; ANSWERS],
+            used: 0,
         };
         policy.add_basic(&host, facts);
-        policy.add_topology(&host, facts);
         policy.add_extended_state(&host, facts);
         policy.add_hypervisor(facts);
         policy.add_extended(&host);
-        policy.set_xcr0(1);
         policy
     }
 
     /// The answer to CPUID with EAX = `leaf` and ECX = `sub`.
-    #[inline(always)]
     #[must_use]
+    #[inline(always)]
     pub fn lookup(&self, leaf: u32, sub: u32) -> Leaf {
-        // Leaves that differ from a row's own in the middle bits would alias it.
-        const BETWEEN: u32 = 0x3FFF_FFE0;
-        let row = self.rows[row_of(leaf) & (ROWS - 1)];
-        let sub = sub & row.select;
-        let present = leaf & BETWEEN == 0 && sub < u32::from(row.count);
-        let index = if present {
-            usize::from(row.first) + sub as usize
-        } else {
-            0
+        let Some(index) = self.index.get(slot(leaf)) else {
+            return ZERO;
         };
-        self.answers[index & (ANSWERS - 1)]
+        let sub = sub & index.mask;
+        if sub >= u32::from(index.count) {
+            return ZERO;
+        }
+        self.answers[(usize::from(index.first) + sub as usize) % ANSWERS]
     }
 
-    /// Follows the guest's CR4.OSXSAVE, which leaf 1 shows.
+    /// Follows the guest's CR4.OSXSAVE, which leaf 1 mirrors.
     pub fn set_osxsave(&mut self, on: bool) {
-        if let Some(answer) = self.answer_mut(1, 0) {
-            answer.ecx = if on {
-                answer.ecx | OSXSAVE
-            } else {
-                answer.ecx & !OSXSAVE
-            };
+        if let Some(answer) = self.answer_mut(id::FEATURES, 0) {
+            let mut ecx = Features1Ecx::from_bits_retain(answer.ecx);
+            ecx.set(Features1Ecx::OSXSAVE, on);
+            answer.ecx = ecx.bits();
         }
     }
 
-    /// Follows the guest's XCR0, which leaf 0xD shows as the size of the XSAVE area.
+    /// Follows the guest's XCR0, for which leaf 0xD gives the size of the XSAVE area in standard form (sub-leaf 0) and compacted
+    /// form (sub-leaf 1).
     pub fn set_xcr0(&mut self, xcr0: u64) {
-        let (mut standard, mut compact) = (XSAVE_BASE, XSAVE_BASE);
-        for component in (2..COMPONENTS).filter(|component| xcr0 >> component & 1 == 1) {
-            let leaf = self.lookup(0xD, component);
-            let aligned = leaf.ecx >> 1 & 1 == 1;
-            standard = standard.max(leaf.ebx.saturating_add(leaf.eax));
-            compact = if aligned {
-                compact.next_multiple_of(64)
-            } else {
-                compact
-            };
-            compact = compact.saturating_add(leaf.eax);
-        }
-        if let Some(answer) = self.answer_mut(0xD, 0) {
+        let components: [Leaf; COMPONENTS] =
+            core::array::from_fn(|number| self.lookup(id::EXTENDED_STATE, number as u32));
+        let (standard, compacted) = area_sizes(&components, xcr0);
+        if let Some(answer) = self.answer_mut(id::EXTENDED_STATE, 0) {
             answer.ebx = standard;
         }
-        if let Some(answer) = self.answer_mut(0xD, 1)
-            && answer.eax & 2 != 0
+        if let Some(answer) = self.answer_mut(id::EXTENDED_STATE, 1)
+            && answer.eax & ExtendedState1Eax::XSAVEC.bits() != 0
         {
-            answer.ebx = compact;
+            answer.ebx = compacted;
         }
     }
 
-    fn answer_mut(&mut self, leaf: u32, sub: u32) -> Option<&mut Leaf> {
-        let row = self.rows.get(row_of(leaf))?;
-        (sub < u32::from(row.count)).then_some(())?;
-        self.answers.get_mut(usize::from(row.first) + sub as usize)
+    fn answer_mut(&mut self, leaf: u32, sub: u16) -> Option<&mut Leaf> {
+        let index = self
+            .index
+            .get(slot(leaf))
+            .filter(|index| sub < index.count)?;
+        self.answers.get_mut(usize::from(index.first + sub))
     }
 
-    fn add(&mut self, leaf: u32, answer: Leaf) {
-        self.add_all(leaf, 0, &[answer]);
+    /// Adds the answers of a leaf; more than one makes it a leaf with sub-leaves.
+    fn add(&mut self, leaf: u32, answers: &[Leaf]) {
+        self.add_indexed(leaf, answers, answers.len() > 1);
     }
 
-    fn add_indexed(&mut self, leaf: u32, answers: &[Leaf]) {
-        self.add_all(leaf, u32::MAX, answers);
-    }
-
-    /// The number of answers is bounded by the constants above; a test fills the table from a machine with all of them.
-    fn add_all(&mut self, leaf: u32, select: u32, answers: &[Leaf]) {
-        let end = self.used + answers.len();
-        if let (Some(row), Some(place)) = (
-            self.rows.get_mut(row_of(leaf)),
-            self.answers.get_mut(self.used..end),
-        ) {
-            place.copy_from_slice(answers);
-            *row = Row {
-                first: self.used as u16,
+    fn add_indexed(&mut self, leaf: u32, answers: &[Leaf], indexed: bool) {
+        let first = usize::from(self.used);
+        let room = self.answers.get_mut(first..first + answers.len());
+        if let (Some(room), Some(index)) = (room, self.index.get_mut(slot(leaf))) {
+            room.copy_from_slice(answers);
+            let mask = if indexed { u32::MAX } else { 0 };
+            *index = Index {
+                mask,
                 count: answers.len() as u16,
-                select,
+                first: self.used,
             };
-            self.used = end;
+            self.used += answers.len() as u16;
         }
     }
 
     fn add_basic(&mut self, host: &impl Fn(u32, u32) -> Leaf, facts: &Facts) {
-        let highest = host(0, 0);
+        let base = host(0, 0);
+        let highest = base.eax.min(HIGHEST_BASIC);
         self.add(
             0,
-            Leaf {
-                eax: highest.eax.min(HIGHEST_BASIC),
-                ..highest
-            },
+            &[Leaf {
+                eax: highest,
+                ..base
+            }],
         );
-        let avx = facts.xcr0_allowed & XCR0_AVX != 0;
-        let avx_512 = facts.xcr0_allowed & XCR0_AVX_512 == XCR0_AVX_512;
-        let leaf = host(1, 0);
-        const CLFLUSH_SIZE: u32 = 0xFF00;
-        self.add(
-            1,
-            Leaf {
-                eax: leaf.eax,
-                ebx: leaf.ebx & CLFLUSH_SIZE | 1 << 16 | facts.apic_id << 24,
-                ecx: without(leaf.ecx & FEATURES_1_ECX, AVX_1_ECX, avx) | HYPERVISOR,
-                edx: leaf.edx & FEATURES_1_EDX,
-            },
-        );
-        self.add(2, host(2, 0));
-        self.add(
-            6,
-            Leaf {
-                eax: host(6, 0).eax & FEATURES_6_EAX,
-                ..Leaf::default()
-            },
-        );
-        let leaf = host(7, 0);
-        let ebx = without(leaf.ebx & FEATURES_7_EBX, AVX_7_EBX, avx);
-        let ecx = without(leaf.ecx & FEATURES_7_ECX, AVX_7_ECX, avx);
-        let answer = Leaf {
-            eax: 0,
-            ebx: without(ebx, AVX_512_7_EBX, avx_512),
-            ecx: without(ecx, AVX_512_7_ECX, avx_512),
-            edx: leaf.edx & FEATURES_7_EDX,
+        self.add(id::FEATURES, &[features(host(id::FEATURES, 0), facts)]);
+        self.add(id::CACHE_DESCRIPTORS, &[host(id::CACHE_DESCRIPTORS, 0)]);
+        self.add_caches(host);
+        let arat = host(id::THERMAL_AND_POWER, 0).eax & id::ARAT;
+        self.add(id::THERMAL_AND_POWER, &[Leaf { eax: arat, ..ZERO }]);
+        let more = host(id::EXTENDED_FEATURES, 0);
+        let second = if more.eax == 0 {
+            ZERO
+        } else {
+            host(id::EXTENDED_FEATURES, 1)
         };
-        self.add_indexed(7, &[answer]);
+        self.add(
+            id::EXTENDED_FEATURES,
+            &extended_features(more, second, facts),
+        );
+        if id::TOPOLOGY <= highest {
+            self.add(id::TOPOLOGY, &topology(facts.apic_id));
+        }
     }
 
-    /// One package with one core with one thread: leaves 4 and 0xB.
-    fn add_topology(&mut self, host: &impl Fn(u32, u32) -> Leaf, facts: &Facts) {
-        /// Leaf 4 EAX without the numbers of sharing threads and of cores.
-        const CACHE_KIND: u32 = 0x3FFF;
-        let mut caches = [Leaf::default(); CACHES as usize];
+    /// Leaf 4 without the fields that say who shares a cache: to the guest, nobody does.
+    fn add_caches(&mut self, host: &impl Fn(u32, u32) -> Leaf) {
+        const TYPE: u32 = 0x1F;
+        const SHARING: u32 = 0xFFFF_C000;
+        let mut caches = [ZERO; CACHES as usize];
         let mut count = 0;
-        for (sub, place) in (0..CACHES).zip(&mut caches) {
-            let leaf = host(4, sub);
-            if leaf.eax & 0x1F == 0 {
+        for (sub, cache) in (0..CACHES).zip(&mut caches) {
+            let found = host(id::CACHE_PARAMETERS, sub);
+            if found.eax & TYPE == 0 {
                 break;
             }
-            *place = Leaf {
-                eax: leaf.eax & CACHE_KIND,
-                ..leaf
+            *cache = Leaf {
+                eax: found.eax & !SHARING,
+                ..found
             };
             count += 1;
         }
-        self.add_indexed(4, caches.get(..count).unwrap_or_default());
-        let level = |ebx, ecx| Leaf {
-            eax: 0,
-            ebx,
-            ecx,
-            edx: facts.apic_id,
-        };
-        self.add_indexed(0xB, &[level(1, 1 << 8), level(1, 2 << 8 | 1), level(0, 2)]);
+        self.add_indexed(
+            id::CACHE_PARAMETERS,
+            caches.get(..count).unwrap_or_default(),
+            true,
+        );
     }
 
     fn add_extended_state(&mut self, host: &impl Fn(u32, u32) -> Leaf, facts: &Facts) {
-        let allowed = facts.xcr0_allowed;
-        let mut answers = [Leaf::default(); COMPONENTS as usize];
-        let mut largest = XSAVE_BASE;
-        for (component, place) in (0..COMPONENTS).zip(&mut answers).skip(2) {
-            if allowed >> component & 1 == 1 {
-                *place = Leaf {
+        let offered = facts.xcr0_allowed & XCR0_OFFERED;
+        if host(id::FEATURES, 0).ecx & Features1Ecx::XSAVE.bits() == 0 {
+            return;
+        }
+        let mut answers = [ZERO; COMPONENTS];
+        for (component, answer) in (0_u32..).zip(&mut answers).skip(2) {
+            if offered & (1 << component) != 0 {
+                let found = host(id::EXTENDED_STATE, component);
+                *answer = Leaf {
+                    ecx: found.ecx & id::STATE_ALIGNED,
                     edx: 0,
-                    ..host(0xD, component)
+                    ..found
                 };
-                largest = largest.max(place.ebx.saturating_add(place.eax));
             }
         }
+        let (largest, _) = area_sizes(&answers, offered);
         answers[0] = Leaf {
-            eax: allowed as u32,
-            ebx: XSAVE_BASE,
+            eax: offered as u32,
+            ebx: XSAVE_FIXED,
             ecx: largest,
-            edx: (allowed >> 32) as u32,
+            edx: (offered >> 32) as u32,
         };
-        answers[1] = Leaf {
-            eax: host(0xD, 1).eax & FEATURES_D1_EAX,
-            ..Leaf::default()
-        };
-        self.add_indexed(0xD, &answers);
+        let forms = host(id::EXTENDED_STATE, 1).eax & EXTENDED_STATE_1_EAX.bits();
+        answers[1] = Leaf { eax: forms, ..ZERO };
+        self.add(id::EXTENDED_STATE, &answers);
+        self.set_xcr0(xcr0::X87);
     }
 
     fn add_hypervisor(&mut self, facts: &Facts) {
         let [b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3] = abi::CPUID_SIGNATURE;
         self.add(
             abi::CPUID_BASE,
-            Leaf {
+            &[Leaf {
                 eax: abi::CPUID_TIMING,
                 ebx: u32::from_le_bytes([b0, b1, b2, b3]),
                 ecx: u32::from_le_bytes([c0, c1, c2, c3]),
                 edx: u32::from_le_bytes([d0, d1, d2, d3]),
-            },
+            }],
         );
-        let kind = match facts.kind {
-            CoreKind::Dedicated => abi::core_kind::DEDICATED,
-            CoreKind::Shared => abi::core_kind::SHARED,
+        // The virtual APIC's timer counts the TSC; the machine's APIC clock was not measured.
+        let (kind, apic_khz) = match facts.kind {
+            CoreKind::Dedicated => (abi::core_kind::DEDICATED, 0),
+            CoreKind::Shared => (abi::core_kind::SHARED, facts.tsc_khz),
         };
+        let partition = u32::from(facts.partition);
         self.add(
             abi::CPUID_INTERFACE,
-            Leaf {
+            &[Leaf {
                 eax: abi::VERSION,
-                ebx: u32::from(facts.partition),
+                ebx: partition,
                 ecx: kind,
                 edx: 0,
-            },
+            }],
         );
-        // The virtual timer of a time-shared core counts TSC ticks; the frequency of a real one is not known.
-        let timer_khz = if facts.kind == CoreKind::Shared {
-            facts.tsc_khz
-        } else {
-            0
-        };
         self.add(
             abi::CPUID_TIMING,
-            Leaf {
+            &[Leaf {
                 eax: facts.tsc_khz,
-                ebx: timer_khz,
-                ..Leaf::default()
-            },
+                ebx: apic_khz,
+                ..ZERO
+            }],
         );
     }
 
     fn add_extended(&mut self, host: &impl Fn(u32, u32) -> Leaf) {
-        let highest = host(0x8000_0000, 0)
-            .eax
-            .clamp(0x8000_0000, HIGHEST_EXTENDED);
+        const VIRTUAL_BITS: u32 = 48;
+        let base = host(id::EXTENDED_BASE, 0);
+        let highest = base.eax.min(HIGHEST_EXTENDED);
         self.add(
-            0x8000_0000,
-            Leaf {
+            id::EXTENDED_BASE,
+            &[Leaf {
                 eax: highest,
-                ..Leaf::default()
-            },
+                ..ZERO
+            }],
         );
-        for leaf in 0x8000_0001..=highest {
-            let found = host(leaf, 0);
-            let answer = match leaf {
-                0x8000_0001 => Leaf {
-                    ecx: found.ecx & FEATURES_EXT_ECX,
-                    edx: found.edx & FEATURES_EXT_EDX,
-                    ..Leaf::default()
-                },
-                // The brand string and the second-level cache.
-                0x8000_0002..=0x8000_0004 | 0x8000_0006 => found,
-                0x8000_0007 => Leaf {
-                    edx: found.edx & FEATURES_EXT7_EDX,
-                    ..Leaf::default()
-                },
-                // Physical and linear address widths.
-                0x8000_0008 => Leaf {
-                    eax: found.eax & 0xFFFF,
-                    ..Leaf::default()
-                },
-                _ => Leaf::default(),
-            };
-            self.add(leaf, answer);
+        let found = host(id::EXTENDED_FEATURES_AMD, 0);
+        self.add(
+            id::EXTENDED_FEATURES_AMD,
+            &[Leaf {
+                ecx: found.ecx & EXTENDED_ECX.bits(),
+                edx: found.edx & EXTENDED_EDX.bits(),
+                ..ZERO
+            }],
+        );
+        for leaf in id::BRAND..id::BRAND + 3 {
+            self.add(leaf, &[host(leaf, 0)]);
         }
+        self.add(
+            id::L2_CACHE,
+            &[Leaf {
+                ecx: host(id::L2_CACHE, 0).ecx,
+                ..ZERO
+            }],
+        );
+        let invariant = host(id::INVARIANT_TSC, 0).edx & id::TSC_IS_INVARIANT;
+        self.add(
+            id::INVARIANT_TSC,
+            &[Leaf {
+                edx: invariant,
+                ..ZERO
+            }],
+        );
+        let sizes = host(id::ADDRESS_SIZES, 0).eax;
+        let virtual_bits = (sizes >> 8 & 0xFF).min(VIRTUAL_BITS);
+        self.add(
+            id::ADDRESS_SIZES,
+            &[Leaf {
+                eax: sizes & 0xFF | virtual_bits << 8,
+                ..ZERO
+            }],
+        );
     }
 }
 
-const fn without(word: u32, bits: u32, keep: bool) -> u32 {
-    if keep { word } else { word & !bits }
+const fn has_avx(facts: &Facts) -> bool {
+    facts.xcr0_allowed & xcr0::AVX != 0
+}
+
+const fn has_avx_512(facts: &Facts) -> bool {
+    has_avx(facts) && facts.xcr0_allowed & xcr0::AVX_512 == xcr0::AVX_512
+}
+
+fn features(found: Leaf, facts: &Facts) -> Leaf {
+    const BRAND_AND_CLFLUSH: u32 = 0xFFFF;
+    const ONE_THREAD: u32 = 1 << 16;
+    let mut ecx = FEATURES_1_ECX;
+    ecx.set(AVX_1_ECX, has_avx(facts));
+    Leaf {
+        eax: found.eax,
+        ebx: found.ebx & BRAND_AND_CLFLUSH | ONE_THREAD | facts.apic_id << 24,
+        ecx: found.ecx & ecx.bits() | Features1Ecx::HYPERVISOR.bits(),
+        edx: found.edx & FEATURES_1_EDX.bits(),
+    }
+}
+
+fn extended_features(found: Leaf, second: Leaf, facts: &Facts) -> [Leaf; 2] {
+    let (avx, avx_512) = (has_avx(facts), has_avx_512(facts));
+    let (mut ebx, mut ecx, mut edx) = (FEATURES_7_EBX, FEATURES_7_ECX, FEATURES_7_EDX);
+    let mut eax = FEATURES_7_1_EAX;
+    ebx.set(Features7Ebx::AVX2, avx);
+    ecx.set(AVX_7_ECX, avx);
+    eax.set(AVX_7_1_EAX, avx);
+    ebx.set(AVX_512_7_EBX, avx_512);
+    ecx.set(AVX_512_7_ECX, avx_512);
+    edx.set(AVX_512_7_EDX, avx_512);
+    eax.set(Features7Sub1Eax::AVX512_BF16, avx_512);
+    [
+        Leaf {
+            eax: found.eax.min(1),
+            ebx: found.ebx & ebx.bits(),
+            ecx: found.ecx & ecx.bits(),
+            edx: found.edx & edx.bits(),
+        },
+        Leaf {
+            eax: second.eax & eax.bits(),
+            ..ZERO
+        },
+    ]
+}
+
+/// One thread, one core; a sub-leaf of type "invalid" ends the list.
+fn topology(apic_id: u32) -> [Leaf; 3] {
+    let level = |ebx, ecx| Leaf {
+        eax: 0,
+        ebx,
+        ecx,
+        edx: apic_id,
+    };
+    [
+        level(1, id::LEVEL_THREAD),
+        level(1, 1 | id::LEVEL_CORE),
+        level(0, 2),
+    ]
+}
+
+/// Bytes of the XSAVE area in standard and in compacted form, with the components `enabled` of those described in
+/// `components`. SDM 1 13.4.3.
+fn area_sizes(components: &[Leaf], enabled: u64) -> (u32, u32) {
+    let mut sizes = (XSAVE_FIXED, XSAVE_FIXED);
+    for (number, component) in components.iter().enumerate().skip(2) {
+        if enabled >> number & 1 == 0 {
+            continue;
+        }
+        let (size, offset) = (component.eax, component.ebx);
+        sizes.0 = sizes.0.max(offset.saturating_add(size));
+        let start = if component.ecx & id::STATE_ALIGNED == 0 {
+            sizes.1
+        } else {
+            sizes.1.saturating_add(63) & !63
+        };
+        sizes.1 = start.saturating_add(size);
+    }
+    sizes
 }
 
 #[cfg(test)]
@@ -406,312 +549,264 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A machine that has everything: every bit of every leaf set, and caches without end.
+    const FACTS: Facts = Facts {
+        apic_id: 3,
+        tsc_khz: 50_000,
+        partition: 7,
+        kind: CoreKind::Shared,
+        xcr0_allowed: 0b1110_0111,
+    };
+    /// A processor that has every bit, with Skylake-X's XSAVE layout and two caches.
     fn everything(leaf: u32, sub: u32) -> Leaf {
+        let all = Leaf {
+            eax: !0,
+            ebx: !0,
+            ecx: !0,
+            edx: !0,
+        };
+        let state = |eax, ebx, ecx| Leaf {
+            eax,
+            ebx,
+            ecx,
+            edx: !0,
+        };
         match (leaf, sub) {
-            (0, _) => Leaf {
-                eax: 0x20,
-                ebx: 1,
-                ecx: 2,
-                edx: 3,
+            (0, _) => Leaf { eax: 0x20, ..all },
+            (1, _) => Leaf {
+                eax: 0x0005_0654,
+                ..all
             },
+            (4, 0..2) => Leaf {
+                eax: 0xFC00_4121,
+                ..all
+            },
+            (4, _) => ZERO,
+            (7, 0) => Leaf { eax: 2, ..all },
             (0x8000_0000, _) => Leaf {
-                eax: 0x8000_0021,
-                ..Leaf::default()
+                eax: 0x8000_0020,
+                ..all
             },
-            (0xD, 2) => Leaf {
-                eax: 256,
-                ebx: 576,
-                ecx: 0,
-                edx: 0,
+            (0x8000_0008, _) => Leaf {
+                eax: 0x0030_392E,
+                ..all
             },
-            (0xD, 5) => Leaf {
-                eax: 64,
-                ebx: 1088,
-                ecx: 0,
-                edx: 0,
-            },
-            (0xD, 6) => Leaf {
-                eax: 512,
-                ebx: 1152,
-                ecx: 0,
-                edx: 0,
-            },
-            (0xD, 7) => Leaf {
-                eax: 1024,
-                ebx: 1664,
-                ecx: 0,
-                edx: 0,
-            },
-            _ => Leaf {
-                eax: u32::MAX,
-                ebx: u32::MAX,
-                ecx: u32::MAX,
-                edx: u32::MAX,
-            },
+            (0xD, 2) => state(256, 576, 0),
+            (0xD, 5) => state(64, 1088, 0),
+            (0xD, 6) => state(512, 1152, 2),
+            (0xD, 7) => state(1024, 1664, 2),
+            (0xD, 9) => state(8, 2688, 0),
+            _ => all,
         }
     }
 
-    fn facts() -> Facts {
-        Facts {
-            apic_id: 3,
-            tsc_khz: 50_000,
-            partition: 7,
-            kind: CoreKind::Dedicated,
-            xcr0_allowed: 0xE7,
-        }
+    fn policy(facts: &Facts) -> CpuidPolicy {
+        CpuidPolicy::build(everything, facts)
     }
 
-    fn policy() -> CpuidPolicy {
-        CpuidPolicy::build(everything, &facts())
+    fn see(leaf: u32, sub: u32) -> Leaf {
+        policy(&FACTS).lookup(leaf, sub)
     }
 
     #[test]
-    fn the_fullest_machine_fits_the_table() {
-        let policy = policy();
-        assert!(policy.used <= ANSWERS);
-        assert_ne!(policy.lookup(HIGHEST_EXTENDED, 0), Leaf::default());
-        assert_eq!(policy.rows.iter().filter(|row| row.count > 0).count(), 20);
+    fn it_fits_and_is_small() {
+        assert!(usize::from(policy(&FACTS).used) <= ANSWERS);
+        assert!(size_of::<CpuidPolicy>() <= 2056);
     }
 
     #[test]
-    fn what_is_not_enforced_is_not_offered() {
-        let policy = policy();
-        let leaf = policy.lookup(1, 0);
-        for (bit, name) in [
+    fn the_identity_is_the_hosts_with_fewer_leaves() {
+        assert_eq!(
+            see(0, 0),
+            Leaf {
+                eax: 0xD,
+                ..everything(0, 0)
+            }
+        );
+        assert_eq!(see(0, 55), see(0, 0), "no sub-leaves");
+        assert_eq!(
+            see(0x8000_0000, 0),
+            Leaf {
+                eax: 0x8000_0008,
+                ..ZERO
+            }
+        );
+        assert_eq!(see(0x8000_0003, 0), everything(0x8000_0003, 0));
+        assert_eq!(
+            see(0x8000_0008, 0),
+            Leaf {
+                eax: 0x302E,
+                ..ZERO
+            }
+        );
+        assert_eq!(
+            see(0x8000_0007, 0),
+            Leaf {
+                edx: 1 << 8,
+                ..ZERO
+            }
+        );
+    }
+
+    #[test]
+    fn leaf_1_shows_one_thread_and_what_is_enforced() {
+        let leaf = see(1, 0);
+        assert_eq!(leaf.eax, 0x0005_0654);
+        assert_eq!(leaf.ebx, 0x0301_FFFF);
+        for (hidden, name) in [
+            (2, "DTES64"),
             (3, "MONITOR"),
+            (4, "DS-CPL"),
             (5, "VMX"),
             (6, "SMX"),
+            (7, "EIST"),
+            (8, "TM2"),
+            (10, "CNXT-ID"),
+            (11, "SDBG"),
+            (14, "xTPR"),
             (15, "PDCM"),
-            (27, "OSXSAVE"),
+            (16, "reserved"),
+            (18, "DCA"),
+            (27, "OSXSAVE while CR4 lacks it"),
         ] {
-            assert_eq!(leaf.ecx >> bit & 1, 0, "{name}");
+            assert_eq!(leaf.ecx >> hidden & 1, 0, "{name}");
         }
-        for (bit, name) in [
-            (7, "MCE"),
-            (12, "MTRR"),
-            (14, "MCA"),
-            (28, "HTT"),
-            (29, "TM"),
+        for (offered, name) in [
+            (12, "FMA"),
+            (17, "PCID"),
+            (21, "x2APIC"),
+            (24, "TSC deadline"),
+            (25, "AES"),
+            (26, "XSAVE"),
+            (28, "AVX"),
+            (30, "RDRAND"),
+            (31, "hypervisor"),
         ] {
-            assert_eq!(leaf.edx >> bit & 1, 0, "{name}");
+            assert_eq!(leaf.ecx >> offered & 1, 1, "{name}");
         }
-        let leaf = policy.lookup(7, 0);
-        for (bit, name) in [
-            (1, "TSC_ADJUST"),
-            (2, "SGX"),
-            (4, "HLE"),
-            (11, "RTM"),
-            (12, "RDT-M"),
-            (15, "RDT-A"),
-            (25, "PT"),
-        ] {
-            assert_eq!(leaf.ebx >> bit & 1, 0, "{name}");
+        for hidden in [7, 10, 12, 14, 18, 20, 21, 22, 28, 29, 30, 31] {
+            assert_eq!(leaf.edx >> hidden & 1, 0, "EDX bit {hidden}");
         }
-        for (bit, name) in [
-            (3, "PKU"),
-            (5, "WAITPKG"),
-            (7, "CET"),
-            (16, "LA57"),
-            (31, "PKS"),
-        ] {
-            assert_eq!(leaf.ecx >> bit & 1, 0, "{name}");
-        }
-        assert_eq!(policy.lookup(0xD, 1).eax & 8, 0, "XSAVES");
+        assert_eq!(leaf.edx, 0x0F8B_AB7F);
+    }
+
+    #[test]
+    fn osxsave_follows_cr4() {
+        let mut policy = policy(&FACTS);
+        policy.set_osxsave(true);
+        assert_eq!(
+            policy.lookup(1, 0),
+            Leaf {
+                ecx: see(1, 0).ecx | 1 << 27,
+                ..see(1, 0)
+            }
+        );
+        policy.set_osxsave(false);
+        assert_eq!(policy.lookup(1, 0), see(1, 0));
+    }
+
+    #[test]
+    fn leaf_7_is_a_whitelist() {
+        assert_eq!(
+            see(7, 0),
+            Leaf {
+                eax: 1,
+                ebx: 0xF1BF_27E9,
+                ecx: 0x0040_5F47,
+                edx: 0x0080_451C
+            }
+        );
+        assert_eq!(
+            see(7, 1),
+            Leaf {
+                eax: 0x0080_1C30,
+                ..ZERO
+            }
+        );
+        assert_eq!(see(7, 2), ZERO);
+        assert_eq!(see(7, u32::MAX), ZERO);
+    }
+
+    #[test]
+    fn without_avx_state_nothing_of_avx_is_offered() {
+        let leaf = |allowed, leaf, sub| {
+            policy(&Facts {
+                xcr0_allowed: allowed,
+                ..FACTS
+            })
+            .lookup(leaf, sub)
+        };
+        assert_eq!(leaf(0b11, 1, 0).ecx & (1 << 12 | 1 << 28 | 1 << 29), 0);
+        assert_eq!(leaf(0b11, 7, 0).ebx & (1 << 5 | 0xD023_0000), 0);
+        assert_eq!(leaf(0b11, 7, 0).ecx & 0x5E42, 0);
+        assert_eq!(leaf(0b11, 7, 0).edx & 0x0080_010C, 0);
+        assert_eq!(leaf(0b11, 7, 1).eax, 0x1C00);
+        let avx = leaf(0b111, 7, 0);
+        assert_eq!(avx.ebx & (1 << 5 | 0xD023_0000), 1 << 5);
+        assert_eq!(avx.ecx & 0x5E42, 1 << 9 | 1 << 10);
+        assert_eq!(leaf(0b111, 0xD, 0).eax, 0b111);
+        assert_eq!(leaf(0b111, 0xD, 5), ZERO);
+    }
+
+    #[test]
+    fn the_machines_counters_caps_and_clocks_stay_hidden() {
         for leaf in [
             3,
             5,
+            8,
             9,
             0xA,
             0xC,
             0xE,
+            0xF,
             0x10,
+            0x11,
+            0x12,
+            0x13,
             0x14,
             0x15,
             0x16,
+            0x17,
+            0x18,
+            0x19,
+            0x1A,
+            0x1B,
+            0x1C,
+            0x1D,
+            0x1E,
             0x1F,
+            0x20,
+            0x21,
+            0x8000_0005,
             0x8000_0009,
+            0x8000_001F,
         ] {
-            assert_eq!(policy.lookup(leaf, 0), Leaf::default(), "{leaf:#x}");
+            assert_eq!(see(leaf, 0), ZERO, "{leaf:#x}");
         }
+        assert_eq!(see(6, 0), Leaf { eax: 4, ..ZERO });
     }
 
     #[test]
-    fn a_guest_sees_one_core_and_its_own_id() {
-        let policy = policy();
-        assert_eq!(policy.lookup(1, 0).ebx >> 16, 3 << 8 | 1);
-        assert_eq!(policy.lookup(4, 0).eax >> 14, 0);
-        assert_eq!(policy.lookup(0xB, 0).edx, 3);
-        assert_eq!(policy.lookup(0xB, 1).ecx, 2 << 8 | 1);
-    }
-
-    #[test]
-    fn live_bits_follow_the_guest() {
-        let mut policy = policy();
-        assert_eq!(policy.lookup(0xD, 0).ebx, 576);
-        assert_eq!(policy.lookup(0xD, 0).ecx, 2688);
-        policy.set_xcr0(0b111);
-        assert_eq!(policy.lookup(0xD, 0).ebx, 832);
-        policy.set_xcr0(0xE7);
-        assert_eq!(policy.lookup(0xD, 0).ebx, 2688);
-        assert_eq!(policy.lookup(0xD, 1).ebx, 576 + 256 + 64 + 512 + 1024);
-        policy.set_osxsave(true);
-        assert_ne!(policy.lookup(1, 0).ecx & OSXSAVE, 0);
-        policy.set_osxsave(false);
-        assert_eq!(policy.lookup(1, 0).ecx & OSXSAVE, 0);
-    }
-
-    #[test]
-    fn without_avx_its_whole_family_is_absent() {
-        let policy = CpuidPolicy::build(
-            everything,
-            &Facts {
-                xcr0_allowed: 0b11,
-                ..facts()
-            },
-        );
-        assert_eq!(policy.lookup(1, 0).ecx & AVX_1_ECX, 0);
-        assert_eq!(policy.lookup(7, 0).ebx & (AVX_7_EBX | AVX_512_7_EBX), 0);
-        assert_eq!(policy.lookup(0xD, 2), Leaf::default());
-    }
-
-    #[test]
-    fn the_hypervisor_introduces_itself() {
-        let policy = policy();
+    fn the_topology_is_one_core() {
         assert_eq!(
-            policy.lookup(abi::CPUID_BASE, 0).ebx.to_le_bytes(),
-            *b"Bulk"
-        );
-        assert_eq!(policy.lookup(abi::CPUID_INTERFACE, 0).ebx, 7);
-        assert_eq!(policy.lookup(abi::CPUID_TIMING, 0).eax, 50_000);
-    }
-
-    #[test]
-    fn leaves_without_sub_leaves_ignore_ecx() {
-        let policy = policy();
-        assert_eq!(policy.lookup(1, 99), policy.lookup(1, 0));
-        assert_eq!(policy.lookup(7, 1), Leaf::default());
-    }
-
-    #[test]
-    fn whatever_is_offered_is_on_the_list() {
-        use hv_defs::cpuid::{
-            Features1Ecx as C, Features1Edx as D, Features7Ebx as B7, Features7Ecx as C7,
-            Features7Edx as D7,
-        };
-        let policy = policy();
-        let leaf = policy.lookup(1, 0);
-        let hidden = C::DTES64
-            | C::MONITOR
-            | C::DS_CPL
-            | C::VMX
-            | C::SMX
-            | C::EIST
-            | C::TM2
-            | C::SDBG
-            | C::PDCM
-            | C::DCA
-            | C::OSXSAVE;
-        assert_eq!(C::from_bits_retain(leaf.ecx) & hidden, C::empty());
-        assert!(
-            C::from_bits_retain(leaf.ecx)
-                .contains(C::X2APIC | C::TSC_DEADLINE | C::XSAVE | C::AVX | C::AES | C::HYPERVISOR)
-        );
-        let hidden = D::MCE | D::MTRR | D::MCA | D::DS | D::ACPI | D::HTT | D::TM | D::PBE;
-        assert_eq!(D::from_bits_retain(leaf.edx) & hidden, D::empty());
-        assert_eq!(leaf.edx, 0x0F8B_AB7F, "no unnamed bit either");
-        let leaf = policy.lookup(7, 0);
-        let hidden = B7::TSC_ADJUST
-            | B7::SGX
-            | B7::HLE
-            | B7::RTM
-            | B7::RDT_MONITORING
-            | B7::MPX
-            | B7::RDT_ALLOCATION
-            | B7::PROCESSOR_TRACE;
-        assert_eq!(B7::from_bits_retain(leaf.ebx) & hidden, B7::empty());
-        assert!(
-            B7::from_bits_retain(leaf.ebx)
-                .contains(B7::AVX2 | B7::AVX512F | B7::AVX512VL | B7::INVPCID | B7::SMEP)
-        );
-        let hidden = C7::PKU
-            | C7::OSPKE
-            | C7::WAITPKG
-            | C7::CET_SHADOW_STACKS
-            | C7::TME
-            | C7::LA57
-            | C7::KEY_LOCKER
-            | C7::BUS_LOCK_DETECT
-            | C7::ENQCMD
-            | C7::SGX_LAUNCH_CONTROL
-            | C7::PKS;
-        assert_eq!(C7::from_bits_retain(leaf.ecx) & hidden, C7::empty());
-        assert_eq!(
-            D7::from_bits_retain(leaf.edx),
-            D7::FAST_SHORT_REP_MOV,
-            "no speculation control, AMX, CET, UINTR"
-        );
-    }
-
-    #[test]
-    fn without_avx_512_state_avx_stays() {
-        let policy = CpuidPolicy::build(
-            everything,
-            &Facts {
-                xcr0_allowed: 0b111,
-                ..facts()
-            },
-        );
-        let leaf = policy.lookup(7, 0);
-        assert_eq!(leaf.ebx & (AVX_7_EBX | AVX_512_7_EBX), AVX_7_EBX);
-        assert_eq!(leaf.ecx & (AVX_7_ECX | AVX_512_7_ECX), AVX_7_ECX);
-        assert_eq!(
-            policy.lookup(0xD, 0),
+            see(0xB, 0),
             Leaf {
-                eax: 0b111,
-                ebx: 576,
-                ecx: 832,
-                edx: 0
+                eax: 0,
+                ebx: 1,
+                ecx: 0x100,
+                edx: 3
             }
         );
-        assert_eq!(policy.lookup(0xD, 5), Leaf::default());
-    }
-
-    #[test]
-    fn aligned_components_start_on_64_bytes_in_compacted_form() {
-        let aligned = |leaf: u32, sub: u32| match (leaf, sub) {
-            (0xD, 6 | 7) => Leaf {
-                ecx: 2,
-                ..everything(leaf, sub)
-            },
-            (0xD, 5) => Leaf {
-                eax: 72,
-                ..everything(leaf, sub)
-            },
-            _ => everything(leaf, sub),
-        };
-        let mut policy = CpuidPolicy::build(aligned, &facts());
-        policy.set_xcr0(0xE7);
-        // 576 + 256 + 72 = 904, up to 960, + 512 = 1472, + 1024.
-        assert_eq!(policy.lookup(0xD, 1).ebx, 2496);
-    }
-
-    #[test]
-    fn sub_leaves_end_where_they_end() {
-        let policy = policy();
-        for (leaf, sub) in [
-            (4, CACHES),
-            (7, u32::MAX),
-            (0xB, 3),
-            (0xD, 3),
-            (0xD, 8),
-            (0xD, 62),
-            (0xD, 1 << 31),
-        ] {
-            assert_eq!(policy.lookup(leaf, sub), Leaf::default(), "{leaf:#x}.{sub}");
-        }
         assert_eq!(
-            policy.lookup(0xB, 2),
+            see(0xB, 1),
+            Leaf {
+                eax: 0,
+                ebx: 1,
+                ecx: 0x201,
+                edx: 3
+            }
+        );
+        assert_eq!(
+            see(0xB, 2),
             Leaf {
                 eax: 0,
                 ebx: 0,
@@ -719,34 +814,157 @@ mod tests {
                 edx: 3
             }
         );
+        assert_eq!(see(0xB, 3), ZERO);
+        assert_eq!(
+            see(4, 1),
+            Leaf {
+                eax: 0x121,
+                ..everything(4, 1)
+            }
+        );
+        assert_eq!(see(4, 2), ZERO);
     }
 
     #[test]
-    fn a_poor_machine_offers_little() {
-        let poor = |leaf: u32, _: u32| match leaf {
-            0 => Leaf {
-                eax: 7,
-                ..Leaf::default()
-            },
-            0x8000_0000 => Leaf {
-                eax: 0x8000_0004,
-                ..Leaf::default()
-            },
-            _ => Leaf::default(),
+    fn the_size_of_the_extended_state_follows_xcr0() {
+        let see = |sub, xcr0| {
+            let mut policy = policy(&FACTS);
+            policy.set_xcr0(xcr0);
+            policy.lookup(0xD, sub)
         };
-        let policy = CpuidPolicy::build(poor, &facts());
+        let sizes = |xcr0| (see(0, xcr0).ebx, see(1, xcr0).ebx);
+        assert_eq!(sizes(0b1), (576, 576));
+        assert_eq!(sizes(0b11), (576, 576));
+        assert_eq!(sizes(0b111), (832, 832));
+        // Compacted, behind AVX: opmask at 832, ZMM_Hi256 at 896 and Hi16_ZMM at 1408, both aligned.
+        assert_eq!(sizes(0b1110_0111), (2688, 2432));
+        assert_eq!(
+            see(0, 1),
+            Leaf {
+                eax: 0xE7,
+                ebx: 576,
+                ecx: 2688,
+                edx: 0
+            }
+        );
+        assert_eq!(see(1, 1).eax, 7);
+        assert_eq!(
+            see(2, 1),
+            Leaf {
+                eax: 256,
+                ebx: 576,
+                ecx: 0,
+                edx: 0
+            }
+        );
+        assert_eq!(
+            see(7, 1),
+            Leaf {
+                eax: 1024,
+                ebx: 1664,
+                ecx: 2,
+                edx: 0
+            }
+        );
+        for sub in [3, 4, 8, 9, 62, 1 << 31] {
+            assert_eq!(see(sub, 1), ZERO, "{sub}");
+        }
+    }
+
+    #[test]
+    fn a_guest_finds_the_hypervisor() {
+        let base = see(abi::CPUID_BASE, 0);
+        assert_eq!(base.eax, 0x4000_0010);
+        let text = [base.ebx, base.ecx, base.edx]
+            .map(u32::to_le_bytes)
+            .concat();
+        assert_eq!(text, abi::CPUID_SIGNATURE);
+        assert_eq!(
+            see(abi::CPUID_INTERFACE, 0),
+            Leaf {
+                eax: 1,
+                ebx: 7,
+                ecx: 1,
+                edx: 0
+            }
+        );
+        assert_eq!(
+            see(abi::CPUID_TIMING, 0),
+            Leaf {
+                eax: 50_000,
+                ebx: 50_000,
+                ..ZERO
+            }
+        );
+        let dedicated = policy(&Facts {
+            kind: CoreKind::Dedicated,
+            ..FACTS
+        });
+        assert_eq!(dedicated.lookup(abi::CPUID_TIMING, 0).ebx, 0);
+        assert_eq!(dedicated.lookup(abi::CPUID_INTERFACE, 0).ecx, 0);
+    }
+
+    #[test]
+    fn a_host_with_little_offers_little() {
+        let bare = |leaf: u32, _: u32| match leaf {
+            0 => Leaf { eax: 7, ..ZERO },
+            0x8000_0000 => Leaf {
+                eax: 0x8000_0008,
+                ..ZERO
+            },
+            _ => ZERO,
+        };
+        let policy = CpuidPolicy::build(bare, &FACTS);
         assert_eq!(policy.lookup(0, 0).eax, 7);
-        assert_eq!(policy.lookup(1, 0).ecx, HYPERVISOR);
-        assert_eq!(policy.lookup(0x8000_0008, 0), Leaf::default());
+        assert_eq!(policy.lookup(1, 0).ecx, 1 << 31);
+        assert_eq!(policy.lookup(0xB, 0), ZERO);
+        assert_eq!(policy.lookup(0xD, 0), ZERO);
+    }
+
+    #[test]
+    fn this_very_host_keeps_within_itself() {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        {
+            let host = |leaf, sub| {
+                let found = core::arch::x86_64::__cpuid_count(leaf, sub);
+                Leaf {
+                    eax: found.eax,
+                    ebx: found.ebx,
+                    ecx: found.ecx,
+                    edx: found.edx,
+                }
+            };
+            let policy = CpuidPolicy::build(host, &FACTS);
+            assert_eq!(policy.lookup(1, 0).edx & !host(1, 0).edx, 0);
+            assert_eq!(policy.lookup(7, 0).ebx & !host(7, 0).ebx, 0);
+        }
     }
 
     proptest! {
         #[test]
-        fn no_leaf_aliases_another(leaf: u32, sub: u32) {
-            let policy = policy();
-            let known = matches!(leaf, 0..=0xD | 0x4000_0000..=0x4000_0010 | 0x8000_0000..=0x8000_0008);
-            prop_assume!(!known);
-            prop_assert_eq!(policy.lookup(leaf, sub), Leaf::default());
+        fn leaves_outside_the_ranges_read_zero(leaf in any::<u32>(), sub in any::<u32>(), near in 0_u32..0x40, range in 0_u32..4) {
+            for leaf in [leaf, near | range << 30, near << 5 | range << 30] {
+                let known = matches!(leaf, 0..=0xD | 0x4000_0000..=0x4000_0010 | 0x8000_0000..=0x8000_0008);
+                let answer = see(leaf, sub);
+                prop_assert!(known || answer == ZERO, "{leaf:#x} {sub:#x} {answer:x?}");
+            }
+        }
+
+        #[test]
+        fn no_host_makes_it_panic(seed in any::<u64>(), highest in 0_u32..0x30, leaf in 0_u32..0x20, sub in 0_u32..20, allowed in any::<u64>()) {
+            let noise = |leaf: u32, sub: u32| {
+                let word = |n: u64| (seed ^ u64::from(leaf) << 32 ^ u64::from(sub) << 8 ^ n)
+                    .wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29) as u32;
+                Leaf { eax: if leaf == 0 { highest } else { word(1) }, ebx: word(2), ecx: word(3), edx: word(4) }
+            };
+            let mut policy = CpuidPolicy::build(noise, &Facts { xcr0_allowed: allowed, ..FACTS });
+            policy.set_xcr0(allowed);
+            policy.set_osxsave(true);
+            policy.set_osxsave(false);
+            let answer = policy.lookup(leaf, sub);
+            if leaf == 1 {
+                prop_assert_eq!(answer.edx & !noise(1, 0).edx, 0);
+            }
         }
     }
 }

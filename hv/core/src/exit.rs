@@ -158,8 +158,14 @@ pub enum Event {
     Nmi,
 }
 
-const INVALID_OPCODE: Event = Event::Exception { vector: 6, error: None };
-const GENERAL_PROTECTION: Event = Event::Exception { vector: 13, error: Some(0) };
+const INVALID_OPCODE: Event = Event::Exception {
+    vector: 6,
+    error: None,
+};
+const GENERAL_PROTECTION: Event = Event::Exception {
+    vector: 13,
+    error: Some(0),
+};
 
 /// What the back end does about an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,7 +272,12 @@ impl Counters {
     /// All zero.
     #[must_use]
     pub const fn new() -> Self {
-        Self { exits: [0; REASONS], denied: [0; DENIALS], span_start: None, span: None }
+        Self {
+            exits: [0; REASONS],
+            denied: [0; DENIALS],
+            span_start: None,
+            span: None,
+        }
     }
 
     /// Counts one exit.
@@ -278,7 +289,9 @@ impl Counters {
     }
 
     fn total(&self) -> u64 {
-        self.exits.iter().fold(0, |sum, count| sum.wrapping_add(*count))
+        self.exits
+            .iter()
+            .fold(0, |sum, count| sum.wrapping_add(*count))
     }
 
     fn deny(&mut self, denial: Denial) {
@@ -340,11 +353,7 @@ pub fn handle(
 ) -> Action {
     match *exit {
         Exit::Cpuid => {
-            let leaf = vcpu.cpuid.lookup(registers.rax as u32, registers.rcx as u32);
-            registers.rax = u64::from(leaf.eax);
-            registers.rbx = u64::from(leaf.ebx);
-            registers.rcx = u64::from(leaf.ecx);
-            registers.rdx = u64::from(leaf.edx);
+            cpuid(registers, vcpu);
             Action::Advance
         }
         Exit::Hypercall { privileged } => hypercall(registers, vcpu, privileged, now),
@@ -355,14 +364,34 @@ pub fn handle(
     }
 }
 
+/// Answers CPUID in the guest's registers; the instruction is to be stepped over.
+#[inline(always)]
+pub fn cpuid(registers: &mut Registers, vcpu: &VcpuState) {
+    let leaf = vcpu
+        .cpuid
+        .lookup(registers.rax as u32, registers.rcx as u32);
+    registers.rax = u64::from(leaf.eax);
+    registers.rbx = u64::from(leaf.ebx);
+    registers.rcx = u64::from(leaf.ecx);
+    registers.rdx = u64::from(leaf.edx);
+}
+
 fn handle_rare(exit: &Exit, registers: &Registers, vcpu: &mut VcpuState) -> Action {
     match *exit {
         Exit::SetExtendedControl => set_xcr0(registers, vcpu),
         Exit::WriteTaskPriority(value) => write_task_priority(value, vcpu),
         Exit::WriteControl { register, value } => write_control(register, value, vcpu),
-        Exit::Memory { address, write, fetch } => {
+        Exit::Memory {
+            address,
+            write,
+            fetch,
+        } => {
             vcpu.counters.deny(Denial::Memory);
-            Action::Stop(Violation::Memory { address, write, fetch })
+            Action::Stop(Violation::Memory {
+                address,
+                write,
+                fetch,
+            })
         }
         Exit::CacheFlush => {
             // The machine's caches are coherent and not the guest's to drop; to skip is what a guest cannot tell apart.
@@ -481,13 +510,11 @@ fn port(access: PortAccess, registers: &mut Registers, vcpu: &mut VcpuState) -> 
 }
 
 #[inline(always)]
-fn read_msr(
-    registers: &mut Registers,
-    vcpu: &mut VcpuState,
-    now: impl FnOnce() -> u64,
-) -> Action {
+fn read_msr(registers: &mut Registers, vcpu: &mut VcpuState, now: impl FnOnce() -> u64) -> Action {
     let number = registers.rcx as u32;
-    let value = if vcpu.kind == CoreKind::Shared && (msr::is_x2apic(number) || number == msr::TSC_DEADLINE) {
+    let value = if vcpu.kind == CoreKind::Shared
+        && (msr::is_x2apic(number) || number == msr::TSC_DEADLINE)
+    {
         vcpu.apic.read(number, now()).ok()
     } else {
         msr::read(vcpu.kind, number, &vcpu.msr).ok()
@@ -505,11 +532,7 @@ fn read_msr(
 }
 
 #[inline(always)]
-fn write_msr(
-    registers: &mut Registers,
-    vcpu: &mut VcpuState,
-    now: impl FnOnce() -> u64,
-) -> Action {
+fn write_msr(registers: &mut Registers, vcpu: &mut VcpuState, now: impl FnOnce() -> u64) -> Action {
     let number = registers.rcx as u32;
     let value = registers.edx_eax();
     if vcpu.kind == CoreKind::Shared && (msr::is_x2apic(number) || number == msr::TSC_DEADLINE) {
@@ -526,7 +549,11 @@ fn write_msr(
 }
 
 fn refuse_msr(vcpu: &mut VcpuState, number: u32) -> Action {
-    let denial = if msr::is_x2apic(number) { Denial::Interrupt } else { Denial::Msr };
+    let denial = if msr::is_x2apic(number) {
+        Denial::Interrupt
+    } else {
+        Denial::Msr
+    };
     vcpu.counters.deny(denial);
     Action::Inject(GENERAL_PROTECTION)
 }
@@ -552,7 +579,9 @@ fn hypercall(
         abi::call::SPAN_END => registers.rax = end_span(registers, vcpu),
         abi::call::WINDOW => registers.rax = window(registers, vcpu),
         abi::call::FINISH => {
-            return Action::Finish { passed: registers.rbx == abi::verdict::PASS };
+            return Action::Finish {
+                passed: registers.rbx == abi::verdict::PASS,
+            };
         }
         _ => {
             vcpu.counters.deny(Denial::Hypercall);
@@ -571,8 +600,14 @@ fn console(registers: &Registers, vcpu: &mut VcpuState, now: u64) -> u64 {
         vcpu.counters.deny(Denial::Hypercall);
         return abi::status::INVALID;
     };
-    let words =
-        [registers.rdi, registers.rsi, registers.rdx, registers.r8, registers.r9, registers.r10];
+    let words = [
+        registers.rdi,
+        registers.rsi,
+        registers.rdx,
+        registers.r8,
+        registers.r9,
+        registers.r10,
+    ];
     let mut bytes = [0_u8; abi::CONSOLE_BYTES];
     for (piece, word) in bytes.chunks_exact_mut(8).zip(words) {
         piece.copy_from_slice(&word.to_le_bytes());

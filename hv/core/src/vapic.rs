@@ -87,7 +87,9 @@ impl Vectors {
     }
 
     fn highest(&self) -> Option<u8> {
-        let word = (0..8_u8).rev().find(|word| self.0[usize::from(*word)] != 0)?;
+        let word = (0..8_u8)
+            .rev()
+            .find(|word| self.0[usize::from(*word)] != 0)?;
         Some(word * 32 + (31 - self.0[usize::from(word)].leading_zeros() as u8))
     }
 
@@ -260,7 +262,11 @@ impl VirtualApic {
     /// SDM 3A 11.8.3.1.
     fn processor_priority(&self) -> u8 {
         let in_service = self.isr.highest().unwrap_or(0);
-        if self.tpr >> 4 >= in_service >> 4 { self.tpr } else { in_service & 0xF0 }
+        if self.tpr >> 4 >= in_service >> 4 {
+            self.tpr
+        } else {
+            in_service & 0xF0
+        }
     }
 
     fn end_of_interrupt(&mut self) {
@@ -292,7 +298,11 @@ impl VirtualApic {
         if value & !(writable | DELIVERY_STATUS) != 0 || (index == TIMER && value >> 17 & 3 == 3) {
             return Err(Fault::Value);
         }
-        let forced = if self.svr & SOFTWARE_ENABLE == 0 { MASKED } else { 0 };
+        let forced = if self.svr & SOFTWARE_ENABLE == 0 {
+            MASKED
+        } else {
+            0
+        };
         let was = *entry;
         *entry = (value & !DELIVERY_STATUS) | forced;
         // SDM 3A 11.5.4.1: a change to or from TSC-deadline mode disarms the timer.
@@ -412,7 +422,8 @@ mod tests {
     #[test]
     fn a_deadline_fires_once_at_its_instant() {
         let mut apic = apic();
-        apic.write(LVT_TIMER, VECTOR_TIMER | DEADLINE_MODE, 0).unwrap();
+        apic.write(LVT_TIMER, VECTOR_TIMER | DEADLINE_MODE, 0)
+            .unwrap();
         apic.write(TSC_DEADLINE, 1000, 0).unwrap();
         apic.expire(999);
         assert_eq!(apic.deliverable(), None);
@@ -438,7 +449,8 @@ mod tests {
     #[test]
     fn changing_the_mode_disarms() {
         let mut apic = apic();
-        apic.write(LVT_TIMER, VECTOR_TIMER | DEADLINE_MODE, 0).unwrap();
+        apic.write(LVT_TIMER, VECTOR_TIMER | DEADLINE_MODE, 0)
+            .unwrap();
         apic.write(TSC_DEADLINE, 1000, 0).unwrap();
         apic.write(LVT_TIMER, VECTOR_TIMER, 0).unwrap();
         assert_eq!(apic.next_deadline(), None);
@@ -447,7 +459,12 @@ mod tests {
     #[test]
     fn a_masked_timer_is_silent() {
         let mut apic = apic();
-        apic.write(LVT_TIMER, VECTOR_TIMER | DEADLINE_MODE | u64::from(MASKED), 0).unwrap();
+        apic.write(
+            LVT_TIMER,
+            VECTOR_TIMER | DEADLINE_MODE | u64::from(MASKED),
+            0,
+        )
+        .unwrap();
         apic.write(TSC_DEADLINE, 10, 0).unwrap();
         apic.expire(20);
         assert_eq!(apic.deliverable(), None);
@@ -490,7 +507,10 @@ mod tests {
         let mut apic = apic();
         apic.write(LVT_TIMER, VECTOR_TIMER, 0).unwrap();
         apic.write(SVR, 0xFF, 0).unwrap();
-        assert_eq!(apic.read(LVT_TIMER, 0), Ok(VECTOR_TIMER | u64::from(MASKED)));
+        assert_eq!(
+            apic.read(LVT_TIMER, 0),
+            Ok(VECTOR_TIMER | u64::from(MASKED))
+        );
         apic.write(SELF_IPI, 0x60, 0).unwrap();
         assert_eq!(apic.deliverable(), None);
     }
@@ -504,9 +524,14 @@ mod tests {
         for msr in [ID, VERSION, PPR, LDR, ISR, TMR, IRR, CURRENT_COUNT] {
             assert_eq!(apic.write(msr, 0, 0), Err(Fault::Absent), "{msr:#x}");
         }
-        for (msr, value) in
-            [(TPR, 0x100), (EOI, 1), (ESR, 1), (SVR, 0x1000), (DIVIDE, 4), (LVT_TIMER, 3 << 17)]
-        {
+        for (msr, value) in [
+            (TPR, 0x100),
+            (EOI, 1),
+            (ESR, 1),
+            (SVR, 0x1000),
+            (DIVIDE, 4),
+            (LVT_TIMER, 3 << 17),
+        ] {
             assert_eq!(apic.write(msr, value, 0), Err(Fault::Value), "{msr:#x}");
         }
     }
@@ -521,8 +546,15 @@ mod tests {
 
     impl Model {
         fn deliverable(&self) -> Option<u8> {
-            let floor = self.in_service.last().map_or(0, |v| v >> 4).max(self.tpr >> 4);
-            self.requested.last().copied().filter(|vector| vector >> 4 > floor)
+            let floor = self
+                .in_service
+                .last()
+                .map_or(0, |v| v >> 4)
+                .max(self.tpr >> 4);
+            self.requested
+                .last()
+                .copied()
+                .filter(|vector| vector >> 4 > floor)
         }
     }
 

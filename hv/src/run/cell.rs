@@ -1,5 +1,8 @@
 //! A static that exactly one core uses.
-#![expect(unsafe_code, reason = "hands out exclusive references to statics by a rule, not by a lock")]
+#![expect(
+    unsafe_code,
+    reason = "hands out exclusive references to statics by a rule, not by a lock"
+)]
 
 use core::cell::UnsafeCell;
 
@@ -21,7 +24,10 @@ impl<T> CoreCell<T> {
     /// # Safety
     /// Only the core that owns the content calls this, and it keeps no other reference to it alive. Once the owner is
     /// parked (`module::park`), the core that saw it parked may call it instead.
-    #[expect(clippy::mut_from_ref, reason = "the contract above replaces the borrow checker")]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "the contract above replaces the borrow checker"
+    )]
     pub unsafe fn get(&self) -> &mut T {
         // SAFETY: the caller's contract is exactly exclusivity.
         unsafe { &mut *self.0.get() }

@@ -76,7 +76,11 @@ fn run_shared(core: usize, windows: &'static [Window], machine: &'static Machine
 /// Enters VMX operation and makes the core's partitions. One that cannot be made is refused by name; the others run.
 fn prepare(core: usize, kind: CoreKind, ids: &[PartitionId], machine: &'static Machine) {
     let enabled = partition::enable_core(core, kind);
-    let place = partition::Place { core, kind, host_stack: stack_top() };
+    let place = partition::Place {
+        core,
+        kind,
+        host_stack: stack_top(),
+    };
     for id in ids {
         let Some(partition) = TABLE.partitions.get(usize::from(*id)) else {
             continue;
@@ -115,11 +119,30 @@ const STACK_RESERVE: u64 = 8192;
 
 /// Takes an exit and returns the vCPU to enter next. Called by the exit stub.
 pub extern "C" fn on_exit(vcpu: &mut Vcpu) -> *mut Vcpu {
-    match exits::handle(vcpu) {
-        Next::Enter if vcpu.is_dedicated() => vcpu,
-        Next::Enter => shared::rearm(vcpu),
+    let raw = exits::take(vcpu);
+    if raw == exits::CPUID {
+        exits::handle_cpuid(vcpu);
+        return enter_again(vcpu);
+    }
+    on_other_exit(vcpu, raw)
+}
+
+/// Apart, so that the shortest way needs no stack frame.
+#[inline(never)]
+fn on_other_exit(vcpu: &mut Vcpu, raw: u32) -> *mut Vcpu {
+    match exits::handle(vcpu, raw) {
+        Next::Enter => enter_again(vcpu),
         Next::Clock if !vcpu.is_dedicated() => shared::clock(vcpu),
         next => on_rare(vcpu, next),
+    }
+}
+
+#[inline(always)]
+fn enter_again(vcpu: &mut Vcpu) -> *mut Vcpu {
+    if vcpu.is_dedicated() {
+        vcpu
+    } else {
+        shared::rearm(vcpu)
     }
 }
 
@@ -147,7 +170,7 @@ fn on_rare(vcpu: &mut Vcpu, next: Next) -> *mut Vcpu {
     vcpu
 }
 
-/// An NMI in a guest is our kick, or one that a dedicated guest sent to itself and gets.
+/// An NMI in a guest is our kick, or one from the platform, which a dedicated guest gets.
 fn take_nmi(vcpu: &mut Vcpu) {
     if module::is_stopping() || !vcpu.is_dedicated() {
         return;
@@ -175,41 +198,73 @@ fn explain(vcpu: &Vcpu, violation: Violation) {
     let (name, place) = (partition.name, partition.place);
     let rip = instructions::read(field::GUEST_RIP);
     match violation {
-        Violation::Memory { address, write, fetch } => {
-            let verb = if fetch { "fetched from" } else if write { "wrote to" } else { "read" };
-            let end = partition.memory.last().map_or(0, |region| region.guest + region.size);
+        Violation::Memory {
+            address,
+            write,
+            fetch,
+        } => {
+            let verb = if fetch {
+                "fetched from"
+            } else if write {
+                "wrote to"
+            } else {
+                "read"
+            };
+            let end = partition
+                .memory
+                .last()
+                .map_or(0, |region| region.guest + region.size);
             defmt::error!(
                 "partition {=str} is stopped: at RIP {=u64:#x} it {=str} guest-physical {=u64:#x}, which nobody gave it; its memory ends at {=u64:#x}; `memory` of {=str} grants more",
-                name, rip, verb, address, end, place
+                name,
+                rip,
+                verb,
+                address,
+                end,
+                place
             );
         }
         Violation::TripleFault => defmt::error!(
             "partition {=str} ({=str}) is stopped: triple fault at RIP {=u64:#x}",
-            name, place, rip
+            name,
+            place,
+            rip
         ),
         Violation::TaskSwitch => defmt::error!(
             "partition {=str} ({=str}) is stopped: hardware task switch at RIP {=u64:#x}, which no partition has",
-            name, place, rip
+            name,
+            place,
+            rip
         ),
         Violation::InvalidState => defmt::error!(
             "partition {=str} ({=str}) is stopped: the processor cannot enter its state; RIP {=u64:#x}",
-            name, place, rip
+            name,
+            place,
+            rip
         ),
         Violation::PaePaging => defmt::error!(
             "partition {=str} ({=str}) is stopped: it turned on legacy PAE paging and changed cache control in one write; RIP {=u64:#x}",
-            name, place, rip
+            name,
+            place,
+            rip
         ),
         Violation::Reset => defmt::error!(
             "partition {=str} ({=str}) is stopped: a reset signal reached its core from outside",
-            name, place
+            name,
+            place
         ),
         Violation::MachineCheck => defmt::error!(
             "partition {=str} ({=str}) is stopped: machine check at RIP {=u64:#x}",
-            name, place, rip
+            name,
+            place,
+            rip
         ),
         Violation::Unknown(code) => defmt::error!(
             "partition {=str} ({=str}) is stopped: exit reason {=u32:#x}, which has no action; RIP {=u64:#x}",
-            name, place, code, rip
+            name,
+            place,
+            code,
+            rip
         ),
     }
 }

@@ -31,18 +31,38 @@ pub enum Next {
 /// Bit 31 of the exit reason: the entry failed. SDM 3C 25.9.1.
 const ENTRY_FAILURE: u32 = 1 << 31;
 
-/// Deals with the exit that the current VMCS describes.
-///
-/// The frequent exits are spelled out one by one so that the compiler sees a straight line from the reason to
-/// the registers; all others go through one function that is not inlined.
+/// Reads and counts the exit that the current VMCS describes; returns its reason with the flags.
 #[inline(always)]
-pub fn handle(vcpu: &mut Vcpu) -> Next {
+pub fn take(vcpu: &mut Vcpu) -> u32 {
     let raw = vmx::read(field::EXIT_REASON) as u32;
     vcpu.state.counters.count(raw as u16);
+    raw
+}
+
+/// The reason of a CPUID exit, with no flag set.
+pub const CPUID: u32 = reason::CPUID as u32;
+
+/// Deals with a CPUID exit: the one that ordinary software takes most, and whose way holds no call and no stack frame.
+#[inline(always)]
+pub fn handle_cpuid(vcpu: &mut Vcpu) {
+    exit::cpuid(&mut vcpu.registers, &vcpu.state);
+    vcpu::advance();
+}
+
+/// Deals with an exit of any other reason.
+///
+/// The frequent ones are spelled out one by one so that the compiler sees a straight line from the reason to the
+/// registers; all others go through one function that is not inlined.
+#[inline(always)]
+pub fn handle(vcpu: &mut Vcpu, raw: u32) -> Next {
     // Bits 16 and up carry flags; an entry failure has its own numbers and is never one of the frequent ones.
     match raw {
-        CPUID => frequent(vcpu, &Exit::Cpuid),
-        VMCALL => frequent(vcpu, &Exit::Hypercall { privileged: guest_privilege() == 0 }),
+        VMCALL => frequent(
+            vcpu,
+            &Exit::Hypercall {
+                privileged: guest_privilege() == 0,
+            },
+        ),
         RDMSR => frequent(vcpu, &Exit::ReadMsr),
         WRMSR => frequent(vcpu, &Exit::WriteMsr),
         IO_INSTRUCTION => frequent(vcpu, &Exit::Port(port_access())),
@@ -51,7 +71,6 @@ pub fn handle(vcpu: &mut Vcpu) -> Next {
     }
 }
 
-const CPUID: u32 = reason::CPUID as u32;
 const VMCALL: u32 = reason::VMCALL as u32;
 const RDMSR: u32 = reason::RDMSR as u32;
 const WRMSR: u32 = reason::WRMSR as u32;
@@ -224,11 +243,17 @@ fn decode_control(vcpu: &Vcpu) -> Exit {
     let register = (access & 0xF) as u8;
     match (access >> 4 & 3, register) {
         (0, 8) => Exit::WriteTaskPriority(read_register(vcpu, access >> 8 & 0xF)),
-        (0, _) => Exit::WriteControl { register, value: read_register(vcpu, access >> 8 & 0xF) },
+        (0, _) => Exit::WriteControl {
+            register,
+            value: read_register(vcpu, access >> 8 & 0xF),
+        },
         (1, 8) => Exit::ReadTaskPriority,
         (3, _) => {
             let low = access >> 16 & 0xF;
-            Exit::WriteControl { register: 0, value: vmx::read(field::GUEST_CR0) & !0xF | low }
+            Exit::WriteControl {
+                register: 0,
+                value: vmx::read(field::GUEST_CR0) & !0xF | low,
+            }
         }
         _ => Exit::Unknown(u32::from(reason::CONTROL_REGISTER)),
     }

@@ -38,7 +38,6 @@ pub struct Start {
     pub cr4_allowed: u64,
 }
 
-const IA32_FEATURE_CONTROL: u32 = 0x3A;
 const IA32_PAT: u32 = 0x277;
 /// IA32_PAT after reset. SDM 3A 12.12.4.
 const PAT_RESET: u64 = 0x0007_0406_0007_0406;
@@ -53,12 +52,6 @@ pub fn enable(region: &'static mut Page) -> Result<(), Failed> {
     unsafe { Cr4::update(|flags| flags.insert(Cr4Flags::VIRTUAL_MACHINE_EXTENSIONS)) };
     // SAFETY: the region is a static page of this core's own with its revision in place; memory is identity-mapped.
     unsafe { vmx::vmxon(&raw const *region as u64) }
-}
-
-/// Whether firmware left VMX usable outside SMX (bits 0 and 2). SDM 3C 24.7.
-pub fn vmx_is_unlocked() -> bool {
-    // SAFETY: the MSR exists where CPUID reports VMX.
-    unsafe { Msr::new(IA32_FEATURE_CONTROL).read() & 0b101 == 0b101 }
 }
 
 fn set(field: u32, value: u64) {
@@ -102,7 +95,10 @@ fn fill_controls(controls: &Controls, pages: &Pages, start: &Start) {
     set(field::IO_BITMAP_A, pages.io_bitmaps[0]); // SDM 3C 25.6.4
     set(field::IO_BITMAP_B, pages.io_bitmaps[1]); // SDM 3C 25.6.4
     set(field::MSR_BITMAP, pages.msr_bitmap); // SDM 3C 25.6.9
-    set(field::EPT_POINTER, pages.ept_root | EPTP_WRITE_BACK_4_LEVELS); // SDM 3C 25.6.11
+    set(
+        field::EPT_POINTER,
+        pages.ept_root | EPTP_WRITE_BACK_4_LEVELS,
+    ); // SDM 3C 25.6.11
     set(field::VPID, u64::from(start.vpid)); // SDM 3C 25.6.12
     set(field::CR3_TARGET_COUNT, 0); // SDM 3C 25.6.7
     set(field::EXIT_MSR_STORE_COUNT, 0); // SDM 3C 25.7.2
@@ -163,19 +159,54 @@ fn task_segment_base(selector: u16) -> u64 {
 
 /// Selector, base, limit and rights fields of each segment register.
 const SEGMENTS: [[u32; 4]; 8] = [
-    [field::GUEST_CS_SELECTOR, field::GUEST_CS_BASE, field::GUEST_CS_LIMIT, field::GUEST_CS_RIGHTS],
-    [field::GUEST_SS_SELECTOR, field::GUEST_SS_BASE, field::GUEST_SS_LIMIT, field::GUEST_SS_RIGHTS],
-    [field::GUEST_DS_SELECTOR, field::GUEST_DS_BASE, field::GUEST_DS_LIMIT, field::GUEST_DS_RIGHTS],
-    [field::GUEST_ES_SELECTOR, field::GUEST_ES_BASE, field::GUEST_ES_LIMIT, field::GUEST_ES_RIGHTS],
-    [field::GUEST_FS_SELECTOR, field::GUEST_FS_BASE, field::GUEST_FS_LIMIT, field::GUEST_FS_RIGHTS],
-    [field::GUEST_GS_SELECTOR, field::GUEST_GS_BASE, field::GUEST_GS_LIMIT, field::GUEST_GS_RIGHTS],
+    [
+        field::GUEST_CS_SELECTOR,
+        field::GUEST_CS_BASE,
+        field::GUEST_CS_LIMIT,
+        field::GUEST_CS_RIGHTS,
+    ],
+    [
+        field::GUEST_SS_SELECTOR,
+        field::GUEST_SS_BASE,
+        field::GUEST_SS_LIMIT,
+        field::GUEST_SS_RIGHTS,
+    ],
+    [
+        field::GUEST_DS_SELECTOR,
+        field::GUEST_DS_BASE,
+        field::GUEST_DS_LIMIT,
+        field::GUEST_DS_RIGHTS,
+    ],
+    [
+        field::GUEST_ES_SELECTOR,
+        field::GUEST_ES_BASE,
+        field::GUEST_ES_LIMIT,
+        field::GUEST_ES_RIGHTS,
+    ],
+    [
+        field::GUEST_FS_SELECTOR,
+        field::GUEST_FS_BASE,
+        field::GUEST_FS_LIMIT,
+        field::GUEST_FS_RIGHTS,
+    ],
+    [
+        field::GUEST_GS_SELECTOR,
+        field::GUEST_GS_BASE,
+        field::GUEST_GS_LIMIT,
+        field::GUEST_GS_RIGHTS,
+    ],
     [
         field::GUEST_LDTR_SELECTOR,
         field::GUEST_LDTR_BASE,
         field::GUEST_LDTR_LIMIT,
         field::GUEST_LDTR_RIGHTS,
     ],
-    [field::GUEST_TR_SELECTOR, field::GUEST_TR_BASE, field::GUEST_TR_LIMIT, field::GUEST_TR_RIGHTS],
+    [
+        field::GUEST_TR_SELECTOR,
+        field::GUEST_TR_BASE,
+        field::GUEST_TR_LIMIT,
+        field::GUEST_TR_RIGHTS,
+    ],
 ];
 
 /// Flat 32-bit segments, as Multiboot2 3.3 asks; no LDT; a TSS that is never used. SDM 3C 25.4.1, 27.3.1.2.

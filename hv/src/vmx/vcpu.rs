@@ -1,5 +1,8 @@
 //! A vCPU: its registers, its VMCS and what the VMCS does not carry.
-#![expect(unsafe_code, reason = "writes VMCS fields and switches machine registers")]
+#![expect(
+    unsafe_code,
+    reason = "writes VMCS fields and switches machine registers"
+)]
 
 use core::arch::asm;
 
@@ -54,8 +57,14 @@ pub struct WindowFigures {
 }
 
 /// MSRs that the guest may write and the VMCS does not carry: KERNEL_GS_BASE, STAR, LSTAR, CSTAR, FMASK, TSC_AUX.
-const SWITCHED_MSRS: [u32; 6] =
-    [0xC000_0102, 0xC000_0081, 0xC000_0082, 0xC000_0083, 0xC000_0084, 0xC000_0103];
+const SWITCHED_MSRS: [u32; 6] = [
+    0xC000_0102,
+    0xC000_0081,
+    0xC000_0082,
+    0xC000_0083,
+    0xC000_0084,
+    0xC000_0103,
+];
 
 /// Bytes of the XSAVE area: enough for x87, SSE, AVX and AVX-512 (SDM 1 13.5).
 pub const XSAVE_BYTES: usize = 4096;
@@ -91,8 +100,11 @@ const MULTIBOOT2_MAGIC: u64 = 0x36D7_6289;
 impl Vcpu {
     /// A vCPU at its first instruction, with every register defined and nothing of a former owner in it.
     pub fn new(parts: Parts, processor_controls: u32) -> Self {
-        let registers =
-            Registers { rax: MULTIBOOT2_MAGIC, rbx: parts.boot_info, ..Registers::default() };
+        let registers = Registers {
+            rax: MULTIBOOT2_MAGIC,
+            rbx: parts.boot_info,
+            ..Registers::default()
+        };
         Self {
             registers,
             host_stack: parts.host_stack,
@@ -103,7 +115,12 @@ impl Vcpu {
             processor_controls,
             state: parts.state,
             switched: Switched::new(),
-            windows: WindowFigures { run: 0, late: 0, latest: 0, earliest: u64::MAX },
+            windows: WindowFigures {
+                run: 0,
+                late: 0,
+                latest: 0,
+                earliest: u64::MAX,
+            },
             first_entry: 0,
         }
     }
@@ -130,8 +147,11 @@ impl Vcpu {
     }
 
     fn set_processor_control(&mut self, bit: u32, on: bool) {
-        let wanted =
-            if on { self.processor_controls | bit } else { self.processor_controls & !bit };
+        let wanted = if on {
+            self.processor_controls | bit
+        } else {
+            self.processor_controls & !bit
+        };
         if wanted != self.processor_controls {
             self.processor_controls = wanted;
             // SAFETY: only window-exiting bits change; both are allowed wherever virtual NMIs are. SDM 3C 25.6.2.
@@ -158,7 +178,6 @@ impl Vcpu {
         self.switched.xcr0 = value;
         write_xcr0(value);
     }
-
 }
 
 impl Switched {
@@ -168,7 +187,14 @@ impl Switched {
         // component its initial state.
         xsave.0[24] = 0x80;
         xsave.0[25] = 0x1F;
-        Self { msrs: [0; SWITCHED_MSRS.len()], debug: [0; 4], dr6: DR6_RESET, cr2: 0, xcr0: 1, xsave }
+        Self {
+            msrs: [0; SWITCHED_MSRS.len()],
+            debug: [0; 4],
+            dr6: DR6_RESET,
+            cr2: 0,
+            xcr0: 1,
+            xsave,
+        }
     }
 
     fn save(&mut self, xcr0_allowed: u64) {
@@ -244,14 +270,20 @@ pub fn xcr0_allowed() -> u64 {
     const OFFERED: u64 = 0b1110_0111;
     let leaf = core::arch::x86_64::__cpuid_count(0xD, 0);
     let supported = (u64::from(leaf.edx) << 32 | u64::from(leaf.eax)) & OFFERED;
-    if xsave_fits(supported) { supported } else { supported & 0b11 }
+    if xsave_fits(supported) {
+        supported
+    } else {
+        supported & 0b11
+    }
 }
 
 fn xsave_fits(components: u64) -> bool {
-    (2..63).filter(|bit| components & (1 << bit) != 0).all(|bit| {
-        let leaf = core::arch::x86_64::__cpuid_count(0xD, bit);
-        u64::from(leaf.eax) + u64::from(leaf.ebx) <= XSAVE_BYTES as u64
-    })
+    (2..63)
+        .filter(|bit| components & (1 << bit) != 0)
+        .all(|bit| {
+            let leaf = core::arch::x86_64::__cpuid_count(0xD, bit);
+            u64::from(leaf.eax) + u64::from(leaf.ebx) <= XSAVE_BYTES as u64
+        })
 }
 
 /// Steps over the instruction that exited. Ends the blocking that STI or MOV SS asked for one
@@ -290,7 +322,11 @@ pub fn inject(event: Event) {
                 // SAFETY: the error code belongs to the vector that is delivered. SDM 3C 25.8.3.
                 unsafe { vmx::write(field::ENTRY_EXCEPTION_ERROR_CODE, u64::from(error)) };
             }
-            let code = if error.is_some() { interruption::DELIVER_ERROR_CODE } else { 0 };
+            let code = if error.is_some() {
+                interruption::DELIVER_ERROR_CODE
+            } else {
+                0
+            };
             u32::from(vector) | interruption::HARDWARE_EXCEPTION | code
         }
         Event::Nmi => 2 | interruption::NMI,
@@ -305,7 +341,12 @@ pub fn inject_interrupt(vector: u8) {
 
 fn write_entry_info(info: u32) {
     // SAFETY: vector and type agree, as the callers build them. SDM 3C 25.8.3.
-    unsafe { vmx::write(field::ENTRY_INTERRUPTION_INFO, u64::from(info | interruption::VALID)) };
+    unsafe {
+        vmx::write(
+            field::ENTRY_INTERRUPTION_INFO,
+            u64::from(info | interruption::VALID),
+        )
+    };
 }
 
 /// Whether the next entry delivers an event already.
@@ -347,7 +388,10 @@ pub fn set_cr0(value: u64) -> Result<(), Option<Event>> {
     if turns_paging_on {
         if efer & EFER_LME != 0 {
             if !pae {
-                return Err(Some(Event::Exception { vector: 13, error: Some(0) }));
+                return Err(Some(Event::Exception {
+                    vector: 13,
+                    error: Some(0),
+                }));
             }
             set_long_mode(efer, true);
         } else if pae {
@@ -376,7 +420,10 @@ pub fn set_cr4(value: u64) -> Result<(), Option<Event>> {
     let long = vmx::read(field::GUEST_EFER) & EFER_LMA != 0;
     let changed = value ^ vmx::read(field::GUEST_CR4);
     if (long && value & PAE == 0) || (!long && value & PCIDE != 0) {
-        return Err(Some(Event::Exception { vector: 13, error: Some(0) }));
+        return Err(Some(Event::Exception {
+            vector: 13,
+            error: Some(0),
+        }));
     }
     if changed & PAE != 0 && vmx::read(field::GUEST_CR0) & PG != 0 {
         return Err(None);
@@ -397,8 +444,11 @@ const EFER_LMA: u64 = 1 << 10;
 fn set_long_mode(efer: u64, on: bool) {
     const GUEST_64_BIT: u64 = 1 << 9;
     let entry = vmx::read(field::ENTRY_CONTROLS);
-    let (efer, entry) =
-        if on { (efer | EFER_LMA, entry | GUEST_64_BIT) } else { (efer & !EFER_LMA, entry & !GUEST_64_BIT) };
+    let (efer, entry) = if on {
+        (efer | EFER_LMA, entry | GUEST_64_BIT)
+    } else {
+        (efer & !EFER_LMA, entry & !GUEST_64_BIT)
+    };
     // SAFETY: EFER.LMA and the entry control agree, as SDM 3C 27.3.1.1 demands.
     unsafe {
         vmx::write(field::GUEST_EFER, efer);
