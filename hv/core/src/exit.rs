@@ -255,6 +255,9 @@ pub enum Denial {
 /// Number of kinds of denial.
 pub const DENIALS: usize = 7;
 
+/// The basic reason of the exit that a hypercall is.
+const HYPERCALL: u16 = hv_defs::exit::reason::VMCALL;
+
 /// The counters of one partition.
 #[derive(Clone, Debug)]
 pub struct Counters {
@@ -262,10 +265,11 @@ pub struct Counters {
     pub exits: [u64; REASONS],
     /// Denied accesses by [`Denial`].
     pub denied: [u64; DENIALS],
-    /// Sum of all exits when the measured span was opened.
-    span_start: Option<u64>,
-    /// Exits inside the last measured span.
-    pub span: Option<u64>,
+    /// [`Self::exits`] when the measured span was opened.
+    span_base: [u64; REASONS],
+    span_is_open: bool,
+    /// Exits inside the last measured span by basic reason, the two calls that mark it left out.
+    pub span: Option<[u64; REASONS]>,
 }
 
 impl Counters {
@@ -275,7 +279,8 @@ impl Counters {
         Self {
             exits: [0; REASONS],
             denied: [0; DENIALS],
-            span_start: None,
+            span_base: [0; REASONS],
+            span_is_open: false,
             span: None,
         }
     }
@@ -288,10 +293,25 @@ impl Counters {
         *counter = counter.wrapping_add(1);
     }
 
-    fn total(&self) -> u64 {
-        self.exits
-            .iter()
-            .fold(0, |sum, count| sum.wrapping_add(*count))
+    fn open_span(&mut self) {
+        self.span_base = self.exits;
+        self.span_is_open = true;
+    }
+
+    /// Closes the span and returns the number of exits in it; `None` when none was open.
+    fn close_span(&mut self) -> Option<u64> {
+        if !core::mem::take(&mut self.span_is_open) {
+            return None;
+        }
+        let mut span = self.exits;
+        for (count, base) in span.iter_mut().zip(&self.span_base) {
+            *count = count.wrapping_sub(*base);
+        }
+        // One of them is the very call that closes it.
+        let call = &mut span[usize::from(HYPERCALL)];
+        *call = call.saturating_sub(1);
+        self.span = Some(span);
+        Some(span.iter().fold(0, |sum, count| sum.wrapping_add(*count)))
     }
 
     fn deny(&mut self, denial: Denial) {
@@ -573,7 +593,7 @@ fn hypercall(
     match registers.rax {
         abi::call::CONSOLE => registers.rax = console(registers, vcpu, now()),
         abi::call::SPAN_BEGIN => {
-            vcpu.counters.span_start = Some(vcpu.counters.total());
+            vcpu.counters.open_span();
             registers.rax = 0;
         }
         abi::call::SPAN_END => registers.rax = end_span(registers, vcpu),
@@ -624,13 +644,10 @@ fn console(registers: &Registers, vcpu: &mut VcpuState, now: u64) -> u64 {
 }
 
 fn end_span(registers: &mut Registers, vcpu: &mut VcpuState) -> u64 {
-    let Some(start) = vcpu.counters.span_start.take() else {
+    let Some(exits) = vcpu.counters.close_span() else {
         vcpu.counters.deny(Denial::Hypercall);
         return abi::status::DENIED;
     };
-    // One of the exits since the start is this very call.
-    let exits = vcpu.counters.total().wrapping_sub(start).saturating_sub(1);
-    vcpu.counters.span = Some(exits);
     registers.rbx = exits;
     0
 }

@@ -182,7 +182,8 @@ pub struct Stat {
 pub enum StatKey {
     /// Exits with basic exit reason `detail` (SDM 3D appendix C), over the partition's life.
     Exits,
-    /// Exits inside the measured span (between the `SPAN_BEGIN` and `SPAN_END` hypercalls).
+    /// Exits inside the measured span (between the `SPAN_BEGIN` and `SPAN_END` hypercalls) with basic exit reason `detail`; a
+    /// single zero when there were none.
     SpanExits,
     /// Windows that ran.
     WindowsRun,

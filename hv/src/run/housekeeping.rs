@@ -30,6 +30,8 @@ struct Drain {
     sent: usize,
     next: usize,
     greeted: bool,
+    /// Diagnostics that were dropped, by index of the core in the table.
+    lost: [u64; CORES],
 }
 
 static DRAIN: CoreCell<Drain> = CoreCell::new(Drain {
@@ -38,6 +40,7 @@ static DRAIN: CoreCell<Drain> = CoreCell::new(Drain {
     sent: 0,
     next: 0,
     greeted: false,
+    lost: [0; CORES],
 });
 
 fn drain() -> &'static mut Drain {
@@ -132,6 +135,9 @@ impl Drain {
             Some(ring) => {
                 let lost = ring.take_lost();
                 if lost > 0 {
+                    if let Some(sum) = self.lost.get_mut(source) {
+                        *sum += u64::from(lost);
+                    }
                     let cpu = TABLE.cores.get(source).map_or(0, |core| core.cpu as u8);
                     self.encode(Kind::Lost, cpu, machine::tsc(), &lost.to_le_bytes());
                     return true;
@@ -210,6 +216,7 @@ fn kick_dedicated() {
 }
 
 fn send_figures(drain: &mut Drain) {
+    let lost = drain.lost;
     let mut tell = |key, subject: usize, detail: usize, value| {
         let stat = Stat {
             key,
@@ -229,6 +236,8 @@ fn send_figures(drain: &mut Drain) {
         tell_partition(index, &mut tell);
     }
     for (index, core) in TABLE.cores.iter().enumerate() {
+        let dropped = lost.get(index).copied().unwrap_or(0);
+        tell(StatKey::LogLost, usize::from(core.cpu), 0, dropped);
         // SAFETY: every other core is parked, and this core's own reference ended when `run_until` was called.
         if let Some(state) = unsafe { shared::state(index) }
             && state.switch_min <= state.switch_max
@@ -277,14 +286,24 @@ fn tell_partition(index: usize, tell: &mut impl FnMut(StatKey, usize, usize, u64
     {
         tell(StatKey::Denied, index, kind, *count);
     }
-    if let Some(span) = counters.span {
-        tell(StatKey::SpanExits, index, 0, span);
+    if let Some(span) = &counters.span {
+        tell_span(index, span, tell);
     }
     if vcpu.windows.run > 0 {
         tell(StatKey::WindowsRun, index, 0, vcpu.windows.run);
         tell(StatKey::WindowsLate, index, 0, vcpu.windows.late);
         tell(StatKey::WindowLatenessMax, index, 0, vcpu.windows.latest);
         tell(StatKey::WindowLatenessMin, index, 0, vcpu.windows.earliest);
+    }
+}
+
+/// Exits of the measured span by reason, or one zero that says that there were none.
+fn tell_span(index: usize, span: &[u64], tell: &mut impl FnMut(StatKey, usize, usize, u64)) {
+    if span.iter().all(|count| *count == 0) {
+        tell(StatKey::SpanExits, index, 0, 0);
+    }
+    for (reason, count) in span.iter().enumerate().filter(|(_, count)| **count > 0) {
+        tell(StatKey::SpanExits, index, reason, *count);
     }
 }
 

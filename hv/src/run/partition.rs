@@ -17,6 +17,7 @@ use hv_core::vapic::VirtualApic;
 use super::cell::CoreCell;
 use super::machine;
 use crate::boot::Machine;
+use crate::cpu::stacks::Stacks;
 use crate::table::{CORES, EPT_PAGES, PARTITIONS, TABLE};
 use crate::vmx::controls;
 use crate::vmx::setup::{self, Page, Pages, Start};
@@ -40,7 +41,8 @@ pub const PER_CPU_BYTES: usize = 2 * size_of::<Page>()
     + size_of::<Page>()
     + size_of::<Vcpu>()
     + size_of::<ConsoleRing>()
-    + size_of::<Ring<{ crate::log::RING }>>();
+    + size_of::<Ring<{ crate::log::RING }>>()
+    + size_of::<Stacks>();
 
 /// Why a partition cannot be made ready; each is a defect of ours or of the board, never of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, defmt::Format)]
