@@ -2,10 +2,9 @@
 //!
 //! It reads the clock in a loop. A gap means that the core was another partition's; the first reading behind
 //! the gap is the start of the window as the guest sees it. In the middle of each window a timer
-//! interrupt is due.
+//! interrupt is due. A partition may have several windows in a frame.
 //!
 //! Arguments: `windows=200` (how many to see), `limit=DURATION` (latest start of a window that passes; none by default).
-//! For partitions with one window a frame.
 #![no_std]
 #![no_main]
 
@@ -27,7 +26,7 @@ static TIMER_CAME: AtomicU64 = AtomicU64::new(0);
 struct Seen {
     starts: Histogram,
     timers: Histogram,
-    /// Frames in which the guest had no window.
+    /// Whole frames in which the guest had no window.
     skipped: u64,
     /// Windows that started before their time.
     early: u64,
@@ -68,48 +67,66 @@ fn watch(schedule: Window, windows: u64) -> Seen {
     let alarm = Alarm::new(TIMER_VECTOR, |came| {
         TIMER_CAME.store(came, Ordering::Relaxed)
     });
-    let mut gaps = Gaps::new(schedule);
+    let gaps = Gaps::new(schedule);
     enable_interrupts();
-    // The first start only tells which frame it is.
-    let mut frame = schedule.nearest_frame(gaps.next());
-    for _ in 0..windows {
-        let due = schedule.start_in(frame) + schedule.length / 2;
+    // The timer of the window that ran last, once there was one.
+    let mut armed: Option<u64> = None;
+    let mut before: Option<u64> = None;
+    for _ in 0..=windows {
+        let came = gaps.next();
+        // Which of its windows runs now: a partition may have several in a frame.
+        let Some(running) = window() else {
+            break;
+        };
+        let start = running.start_in(running.nearest_frame(came));
+        if let (Some(due), Some(before)) = (armed, before) {
+            seen.note_timer(due);
+            seen.note_start(came, start);
+            seen.skipped += (start - before).saturating_sub(1) / running.frame;
+        }
         TIMER_CAME.store(0, Ordering::Relaxed);
+        let due = start + running.length / 2;
         alarm.set(due);
-        let start = gaps.next();
-        match TIMER_CAME.load(Ordering::Relaxed) {
-            0 => seen.timers_missed += 1,
-            came => seen.timers.record(came.wrapping_sub(due)),
-        }
-        let next = schedule.nearest_frame(start);
-        seen.skipped += next.saturating_sub(frame + 1);
-        frame = next;
-        match start.checked_sub(schedule.start_in(frame)) {
-            Some(late) => seen.starts.record(late),
-            None => seen.early += 1,
-        }
+        armed = Some(due);
+        before = Some(start);
     }
     alarm.clear();
     disable_interrupts();
     seen
 }
 
+impl Seen {
+    fn note_timer(&mut self, due: u64) {
+        match TIMER_CAME.load(Ordering::Relaxed) {
+            0 => self.timers_missed += 1,
+            came => self.timers.record(came.wrapping_sub(due)),
+        }
+    }
+
+    fn note_start(&mut self, came: u64, start: u64) {
+        match came.checked_sub(start) {
+            Some(late) => self.starts.record(late),
+            None => self.early += 1,
+        }
+    }
+}
+
 /// Finds the instants at which the guest got the core back.
 struct Gaps {
-    /// Shortest time without the core that counts, in ticks: half of what others have of the frame. An interrupt of the
-    /// guest's own is much shorter.
+    /// Shortest time without the core that counts, in ticks: an eighth of what others have of the frame, who may have it in
+    /// several pieces. An interrupt of the guest's own is much shorter.
     threshold: u64,
 }
 
 impl Gaps {
     const fn new(schedule: Window) -> Self {
         Self {
-            threshold: schedule.away() / 2,
+            threshold: schedule.away() / 8,
         }
     }
 
     /// Waits for the next gap and returns the first TSC behind it.
-    fn next(&mut self) -> u64 {
+    fn next(&self) -> u64 {
         let mut before = tsc();
         loop {
             let now = tsc();
