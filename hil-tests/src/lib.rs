@@ -1,1 +1,11 @@
+//! What the judge is made of: it builds and boots systems, checks their reports, and plants faults.
+//!
+//! `tests/emulator` holds the tests themselves; `README.md` says how to run one and how to add one.
+#![forbid(unsafe_code)]
 
+pub mod attack;
+pub mod bench;
+pub mod checks;
+pub mod picture;
+pub mod plant;
+pub mod systems;

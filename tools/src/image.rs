@@ -22,6 +22,8 @@ pub struct BuildOptions {
     /// Folder for everything that is built for this system; by default below cargo's target directory,
     /// by the system file's name. Two system files of one name need two folders.
     pub work: Option<PathBuf>,
+    /// The tree whose hypervisor is built; by default the one of this command. The judge plants faults in a copy.
+    pub tree: Option<PathBuf>,
     /// Shows no progress.
     pub quiet: bool,
 }
@@ -48,7 +50,7 @@ pub struct BuiltImage {
 /// The system file is rejected, something does not build, or GRUB's tools fail.
 pub fn build_image(options: &BuildOptions) -> Result<BuiltImage> {
     let prepared = prepare(options)?;
-    let hypervisor = build_hypervisor(&prepared, options.quiet)?;
+    let hypervisor = build_hypervisor(&prepared, options)?;
     let step = Step::begin("disk image (GRUB, BIOS and UEFI)", options.quiet);
     let staging = prepared.work.join("disk");
     paths::remove_stale(&staging)?;
@@ -119,9 +121,13 @@ pub fn prepare(options: &BuildOptions) -> Result<Prepared> {
 }
 
 /// Builds the hypervisor around the table and returns its ELF.
-fn build_hypervisor(prepared: &Prepared, quiet: bool) -> Result<Vec<u8>> {
+fn build_hypervisor(prepared: &Prepared, options: &BuildOptions) -> Result<Vec<u8>> {
     let _lock = build_lock()?;
-    let step = Step::begin("hypervisor (cargo)", quiet);
+    let step = Step::begin("hypervisor (cargo)", options.quiet);
+    let tree = match &options.tree {
+        Some(tree) => tree.clone(),
+        None => paths::root()?,
+    };
     let mut command = process::cargo();
     command
         .args([
@@ -137,7 +143,8 @@ fn build_hypervisor(prepared: &Prepared, quiet: bool) -> Result<Vec<u8>> {
         .env("BULKHEAD_SYSTEM", &prepared.system)
         .env("BULKHEAD_IMAGES", &prepared.images)
         .env("DEFMT_LOG", "debug")
-        .current_dir(paths::root()?);
+        .env("CARGO_TARGET_DIR", paths::target()?)
+        .current_dir(tree);
     let what = "the hypervisor does not build";
     let output = process::run(&mut command, what, "mend what the compiler names")?;
     let path = guests::executable(&output).ok_or_else(|| {

@@ -1,0 +1,12 @@
+//! Boots the real image and asserts. One program, so that tests share images and runs; `README.md` tells the rest.
+#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+
+mod attacks;
+mod bad_input;
+mod control;
+mod demo;
+mod planted;
+mod press_line;
+mod refusal;
+mod shared;
+mod tamper;

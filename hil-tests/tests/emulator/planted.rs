@@ -1,0 +1,88 @@
+//! Planted faults: each must turn a check red, and for its own reason. Otherwise the check is worth nothing.
+
+use hil_tests::plant::{self, Fault};
+use hil_tests::{attack, bench, checks};
+
+#[test]
+fn planted_interrupt_commands_pass_unchecked() {
+    let fault = Fault {
+        name: "fault-icr",
+        changes: &[(
+            "hv/core/src/msr.rs",
+            "IcrVerdict::Deny => WriteAction::Deny",
+            "IcrVerdict::Deny => WriteAction::Machine(value)",
+        )],
+    };
+    let attacks: Vec<_> = attack::ATTACKS
+        .into_iter()
+        .filter(|attack| attack.mode == "icr-nmi")
+        .collect();
+    let system = attack::system(fault.name, &attacks);
+    let report = bench::run(&plant::build_faulty(&fault, &system).image).report;
+    let mut complaints = attack::check_victims(&report);
+    complaints.extend(attacks[0].check(&report, &attacks[0].on_dedicated()));
+    want(&complaints, "no denied ICR or LVT write was counted");
+    want(&complaints, "motion took");
+}
+
+#[test]
+fn planted_lock_shared_with_the_real_time_core() {
+    let fault = Fault {
+        name: "fault-lock",
+        changes: &[
+            (
+                "hv/src/serial.rs",
+                "static PORT: Mutex<",
+                "pub static SHARED: Mutex<()> = Mutex::new(());\nstatic PORT: Mutex<",
+            ),
+            (
+                "hv/src/run/housekeeping.rs",
+                "fn transmit(&mut self) {",
+                "fn transmit(&mut self) { let _held = crate::serial::SHARED.lock();",
+            ),
+            (
+                "hv/src/vmx/controls.rs",
+                "processor: PROCESSOR.settle(0)",
+                "processor: PROCESSOR.settle(processor::HLT_EXITING)",
+            ),
+            (
+                "hv/src/vmx/exits.rs",
+                "let exit = decode(vcpu, raw);",
+                "if raw == 12 { drop(crate::serial::SHARED.lock()); vcpu::advance(); return Next::Enter; }
+                 let exit = decode(vcpu, raw);",
+            ),
+        ],
+    };
+    want(&demo_with(&fault), "exits in its span");
+}
+
+#[test]
+fn planted_log_call_that_blocks() {
+    let fault = Fault {
+        name: "fault-log",
+        changes: &[(
+            "hv/src/vmx/exits.rs",
+            "IO_INSTRUCTION => ",
+            "IO_INSTRUCTION if { crate::serial::write_text(\"a port was denied\\r\\n\");
+                 crate::serial::wait_until_sent(); true } => ",
+        )],
+    };
+    want(&demo_with(&fault), "windows of plc were late");
+}
+
+/// The complaints about the demo under a faulty hypervisor.
+fn demo_with(fault: &Fault) -> Vec<String> {
+    let system = bench::root().join("partitions/demo.toml");
+    let run = bench::run(&plant::build_faulty(fault, &system).image);
+    checks::print(&run.report);
+    checks::check_demo(&run.report)
+}
+
+/// A complaint that contains `words`.
+fn want(complaints: &[String], words: &str) {
+    println!("complaints: {complaints:#?}");
+    assert!(
+        complaints.iter().any(|complaint| complaint.contains(words)),
+        "nobody noticed: {words}"
+    );
+}
