@@ -174,7 +174,7 @@ pub fn pack(staging: &Path, image: &Path) -> Result<()> {
     }
     let mut command = Command::new("grub-mkrescue");
     command
-        .args(["--fonts=", "--locales=", "--themes=", "--compress=xz"])
+        .args(["--fonts=", "--locales=", "--themes="])
         .arg(format!("--install-modules={MODULES}"))
         .arg("-o")
         .arg(image)
