@@ -66,7 +66,7 @@ rules! {
     WrongUnit = "BH0107", Error, "A unit is one of the quantity that the key wants.";
     BadNumber = "BH0108", Error, "A number is well formed and within the range of its key.";
     Inexact = "BH0109", Error, "A quantity is a whole number of ticks, bytes, hertz or parts per million; nothing is rounded.";
-    BadName = "BH0110", Error, "A name is [a-z][a-z0-9-]*, at most 32 characters long, and not `housekeeping`.";
+    BadName = "BH0110", Error, "A name is `[a-z][a-z0-9-]*`, at most 32 characters long, and not `housekeeping`.";
     DuplicateName = "BH0111", Error, "A key, and so the name of a partition, is given once.";
     Unreadable = "BH0112", Error, "The system file and its board file can be read.";
 
