@@ -13,6 +13,10 @@ use bulkhead::report::{Histogram, Partition};
 /// Seen: 65 to 75, the instructions between the end of the wait and that look, and the clock's step twice.
 pub const WINDOW_LATENESS: u64 = 80;
 
+/// The same for a guest whose own timer may have run out while it was away: its interrupt is injected before the guest
+/// runs. Seen: 165.
+pub const WINDOW_LATENESS_WITH_TIMER: u64 = 175;
+
 /// Most ticks of a partition switch, without the wait for the window. Seen: 85 (back to the same vCPU) to 280
 /// (another VMCS, extended state and debug registers by hand).
 pub const SWITCH: u64 = 300;
@@ -36,9 +40,8 @@ pub fn check_demo(report: &Report) -> Vec<String> {
     let mut complaints = check_end(report);
     complaints.extend(check_motion(report));
     complaints.extend(check_passed(report, "plc"));
-    for name in ["plc", "noise"] {
-        complaints.extend(check_windows(report, name));
-    }
+    complaints.extend(check_windows(report, "plc", WINDOW_LATENESS));
+    complaints.extend(check_windows(report, "noise", WINDOW_LATENESS_WITH_TIMER));
     let seen = report
         .partition("plc")
         .and_then(|plc| plc.histogram("window-start"))
@@ -151,9 +154,9 @@ pub fn check_fate(report: &Report, name: &str, fate: &str) -> Vec<String> {
     }
 }
 
-/// Every window of a partition started within [`WINDOW_LATENESS`], and it had some.
+/// Every window of a partition started at most `bound` ticks late, and it had some.
 #[must_use]
-pub fn check_windows(report: &Report, name: &str) -> Vec<String> {
+pub fn check_windows(report: &Report, name: &str, bound: u64) -> Vec<String> {
     let Some(windows) = report.partition(name).and_then(|it| it.windows) else {
         return vec![format!("the report has no windows of {name}")];
     };
@@ -165,9 +168,9 @@ pub fn check_windows(report: &Report, name: &str) -> Vec<String> {
         complaints.push(format!("{} windows of {name} were late", windows.late));
     }
     let latest = windows.lateness_max.unwrap_or(u64::MAX);
-    if latest > WINDOW_LATENESS {
+    if latest > bound {
         complaints.push(format!(
-            "a window of {name} started {latest} ticks late, more than {WINDOW_LATENESS}"
+            "a window of {name} started {latest} ticks late, more than {bound}"
         ));
     }
     complaints

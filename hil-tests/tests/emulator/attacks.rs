@@ -68,10 +68,7 @@ fn attacks(number: usize) {
     }
     let mut complaints = attack::check_victims(&run.report);
     for attack in attacks {
-        complaints.extend(attack.check(&run.report, &attack.on_dedicated()));
-        if attack.is_shared() {
-            complaints.extend(attack.check(&run.report, &attack.on_shared()));
-        }
+        complaints.extend(attack.check(&run.report));
         if attack.end == End::Stopped {
             let told = run
                 .log_lines()

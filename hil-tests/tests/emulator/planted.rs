@@ -1,7 +1,7 @@
 //! Planted faults: each must turn a check red, and for its own reason. Otherwise the check is worth nothing.
 
 use hil_tests::plant::{self, Fault};
-use hil_tests::{attack, bench, checks};
+use hil_tests::{attack, bench, checks, systems};
 
 #[test]
 fn planted_interrupt_commands_pass_unchecked() {
@@ -20,9 +20,9 @@ fn planted_interrupt_commands_pass_unchecked() {
     let system = attack::system(fault.name, &attacks);
     let report = bench::run(&plant::build_faulty(&fault, &system).image).report;
     let mut complaints = attack::check_victims(&report);
-    complaints.extend(attacks[0].check(&report, &attacks[0].on_dedicated()));
+    complaints.extend(attacks[0].check(&report));
     want(&complaints, "no denied ICR or LVT write was counted");
-    want(&complaints, "motion took");
+    want(&complaints, "motion is failed");
 }
 
 #[test]
@@ -70,9 +70,10 @@ fn planted_log_call_that_blocks() {
     want(&demo_with(&fault), "windows of plc were late");
 }
 
-/// The complaints about the demo under a faulty hypervisor.
+/// The complaints about the demo under a faulty hypervisor. The run is a short one, about which there is a complaint
+/// anyhow: what counts is the fault's own.
 fn demo_with(fault: &Fault) -> Vec<String> {
-    let system = bench::root().join("partitions/demo.toml");
+    let system = systems::changed("demo", fault.name, &[("samples=20000", "samples=4000")]);
     let run = bench::run(&plant::build_faulty(fault, &system).image);
     checks::print(&run.report);
     checks::check_demo(&run.report)

@@ -21,7 +21,12 @@ fn press_line_runs_on_four_cores() {
             "{name} woke up {latest} ticks late"
         );
     }
-    for name in ["plc", "guard", "office"] {
-        checks::want_none(&checks::check_windows(report, name));
+    // `guard` and `office` have timers of their own that may run out in another's window.
+    for (name, bound) in [
+        ("plc", checks::WINDOW_LATENESS),
+        ("guard", checks::WINDOW_LATENESS_WITH_TIMER),
+        ("office", checks::WINDOW_LATENESS_WITH_TIMER),
+    ] {
+        checks::want_none(&checks::check_windows(report, name, bound));
     }
 }
