@@ -314,7 +314,8 @@ impl Counters {
         Some(span.iter().fold(0, |sum, count| sum.wrapping_add(*count)))
     }
 
-    fn deny(&mut self, denial: Denial) {
+    /// Counts one denied access.
+    pub fn deny(&mut self, denial: Denial) {
         let counter = &mut self.denied[denial as usize];
         *counter = counter.wrapping_add(1);
     }

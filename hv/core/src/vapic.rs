@@ -227,10 +227,14 @@ impl VirtualApic {
         self.fire(TIMER);
     }
 
-    /// TSC at which the timer is due.
+    /// TSC at which the timer's interrupt is due; `None` while it is masked, when nobody need wake up for it.
     #[must_use]
     pub const fn next_deadline(&self) -> Option<u64> {
-        self.due
+        if self.lvt[TIMER] & MASKED == 0 {
+            self.due
+        } else {
+            None
+        }
     }
 
     /// The vector that the processor would take now, if interrupts are enabled in it. SDM 3A 11.8.3.
@@ -244,6 +248,12 @@ impl VirtualApic {
     pub const fn acknowledge(&mut self, vector: u8) {
         self.irr.clear(vector);
         self.isr.set(vector);
+    }
+
+    /// Takes back an [`acknowledge`](Self::acknowledge): the delivery of `vector` was interrupted, and it is requested again.
+    pub const fn withdraw(&mut self, vector: u8) {
+        self.isr.clear(vector);
+        self.irr.set(vector);
     }
 
     /// Requests an edge-triggered interrupt, as a message from outside would.

@@ -16,6 +16,7 @@ use heapless::Vec;
 
 use super::defects::Defects;
 use super::processor::apic_id_of;
+use crate::cpu::apic;
 use crate::table::TABLE;
 use crate::text::say;
 
@@ -132,7 +133,7 @@ impl core::fmt::Display for Ids<'_> {
     }
 }
 
-/// APIC ids of the enabled processors.
+/// APIC ids of the enabled processors. Each I/O APIC on the way is silenced: what firmware left routed would reach a guest.
 fn read_processors(tables: &AcpiTables<Identity>, defects: &mut Defects) -> Vec<u32, PROCESSORS> {
     const ENABLED: u32 = 1;
     let mut processors = Vec::new();
@@ -152,6 +153,10 @@ fn read_processors(tables: &AcpiTables<Identity>, defects: &mut Defects) -> Vec<
         return processors;
     }
     for entry in madt.get().entries() {
+        if let MadtEntry::IoApic(io_apic) = entry {
+            apic::mask_io_apic(io_apic.io_apic_address);
+            continue;
+        }
         let (id, flags) = match entry {
             MadtEntry::LocalApic(entry) => (u32::from(entry.apic_id), entry.flags),
             MadtEntry::LocalX2Apic(entry) => (entry.x2apic_id, entry.flags),

@@ -6,11 +6,22 @@ mod exceptions;
 pub mod stacks;
 
 use raw_cpuid::CpuId;
+use x86_64::registers::control::{Cr4, Cr4Flags};
 
 /// Loads descriptor tables of the core with this index in the table: from here on an exception is told by name.
 pub fn load_descriptors(core: usize) {
     descriptors::load(core);
     exceptions::load();
+    take_machine_checks();
+}
+
+/// Without CR4.MCE a machine check is not an exception but a reset of the board. SDM 3B 16.
+fn take_machine_checks() {
+    #[expect(unsafe_code, reason = "writes CR4")]
+    // SAFETY: the handler is in place, on a stack of its own.
+    unsafe {
+        Cr4::update(|flags| flags.insert(Cr4Flags::MACHINE_CHECK_EXCEPTION));
+    }
 }
 
 /// This core's APIC id, as the processor says it: 32 bits where it knows them.

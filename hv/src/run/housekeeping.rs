@@ -14,11 +14,27 @@ use super::{machine, module, partition, percpu, shared};
 use crate::log::RINGS;
 use crate::table::{CORES, TABLE};
 
-/// Encoding one packet may take this many ticks; none is begun with less time left in a window.
-const ENCODING: u64 = 8_000;
+/// One packet may take this long to encode, in ticks (160 us); none is begun with less time left in a window.
+const ENCODING: u64 = TABLE.board.tsc_hz / 1_000_000 * 160;
 
-/// How long the end of the run waits for the other cores, in ticks, before it says that one is missing.
-const PARKING: u64 = 50_000_000;
+/// Filling the serial port's FIFO may take this long, in ticks (25 us: a port access is about one on a board).
+const SENDING: u64 = TABLE.board.tsc_hz / 1_000_000 * 25;
+
+/// How long the end of the run waits for the other cores, in ticks, before it says that one is missing: a time-shared core
+/// may look up only at the end of a window.
+const PARKING: u64 = 2 * TABLE.frame + TABLE.board.tsc_hz;
+
+/// How long the last drain may take, in ticks (10 s): only a core that did not park could fill the rings for longer.
+const LAST_DRAIN: u64 = 10 * TABLE.board.tsc_hz;
+
+/// How the run goes on behind a housekeeping window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// The next window comes.
+    On,
+    /// The module is over: [`end_module`] comes, once the caller holds no state of its core any more.
+    Over,
+}
 
 /// Between two kicks of a core that did not park yet, in ticks.
 const KICK_INTERVAL: u64 = 500_000;
@@ -49,31 +65,32 @@ fn drain() -> &'static mut Drain {
     unsafe { DRAIN.get() }
 }
 
-/// Drains until `deadline`, and ends the module when it is over.
-pub fn run_until(deadline: u64) {
+/// Drains until `deadline`, or until the module is over.
+pub fn run_until(deadline: u64) -> Course {
     loop {
         let now = machine::tsc();
         if now >= deadline {
-            return;
+            return Course::On;
         }
         if module::is_over(now) {
-            end_module();
+            return Course::Over;
         }
         let drain = drain();
-        if drain.is_sending() {
-            drain.transmit();
-        } else if deadline - now < ENCODING {
+        let left = deadline - now;
+        if left < SENDING || (!drain.is_sending() && left < ENCODING) {
             machine::wait_until(deadline);
+        } else if drain.is_sending() {
+            drain.transmit();
         } else if !drain.encode_next() {
             core::hint::spin_loop();
         }
     }
 }
 
-/// A housekeeping core: drains for ever.
+/// A housekeeping core: drains until the module is over.
 pub fn run() -> ! {
     run_until(u64::MAX);
-    module::park()
+    end_module()
 }
 
 impl Drain {
@@ -170,12 +187,13 @@ impl Drain {
 }
 
 /// The orderly end: all cores parked, all rings drained, all figures told, then power off.
-fn end_module() -> ! {
+pub fn end_module() -> ! {
     module::stop();
     let all_parked = park_others();
     let drain = drain();
     drain.flush();
-    while drain.encode_next() {
+    let until = machine::tsc() + LAST_DRAIN;
+    while machine::tsc() < until && drain.encode_next() {
         drain.flush();
     }
     if all_parked {
@@ -238,7 +256,7 @@ fn send_figures(drain: &mut Drain) {
     for (index, core) in TABLE.cores.iter().enumerate() {
         let dropped = lost.get(index).copied().unwrap_or(0);
         tell(StatKey::LogLost, usize::from(core.cpu), 0, dropped);
-        // SAFETY: every other core is parked, and this core's own reference ended when `run_until` was called.
+        // SAFETY: every other core is parked, and this one's callers hold no reference to its state (`Course::Over`).
         if let Some(state) = unsafe { shared::state(index) }
             && state.switch_min <= state.switch_max
         {

@@ -37,6 +37,8 @@ pub fn end_of_interrupt() {
 pub fn send_nmi(apic_id: u32) {
     const X2APIC_ICR: u32 = 0x830;
     const NMI_ASSERTED: u64 = (0b100 << 8) | (1 << 14);
+    // The flag that the kick announces must be visible before it: the write below orders nothing. SDM 3A 11.12.3.
+    crate::cpu::apic::fence();
     // SAFETY: the target is a core of the table, whose NMI handler and NMI exit are ours.
     unsafe { Msr::new(X2APIC_ICR).write(u64::from(apic_id) << 32 | NMI_ASSERTED) };
 }

@@ -12,7 +12,7 @@ pub mod percpu;
 mod shared;
 
 use bulkhead_table::{Owner, PartitionId, Role, Window};
-use hv_core::exit::{Event, Violation};
+use hv_core::exit::{Denial, Event, Violation};
 use hv_core::msr::CoreKind;
 use hv_core::wire::Fate;
 use hv_defs::vmcs::field;
@@ -50,6 +50,7 @@ fn run_dedicated(core: usize, id: PartitionId, machine: &'static Machine) -> ! {
         module::park();
     };
     vcpu.load();
+    module::expect_kicks();
     machine::wait_until(epoch);
     partition::note_first_entry(vcpu);
     // SAFETY: the VMCS was just loaded and filled by `prepare`; the host stack is this core's.
@@ -117,19 +118,39 @@ fn stack_top() -> u64 {
 /// Bytes left to the frames that run between `stack_top` and the first entry.
 const STACK_RESERVE: u64 = 8192;
 
+/// What follows an exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// The same vCPU is entered again.
+    Same,
+    /// Its window is over: the next one comes. Holds the TSC when that was seen. Time-shared cores only.
+    Leave(u64),
+}
+
 /// Takes an exit and returns the vCPU to enter next. Called by the exit stub.
-pub extern "C" fn on_exit(vcpu: &mut Vcpu) -> *mut Vcpu {
+///
+/// The reference to the vCPU ends before a switch begins, which may reach the same vCPU again.
+pub extern "C" fn on_exit(vcpu: *mut Vcpu) -> *mut Vcpu {
+    // SAFETY: the stub passes the vCPU that just ran, which is this core's, and no other reference to it is alive.
+    match after_exit(unsafe { &mut *vcpu }) {
+        Then::Same => vcpu,
+        Then::Leave(since) => shared::leave(since),
+    }
+}
+
+#[inline(always)]
+fn after_exit(vcpu: &mut Vcpu) -> Then {
     let raw = exits::take(vcpu);
     if raw == exits::CPUID {
         exits::handle_cpuid(vcpu);
         return enter_again(vcpu);
     }
-    on_other_exit(vcpu, raw)
+    after_other_exit(vcpu, raw)
 }
 
 /// Apart, so that the shortest way needs no stack frame.
 #[inline(never)]
-fn on_other_exit(vcpu: &mut Vcpu, raw: u32) -> *mut Vcpu {
+fn after_other_exit(vcpu: &mut Vcpu, raw: u32) -> Then {
     match exits::handle(vcpu, raw) {
         Next::Enter => enter_again(vcpu),
         Next::Clock if !vcpu.is_dedicated() => shared::clock(vcpu),
@@ -138,16 +159,16 @@ fn on_other_exit(vcpu: &mut Vcpu, raw: u32) -> *mut Vcpu {
 }
 
 #[inline(always)]
-fn enter_again(vcpu: &mut Vcpu) -> *mut Vcpu {
+fn enter_again(vcpu: &mut Vcpu) -> Then {
     if vcpu.is_dedicated() {
-        vcpu
+        Then::Same
     } else {
         shared::rearm(vcpu)
     }
 }
 
 #[cold]
-fn on_rare(vcpu: &mut Vcpu, next: Next) -> *mut Vcpu {
+fn on_rare(vcpu: &mut Vcpu, next: Next) -> Then {
     match next {
         Next::EndInterrupt => machine::end_of_interrupt(),
         Next::Nmi => take_nmi(vcpu),
@@ -167,27 +188,50 @@ fn on_rare(vcpu: &mut Vcpu, next: Next) -> *mut Vcpu {
     if module::is_stopping() {
         module::park();
     }
-    vcpu
+    if next == Next::Clock {
+        take_what_waits(vcpu);
+    }
+    Then::Same
 }
 
-/// An NMI in a guest is our kick, or one from the platform, which a dedicated guest gets.
+/// A dedicated core looks up for two reasons: an NMI that came while the hypervisor ran, and an interrupt whose delivery an exit
+/// interrupted.
+fn take_what_waits(vcpu: &mut Vcpu) {
+    vcpu::stop_timer();
+    if module::take_root_nmi() {
+        take_nmi(vcpu);
+    }
+    if let Some(vector) = vcpu.requeued
+        && !vcpu::injection_is_pending()
+        && vcpu::accepts_interrupt()
+    {
+        vcpu.requeued = None;
+        vcpu.ask_for_interrupt_window(false);
+        vcpu::inject_interrupt(vector);
+    }
+}
+
+/// An NMI in a guest is our kick, or one from the platform. A dedicated guest gets that; on a time-shared core nobody owns it, and it is
+/// counted.
 fn take_nmi(vcpu: &mut Vcpu) {
-    if module::is_stopping() || !vcpu.is_dedicated() {
+    if module::is_stopping() {
         return;
     }
-    if vcpu::accepts_nmi() {
+    if !vcpu.is_dedicated() {
+        vcpu.state.counters.deny(Denial::Interrupt);
+    } else if vcpu::accepts_nmi() && !vcpu::injection_is_pending() {
         vcpu::inject(Event::Nmi);
     } else {
         vcpu.ask_for_nmi_window(true);
     }
 }
 
-fn end_partition(vcpu: &mut Vcpu, fate: Fate) -> *mut Vcpu {
+fn end_partition(vcpu: &Vcpu, fate: Fate) -> Then {
     module::set_fate(vcpu.state.partition, fate);
     if vcpu.is_dedicated() {
         module::park();
     }
-    shared::leave(machine::tsc())
+    Then::Leave(machine::tsc())
 }
 
 /// Says what the guest did, who owns what it touched, and the line of the file that rules it.
@@ -269,15 +313,31 @@ fn explain(vcpu: &Vcpu, violation: Violation) {
     }
 }
 
-/// VMRESUME and VMLAUNCH both failed: the VMCS is not one that the processor takes. Called by the entry stub.
-pub extern "C" fn entry_failed() -> ! {
+/// The processor did not take the VMCS of `vcpu`: a defect of ours, which ends that partition and nobody else. Returns the vCPU to enter
+/// next. Called by the entry stub.
+pub extern "C" fn entry_failed(vcpu: *mut Vcpu) -> *mut Vcpu {
     let error = instructions::read(field::INSTRUCTION_ERROR);
-    panic!("VM entry failed with VM-instruction error {error} (SDM 3D 31.4)");
+    // SAFETY: as in `on_exit`.
+    let vcpu = unsafe { &mut *vcpu };
+    if let Some(partition) = TABLE.partitions.get(usize::from(vcpu.state.partition)) {
+        defmt::error!(
+            "partition {=str} ({=str}) is stopped: VM entry failed with VM-instruction error {=u64} (SDM 3D 31.4), a defect of the hypervisor; please report it",
+            partition.name,
+            partition.place,
+            error
+        );
+    }
+    match end_partition(vcpu, Fate::Stopped) {
+        Then::Leave(since) => shared::leave(since),
+        Then::Same => module::park(),
+    }
 }
 
-/// The NMI handler of the hypervisor, in root mode: a kick that arrives here must end the guest's next entry.
+/// The NMI handler of the hypervisor, in root mode: the guest's next entry exits at once, so that neither a kick nor a platform's NMI
+/// is lost. A core without a current VMCS has nobody to hand it to.
 pub fn nmi() {
-    if module::is_stopping() {
+    if module::may_be_kicked() {
+        module::note_root_nmi();
         vcpu::exit_at_once();
     }
 }

@@ -8,11 +8,15 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering}
 use bulkhead_table::PartitionId;
 use hv_core::wire::Fate;
 
-use super::machine;
+use super::{machine, percpu};
 use crate::table::{CORES, PARTITIONS, TABLE};
 
 static FATES: [AtomicU8; PARTITIONS] = [const { AtomicU8::new(0) }; PARTITIONS];
 static MADE: [AtomicBool; PARTITIONS] = [const { AtomicBool::new(false) }; PARTITIONS];
+/// By core: an NMI may be answered by an early exit, because a VMCS is current.
+static MAY_BE_KICKED: [AtomicBool; CORES] = [const { AtomicBool::new(false) }; CORES];
+/// By core: an NMI came in root mode and waits for the next exit.
+static ROOT_NMI: [AtomicBool; CORES] = [const { AtomicBool::new(false) }; CORES];
 static STOPPING: AtomicBool = AtomicBool::new(false);
 static READY: AtomicUsize = AtomicUsize::new(0);
 static PARKED: AtomicUsize = AtomicUsize::new(0);
@@ -87,6 +91,34 @@ pub fn is_over(now: u64) -> bool {
     out_of_time || all_finished
 }
 
+fn own(flags: &'static [AtomicBool; CORES]) -> Option<&'static AtomicBool> {
+    flags.get(percpu::core_index()?)
+}
+
+/// This dedicated core has a VMCS from now on.
+pub fn expect_kicks() {
+    if let Some(flag) = own(&MAY_BE_KICKED) {
+        flag.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether this core has a VMCS whose next entry can be cut short.
+pub fn may_be_kicked() -> bool {
+    own(&MAY_BE_KICKED).is_some_and(|flag| flag.load(Ordering::Relaxed))
+}
+
+/// Notes an NMI that came while the hypervisor ran on this core.
+pub fn note_root_nmi() {
+    if let Some(flag) = own(&ROOT_NMI) {
+        flag.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether one came since the last call.
+pub fn take_root_nmi() -> bool {
+    own(&ROOT_NMI).is_some_and(|flag| flag.swap(false, Ordering::Relaxed))
+}
+
 /// Tells every core that the module ends.
 pub fn stop() {
     STOPPING.store(true, Ordering::Release);
@@ -94,6 +126,9 @@ pub fn stop() {
 
 /// Ends this core's part: it touches nothing shared from here on.
 pub fn park() -> ! {
+    if let Some(flag) = own(&MAY_BE_KICKED) {
+        flag.store(false, Ordering::Relaxed);
+    }
     PARKED.fetch_add(1, Ordering::AcqRel);
     machine::halt_for_ever()
 }

@@ -6,12 +6,13 @@
 
 use bulkhead_table::{Owner, PartitionId, Window};
 use hv_core::exit::WindowView;
-use hv_core::schedule::{Cursor, Schedule, Slot};
+use hv_core::schedule::{Cursor, Schedule, Slot, timer_value};
 use hv_core::wire::Fate;
 use hv_defs::vmcs::field;
 
 use super::cell::CoreCell;
-use super::{housekeeping, machine, module, partition};
+use super::housekeeping::Course;
+use super::{Then, housekeeping, machine, module, partition};
 use crate::table::{CORES, TABLE};
 use crate::vmx::instructions as vmx;
 use crate::vmx::vcpu::{self, Vcpu};
@@ -61,13 +62,14 @@ pub fn start(core: usize, epoch: u64, windows: &'static [Window]) -> *mut Vcpu {
     };
     // SAFETY: this core's own cell, filled once.
     let state = unsafe { cell.get() }.insert(state);
-    state.run_until_guest(machine::tsc())
+    let first = state.run_until_guest(machine::tsc());
+    first.unwrap_or_else(|| housekeeping::end_module())
 }
 
 impl SharedCore {
     /// Goes to the next window in time and returns its vCPU, running housekeeping windows on the way.
-    /// `since` is when the last guest was left.
-    pub fn next_window(&mut self, since: u64) -> *mut Vcpu {
+    /// `since` is when the last guest was left. `None` when a housekeeping window found that the module is over.
+    pub fn next_window(&mut self, since: u64) -> Option<*mut Vcpu> {
         let now = machine::tsc();
         let step = self.schedule.advance(self.cursor, now);
         self.note_missed(step.missed);
@@ -75,21 +77,24 @@ impl SharedCore {
         self.run_until_guest(since)
     }
 
-    fn run_until_guest(&mut self, mut since: u64) -> *mut Vcpu {
+    fn run_until_guest(&mut self, mut since: u64) -> Option<*mut Vcpu> {
         // Ends at the next window of a partition that can run; a core with none left serves its housekeeping windows for good.
         loop {
+            // A core that drains the logs is the one that ends the module, so it never sees this.
+            if module::is_stopping() {
+                module::park();
+            }
             let slot = self.schedule.slot(self.cursor);
             match slot.owner {
                 Owner::Housekeeping => {
                     machine::wait_until(slot.start);
-                    housekeeping::run_until(slot.end);
+                    if housekeeping::run_until(slot.end) == Course::Over {
+                        return None;
+                    }
                 }
                 Owner::Partition(id) => {
                     if let Some(vcpu) = self.runnable(id) {
-                        return self.begin(vcpu, id, &slot, since);
-                    }
-                    if module::is_stopping() {
-                        module::park();
+                        return Some(self.begin(vcpu, id, &slot, since));
                     }
                     machine::wait_until(slot.end);
                 }
@@ -101,9 +106,9 @@ impl SharedCore {
         }
     }
 
-    /// Parks the core when the module ends, unless this very core drains the logs and so ends it.
+    /// The vCPU of a partition that still runs.
     fn runnable(&self, id: PartitionId) -> Option<&'static mut Vcpu> {
-        if module::is_stopping() || module::fate(usize::from(id)) != Fate::Running {
+        if module::fate(usize::from(id)) != Fate::Running {
             return None;
         }
         // SAFETY: the partition is in this core's windows, so it is this core's; it runs, so it was made.
@@ -185,52 +190,55 @@ impl SharedCore {
 
 /// After an exit that changed nothing but the time that it took: arms the timer anew, which stood still since the exit.
 #[inline(always)]
-pub fn rearm(vcpu: &mut Vcpu) -> *mut Vcpu {
+pub fn rearm(vcpu: &mut Vcpu) -> Then {
     let now = machine::tsc();
     if now >= vcpu.deadline {
         return clock(vcpu);
     }
     arm(vcpu, now);
-    vcpu
+    Then::Same
 }
 
 #[inline(always)]
 fn arm(vcpu: &Vcpu, now: u64) {
-    let left = vcpu.deadline.saturating_sub(now) >> vcpu.timer_shift;
-    let value = left.min(u64::from(u32::MAX));
+    let value = timer_value(now, vcpu.deadline, vcpu.timer_shift, NO_LEAD);
     // SAFETY: any 32-bit value is valid; an early exit only looks at the clock again. SDM 3C 26.5.1.
-    unsafe { vmx::write(field::PREEMPTION_TIMER, value) };
+    unsafe { vmx::write(field::PREEMPTION_TIMER, u64::from(value)) };
 }
 
-/// Looks at the clock: ends the window when it is over, else settles timer and interrupts.
+/// Nothing is aimed early: what an exit costs comes out of the switch budget behind the window.
+const NO_LEAD: u64 = 0;
+
+/// Looks at the clock: ends the window when it is over or the module ends, else settles timer and interrupts.
 #[inline(never)]
-pub fn clock(vcpu: &mut Vcpu) -> *mut Vcpu {
+pub fn clock(vcpu: &mut Vcpu) -> Then {
     let now = machine::tsc();
-    if now >= vcpu.window_end {
-        return leave(now);
+    if now >= vcpu.window_end || module::is_stopping() {
+        return Then::Leave(now);
     }
     settle(vcpu);
-    vcpu
+    Then::Same
 }
 
-/// Leaves the running guest for the next window.
+/// Goes from the guest that was left at `since` to the next window. The caller holds no reference to a vCPU.
 pub fn leave(since: u64) -> *mut Vcpu {
     let core = super::percpu::core_index().unwrap_or(0);
-    // SAFETY: this core's own state; no other reference is alive, because each entry to the hypervisor starts here anew.
-    match unsafe { state(core) } {
+    // SAFETY: this core's own state; each entry to the hypervisor starts here anew, and the reference ends with this line.
+    let next = match unsafe { state(core) } {
         Some(state) => state.next_window(since),
         None => module::park(),
-    }
+    };
+    next.unwrap_or_else(|| housekeeping::end_module())
 }
 
 /// Moves a due timer into the virtual APIC, hands the guest what it can take, and arms the preemption timer.
 fn settle(vcpu: &mut Vcpu) {
-    let now = machine::tsc();
-    vcpu.state.apic.expire(now);
+    vcpu.state.apic.expire(machine::tsc());
     deliver(vcpu);
     let guest_timer = vcpu.state.apic.next_deadline().unwrap_or(u64::MAX);
     vcpu.deadline = vcpu.window_end.min(guest_timer);
-    arm(vcpu, now);
+    // Last, and by a fresh look: the timer stands still until the entry.
+    arm(vcpu, machine::tsc());
 }
 
 fn deliver(vcpu: &mut Vcpu) {

@@ -5,7 +5,7 @@ use hv_defs::exit::reason;
 use hv_defs::vmcs::{field, interruption};
 
 use super::instructions as vmx;
-use super::vcpu::{self, Vcpu};
+use super::vcpu::{self, Interrupted, Vcpu};
 use crate::run::machine;
 
 /// What the run loop has to do after an exit was dealt with.
@@ -91,7 +91,16 @@ fn frequent(vcpu: &mut Vcpu, exit: &Exit) -> Next {
 #[inline(never)]
 fn rare(vcpu: &mut Vcpu, raw: u32) -> Next {
     let exit = decode(vcpu, raw);
+    keep_interrupted(vcpu);
     match exit {
+        Exit::Exception { vector, .. } if vector == DEBUG_EXCEPTION => {
+            machine::raise_debug_status(vmx::read(field::EXIT_QUALIFICATION));
+            vcpu::forward_debug();
+            if is_int1() {
+                vcpu::inject_int1();
+                return Next::Enter;
+            }
+        }
         Exit::Nmi => {
             vcpu::unblock_nmis();
             return Next::Nmi;
@@ -169,6 +178,39 @@ fn port_access() -> PortAccess {
     }
 }
 
+/// An event whose delivery this exit interrupted is kept for later; so is the blocking that a faulting IRET lost. SDM 3C 28.2.3, 28.2.4.
+fn keep_interrupted(vcpu: &mut Vcpu) {
+    const DOUBLE_FAULT: u32 = 8;
+    let info = vmx::read(field::EXIT_INTERRUPTION_INFO) as u32;
+    if info & interruption::VALID != 0
+        && info & interruption::NMI_UNBLOCKING != 0
+        && info & 0xFF != DOUBLE_FAULT
+    {
+        vcpu::block_nmis(true);
+    }
+    match vcpu::interrupted_event() {
+        Some(Interrupted::Nmi) => {
+            vcpu::block_nmis(false);
+            vcpu.ask_for_nmi_window(true);
+        }
+        Some(Interrupted::Interrupt(vector)) if vcpu.is_dedicated() => {
+            vcpu.requeued = Some(vector);
+            vcpu.ask_for_interrupt_window(true);
+        }
+        Some(Interrupted::Interrupt(vector)) => {
+            vcpu.state.apic.withdraw(vector);
+            vcpu.ask_for_interrupt_window(true);
+        }
+        None => {}
+    }
+}
+
+/// Whether the intercepted debug exception is INT1's. SDM 3C 25.9.2.
+fn is_int1() -> bool {
+    let info = vmx::read(field::EXIT_INTERRUPTION_INFO) as u32;
+    info & interruption::TYPE_MASK == interruption::PRIVILEGED_SOFTWARE_EXCEPTION
+}
+
 fn decode(vcpu: &Vcpu, raw: u32) -> Exit {
     if raw & ENTRY_FAILURE != 0 {
         return Exit::InvalidState;
@@ -213,9 +255,6 @@ fn decode_exception() -> Exit {
         return Exit::Nmi;
     }
     let vector = info as u8;
-    if vector == DEBUG_EXCEPTION {
-        machine::raise_debug_status(vmx::read(field::EXIT_QUALIFICATION));
-    }
     let error = (info & interruption::DELIVER_ERROR_CODE != 0)
         .then(|| vmx::read(field::EXIT_INTERRUPTION_ERROR_CODE) as u32);
     Exit::Exception { vector, error }
@@ -237,24 +276,26 @@ fn control_access() -> u64 {
     vmx::read(field::EXIT_QUALIFICATION)
 }
 
-/// SDM 3C 28.2.1, table 28-3. CLTS cannot exit (TS is the guest's); LMSW exits only where it would change a bit that is not.
+/// SDM 3C 28.2.1, table 28-3. CLTS and LMSW never exit: the bits that they can change are the guest's.
 fn decode_control(vcpu: &Vcpu) -> Exit {
     let access = control_access();
     let register = (access & 0xF) as u8;
+    let source = || {
+        let value = read_register(vcpu, access >> 8 & 0xF);
+        // Outside 64-bit code the move takes 32 bits, whatever the upper half of the register holds.
+        if vcpu::is_64_bit() {
+            value
+        } else {
+            value & 0xFFFF_FFFF
+        }
+    };
     match (access >> 4 & 3, register) {
-        (0, 8) => Exit::WriteTaskPriority(read_register(vcpu, access >> 8 & 0xF)),
+        (0, 8) => Exit::WriteTaskPriority(source()),
         (0, _) => Exit::WriteControl {
             register,
-            value: read_register(vcpu, access >> 8 & 0xF),
+            value: source(),
         },
         (1, 8) => Exit::ReadTaskPriority,
-        (3, _) => {
-            let low = access >> 16 & 0xF;
-            Exit::WriteControl {
-                register: 0,
-                value: vmx::read(field::GUEST_CR0) & !0xF | low,
-            }
-        }
         _ => Exit::Unknown(u32::from(reason::CONTROL_REGISTER)),
     }
 }

@@ -7,8 +7,8 @@ use core::arch::asm;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failed;
 
-/// Reads a field of the current VMCS. Reads as 0 when there is no current VMCS or no such field, which the
-/// set-up rules out: each field that the exit path reads was written there, or exists on every processor.
+/// Reads a field of the current VMCS. Without a current VMCS, or for a field that the processor lacks, the value is
+/// unspecified: the set-up makes the first impossible, and the board check the second.
 #[inline(always)]
 pub fn read(field: u32) -> u64 {
     let value: u64;

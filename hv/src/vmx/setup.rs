@@ -231,8 +231,9 @@ fn fill_guest_segments() {
 
 /// CR0 at a guest's start: protected mode, paging off, ET and NE as every processor of this kind has them.
 const GUEST_CR0: u64 = 0x31;
-/// CR4 at a guest's start: VMXE, which VMX demands and the shadow hides.
-const GUEST_CR4: u64 = 1 << 13;
+/// CR4 bits that the hypervisor holds set under every guest, hidden by the shadow: VMXE, which VMX demands, and MCE, without which a
+/// machine check would reset the board instead of reaching us.
+pub const CR4_HELD: u64 = 1 << 13 | 1 << 6;
 /// DR7 after reset. SDM 3B 18.2.4.
 const DR7_RESET: u64 = 0x400;
 /// RFLAGS after reset: bit 1, which is always set.
@@ -242,7 +243,7 @@ fn fill_guest(start: &Start) {
     // SDM 3C 25.4.1 and 25.4.2
     set(field::GUEST_CR0, GUEST_CR0);
     set(field::GUEST_CR3, 0);
-    set(field::GUEST_CR4, GUEST_CR4);
+    set(field::GUEST_CR4, CR4_HELD);
     set(field::GUEST_DR7, DR7_RESET);
     set(field::GUEST_RSP, 0);
     set(field::GUEST_RIP, start.entry);

@@ -39,6 +39,8 @@ pub struct Vcpu {
     switched: Switched,
     /// Figures of the windows that ran.
     pub windows: WindowFigures,
+    /// An interrupt of a dedicated core that was acknowledged and not delivered yet.
+    pub requeued: Option<u8>,
     /// TSC just before the first entry; 0 before that.
     pub first_entry: u64,
 }
@@ -121,6 +123,7 @@ impl Vcpu {
                 latest: 0,
                 earliest: u64::MAX,
             },
+            requeued: None,
             first_entry: 0,
         }
     }
@@ -168,7 +171,9 @@ impl Vcpu {
     /// Loads what the VMCS does not carry, and the VMCS, before this vCPU's window.
     pub fn load(&mut self) {
         // SAFETY: the region is this vCPU's own, initialised at set-up, and active on this core only.
-        let _loaded_or_entry_fails = unsafe { vmx::vmptrld(self.vmcs) };
+        let loaded = unsafe { vmx::vmptrld(self.vmcs) };
+        // With another VMCS still current, another partition's memory would be entered.
+        assert!(loaded.is_ok(), "VMPTRLD refused a VMCS that was filled");
         let allowed = self.state.xcr0_allowed;
         self.switched.load(allowed);
     }
@@ -300,11 +305,13 @@ pub fn advance() {
         // SAFETY: clears two bits that the processor itself clears behind an instruction. SDM 3C 25.4.2.
         unsafe { vmx::write(field::GUEST_INTERRUPTIBILITY, blocked & !BLOCKED) };
     }
-    const TRAP_FLAG: u64 = 1 << 8;
     if vmx::read(field::GUEST_RFLAGS) & TRAP_FLAG != 0 {
         pend_single_step();
     }
 }
+
+/// RFLAGS.TF.
+const TRAP_FLAG: u64 = 1 << 8;
 
 #[cold]
 fn pend_single_step() {
@@ -314,10 +321,15 @@ fn pend_single_step() {
     unsafe { vmx::write(field::GUEST_PENDING_DEBUG, pending | SINGLE_STEP) };
 }
 
+/// CR0.PE.
+const PROTECTION: u64 = 1;
+
 /// Has the next entry deliver `event`. SDM 3C 25.8.3.
 pub fn inject(event: Event) {
     let info = match event {
         Event::Exception { vector, error } => {
+            // Real mode has no error codes, and an entry with one fails. SDM 3C 27.2.1.3.
+            let error = error.filter(|_| vmx::read(field::GUEST_CR0) & PROTECTION != 0);
             if let Some(error) = error {
                 // SAFETY: the error code belongs to the vector that is delivered. SDM 3C 25.8.3.
                 unsafe { vmx::write(field::ENTRY_EXCEPTION_ERROR_CODE, u64::from(error)) };
@@ -349,6 +361,68 @@ fn write_entry_info(info: u32) {
     };
 }
 
+/// Completes a debug exception that was intercepted on its way to the guest: DR7.GD is cleared as the processor would
+/// have (SDM 3B 18.2.4), and a single step whose flag is still up stays pending where entry demands it (SDM 3C 27.3.1.5).
+pub fn forward_debug() {
+    const GENERAL_DETECT: u64 = 1 << 13;
+    const SHADOWED: u64 =
+        (interruptibility::BLOCKED_BY_STI | interruptibility::BLOCKED_BY_MOV_SS) as u64;
+    let dr7 = vmx::read(field::GUEST_DR7);
+    // SAFETY: clears one bit of the guest's own register. SDM 3C 25.4.1.
+    unsafe { vmx::write(field::GUEST_DR7, dr7 & !GENERAL_DETECT) };
+    if vmx::read(field::GUEST_RFLAGS) & TRAP_FLAG != 0
+        && vmx::read(field::GUEST_INTERRUPTIBILITY) & SHADOWED != 0
+    {
+        pend_single_step();
+    }
+}
+
+/// Has the next entry deliver the debug exception of INT1, which returns behind that instruction. SDM 3C 25.8.3.
+pub fn inject_int1() {
+    let length = vmx::read(field::EXIT_INSTRUCTION_LENGTH);
+    // SAFETY: the length is the one that the processor reported for this very instruction.
+    unsafe { vmx::write(field::ENTRY_INSTRUCTION_LENGTH, length) };
+    write_entry_info(1 | interruption::PRIVILEGED_SOFTWARE_EXCEPTION);
+}
+
+/// The event that the exit interrupted on its way to the guest, if it was an interrupt or an NMI. SDM 3C 25.9.3.
+pub fn interrupted_event() -> Option<Interrupted> {
+    let info = vmx::read(field::IDT_VECTORING_INFO) as u32;
+    if info & interruption::VALID == 0 {
+        return None;
+    }
+    match info & interruption::TYPE_MASK {
+        interruption::EXTERNAL => Some(Interrupted::Interrupt(info as u8)),
+        interruption::NMI => Some(Interrupted::Nmi),
+        _ => None,
+    }
+}
+
+/// An event whose delivery an exit interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interrupted {
+    /// A maskable interrupt, acknowledged already.
+    Interrupt(u8),
+    /// An NMI.
+    Nmi,
+}
+
+/// The guest's NMI was not delivered, or its IRET faulted: sets whether NMIs are blocked in it. SDM 3C 25.4.2.
+pub fn block_nmis(block: bool) {
+    let state = vmx::read(field::GUEST_INTERRUPTIBILITY);
+    let bit = u64::from(interruptibility::BLOCKED_BY_NMI);
+    let state = if block { state | bit } else { state & !bit };
+    // SAFETY: a bit of the guest's own state that entry accepts either way with virtual NMIs. SDM 3C 25.4.2.
+    unsafe { vmx::write(field::GUEST_INTERRUPTIBILITY, state) };
+}
+
+/// Turns the preemption timer of a dedicated core off again, behind [`exit_at_once`].
+pub fn stop_timer() {
+    let controls = vmx::read(field::PIN_CONTROLS) & !u64::from(pin::PREEMPTION_TIMER);
+    // SAFETY: a dedicated core runs without the timer, which is what the control says. SDM 3C 25.6.1.
+    unsafe { vmx::write(field::PIN_CONTROLS, controls) };
+}
+
 /// Whether the next entry delivers an event already.
 pub fn injection_is_pending() -> bool {
     vmx::read(field::ENTRY_INTERRUPTION_INFO) & u64::from(interruption::VALID) != 0
@@ -371,6 +445,21 @@ pub fn accepts_nmi() -> bool {
     vmx::read(field::GUEST_INTERRUPTIBILITY) & BLOCKED == 0
 }
 
+/// #GP(0).
+const GENERAL_PROTECTION: Event = Event::Exception {
+    vector: 13,
+    error: Some(0),
+};
+/// CR4.PCIDE.
+const PCIDE: u64 = 1 << 17;
+
+/// Whether the guest executes 64-bit code: the width of its moves to control registers.
+pub fn is_64_bit() -> bool {
+    const LONG_CODE: u64 = 1 << 13;
+    vmx::read(field::GUEST_EFER) & EFER_LMA != 0
+        && vmx::read(field::GUEST_CS_RIGHTS) & LONG_CODE != 0
+}
+
 /// Loads CR0 as the guest wrote it, minus what is not its own, with the mode switch that paging brings.
 /// SDM 3A 10.8.5 (IA-32e mode), SDM 3C 25.6.6 (mask and shadow).
 ///
@@ -382,16 +471,17 @@ pub fn set_cr0(value: u64) -> Result<(), Option<Event>> {
     const NOT_THE_GUESTS: u64 = (1 << 30) | (1 << 29);
     const NUMERIC_ERROR: u64 = 1 << 5;
     let turns_paging_on = value & PG != 0 && vmx::read(field::GUEST_CR0) & PG == 0;
+    let pcide = vmx::read(field::GUEST_CR4) & PCIDE != 0;
     let turns_paging_off = value & PG == 0 && vmx::read(field::GUEST_CR0) & PG != 0;
     let pae = vmx::read(field::GUEST_CR4) & PAE != 0;
     let efer = vmx::read(field::GUEST_EFER);
+    if turns_paging_off && (is_64_bit() || pcide) {
+        return Err(Some(GENERAL_PROTECTION));
+    }
     if turns_paging_on {
         if efer & EFER_LME != 0 {
             if !pae {
-                return Err(Some(Event::Exception {
-                    vector: 13,
-                    error: Some(0),
-                }));
+                return Err(Some(GENERAL_PROTECTION));
             }
             set_long_mode(efer, true);
         } else if pae {
@@ -405,6 +495,10 @@ pub fn set_cr0(value: u64) -> Result<(), Option<Event>> {
         vmx::write(field::GUEST_CR0, (value & !NOT_THE_GUESTS) | NUMERIC_ERROR);
         vmx::write(field::CR0_SHADOW, value);
     }
+    if turns_paging_on || turns_paging_off {
+        // What the guest's own write would have flushed.
+        vmx::invvpid(vmx::read(field::VPID) as u16);
+    }
     Ok(())
 }
 
@@ -414,23 +508,22 @@ pub fn set_cr0(value: u64) -> Result<(), Option<Event>> {
 /// As [`set_cr0`].
 pub fn set_cr4(value: u64) -> Result<(), Option<Event>> {
     const PAE: u64 = 1 << 5;
-    const PCIDE: u64 = 1 << 17;
-    const VMXE: u64 = 1 << 13;
     const PG: u64 = 1 << 31;
     let long = vmx::read(field::GUEST_EFER) & EFER_LMA != 0;
     let changed = value ^ vmx::read(field::GUEST_CR4);
-    if (long && value & PAE == 0) || (!long && value & PCIDE != 0) {
-        return Err(Some(Event::Exception {
-            vector: 13,
-            error: Some(0),
-        }));
+    let keeps_pcid = vmx::read(field::GUEST_CR3) & 0xFFF != 0;
+    if (long && value & PAE == 0)
+        || (!long && value & PCIDE != 0)
+        || (changed & value & PCIDE != 0 && keeps_pcid)
+    {
+        return Err(Some(GENERAL_PROTECTION));
     }
     if changed & PAE != 0 && vmx::read(field::GUEST_CR0) & PG != 0 {
         return Err(None);
     }
-    // SAFETY: only bits that the policy allows, and VMXE, which VMX demands and the shadow hides. SDM 3C 25.4.1, 25.6.6.
+    // SAFETY: only bits that the policy allows, and those that the hypervisor holds and the shadow hides. SDM 3C 25.4.1, 25.6.6.
     unsafe {
-        vmx::write(field::GUEST_CR4, value | VMXE);
+        vmx::write(field::GUEST_CR4, value | super::setup::CR4_HELD);
         vmx::write(field::CR4_SHADOW, value);
     }
     // What the guest's own write would have flushed.
