@@ -239,6 +239,59 @@ pub fn triple_fault() -> ! {
     unsafe { asm!("lidt [{}]", "ud2", in(reg) &raw const nothing, options(noreturn)) }
 }
 
+/// A descriptor table with one flat 32-bit code segment (selector 8), and its address as LGDT takes it.
+#[repr(C, align(16))]
+struct OneSegment {
+    null: u64,
+    code: u64,
+}
+
+static ONE_SEGMENT: OneSegment = OneSegment {
+    null: 0,
+    code: 0x00CF_9B00_0000_FFFF,
+};
+
+/// Leaves 64-bit mode for real mode, with no interrupt table, and reads an MSR that is refused there: the exception of an
+/// instruction that the hypervisor answers, in the one mode that has no error codes.
+pub fn real_mode_fault() -> ! {
+    #[repr(C, packed)]
+    struct Pointer {
+        limit: u16,
+        base: *const OneSegment,
+    }
+    let segments = Pointer {
+        limit: 15,
+        base: &raw const ONE_SEGMENT,
+    };
+    let nothing = [0_u64; 2];
+    // SAFETY: does not return; nothing of this guest runs behind it.
+    unsafe {
+        asm!(
+            "cli",
+            "lgdt [{segments}]",
+            "lidt [{nothing}]",
+            "push 8",
+            "lea rax, [rip + 2f]",
+            "push rax",
+            "retfq",
+            ".code32",
+            "2:",
+            "mov eax, cr0",
+            "and eax, 0x7FFFFFFF",
+            "mov cr0, eax",
+            "and eax, 0xFFFFFFFE",
+            "mov cr0, eax",
+            "mov ecx, 0x9B",
+            "rdmsr",
+            "3: jmp 3b",
+            ".code64",
+            segments = in(reg) &raw const segments,
+            nothing = in(reg) &raw const nothing,
+            options(noreturn),
+        )
+    }
+}
+
 /// Takes the same exception again and again, for ever.
 pub fn endless_exceptions() -> ! {
     RECOVERY.store(RETRY_FOR_EVER, Ordering::Relaxed);

@@ -19,7 +19,7 @@ guest_rt::entry!(main);
 type Attack = (&'static str, fn(&Guest) -> Verdict);
 
 /// Every attack.
-const ATTACKS: [Attack; 27] = [
+const ATTACKS: [Attack; 28] = [
     ("icr-init", apic::send_init),
     ("icr-nmi", apic::send_nmi),
     ("icr-smi", apic::send_smi),
@@ -45,6 +45,7 @@ const ATTACKS: [Attack; 27] = [
     ("mov-dr", system::debug_registers),
     ("wbinvd", system::write_back_caches),
     ("triple-fault", |_| guest_rt::hostile::triple_fault()),
+    ("real-mode-fault", |_| guest_rt::hostile::real_mode_fault()),
     ("endless-exceptions", |_| {
         guest_rt::hostile::endless_exceptions()
     }),
