@@ -71,7 +71,7 @@ const INSTRUCTION: Option<&str> = Some("instruction");
 const MEMORY: Option<&str> = Some("memory");
 
 /// Every attack.
-pub const ATTACKS: [Attack; 27] = [
+pub const ATTACKS: [Attack; 28] = [
     attack("icr-init", End::Passes, INTERRUPT),
     attack("icr-nmi", End::Passes, INTERRUPT),
     attack("icr-smi", End::Passes, INTERRUPT),
@@ -96,6 +96,7 @@ pub const ATTACKS: [Attack; 27] = [
     attack("mov-dr", End::Passes, None),
     attack("wbinvd", End::Passes, INSTRUCTION),
     attack("triple-fault", End::Stopped, None),
+    attack("real-mode-fault", End::Stopped, MSR),
     attack("endless-exceptions", End::Runs, None),
     attack("endless-loop", End::Runs, None),
     // 393,216 exits: in a window they would take seconds of emulated time. In the demo, `noise` does the like there.
