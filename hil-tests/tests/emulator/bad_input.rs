@@ -21,8 +21,12 @@ const PLC_WINDOW: &str = "start = \"20 us\"\nlength = \"600 us\"";
 
 #[test]
 fn bad_input_syntax_error() {
-    let system = systems::changed("demo", "bad-syntax", &[("cores = [1]", "cores = [1")]);
-    refused_by_check(&system, "cores = [1", &["not TOML"]);
+    let system = systems::changed(
+        "demo",
+        "bad-syntax",
+        &[("name = \"demo\"", "name = \"demo")],
+    );
+    refused_by_check(&system, "name = \"demo", &["not TOML"]);
 }
 
 #[test]
