@@ -17,12 +17,12 @@ pub const WINDOW_LATENESS: u64 = 80;
 /// runs. Seen: 165.
 pub const WINDOW_LATENESS_WITH_TIMER: u64 = 175;
 
-/// Most ticks of a partition switch, without the wait for the window. Seen: 85 (back to the same vCPU) to 280
+/// Most ticks of a partition switch, without the wait for the window. Seen: 85 (back to the same vCPU) to 290
 /// (another VMCS, extended state and debug registers by hand).
 pub const SWITCH: u64 = 300;
 
-/// Most ticks from a deadline to the first instruction of the handler, on a dedicated core. Seen: 0 where each
-/// deadline falls on the clock's step, so that only the step itself can add to it.
+/// Most ticks from a deadline to the handler's first look at the clock, on a dedicated core. Seen: 0 to 4, which is where
+/// in the clock's step the deadline falls.
 pub const WAKEUP: u64 = 10;
 
 /// How far two runs' latencies may be apart: twice the step in which the emulator interleaves its CPUs.
