@@ -11,7 +11,7 @@ const LEAVES: [&str; 5] = ["0", "1", "7", "0xd", "unknown"];
 
 /// Most ticks of the mean CPUID round trip on a dedicated core, worst leaf. Seen: 91. The clock moves in steps of 5, so a
 /// single reading says less than the mean of a thousand, which repeats within 2.
-const DEDICATED_ROUND_TRIP: u64 = 93;
+const DEDICATED_ROUND_TRIP: u64 = 90;
 
 /// The same on a time-shared core, best of a thousand: it looks at the clock too. The mean would count the windows of
 /// the others in. Seen: 100, and one step of the clock is allowed.

@@ -253,7 +253,7 @@ pub const fn icr(value: u64, own: u32) -> IcrVerdict {
 /// such an NMI exits, the kick flag is not set, and it is injected as the guest's own; at worst a guest
 /// storms its own core. SMI, INIT and ExtINT reach beyond the guest and are taken only while they are masked (Linux parks LINT0 as
 /// a masked ExtINT), because unmasking is a write that comes here again.
-const fn local_vector(number: u32, value: u64) -> Option<u64> {
+pub(crate) const fn local_vector(number: u32, value: u64) -> Option<u64> {
     let pins = matches!(number, apic::LVT_LINT0 | apic::LVT_LINT1);
     let allowed = match number {
         apic::LVT_TIMER => lvt::VECTOR | lvt::MASKED | lvt::TIMER_MODE,

@@ -4,6 +4,8 @@
 //! clock is the TSC: a count lasts `divide` TSC ticks. LINT0, LINT1, thermal and performance entries can be
 //! programmed and never fire, because nothing is wired to them.
 
+use crate::msr::local_vector;
+
 /// IA32_TSC_DEADLINE, which belongs to the timer. SDM 3A 11.5.4.1.
 pub const TSC_DEADLINE: u32 = 0x6E0;
 
@@ -44,19 +46,6 @@ const LVT_ENTRIES: usize = (LVT_ERROR - LVT_TIMER + 1) as usize;
 const TIMER: usize = 0;
 const ERROR: usize = LVT_ENTRIES - 1;
 const MASKED: u32 = 1 << 16;
-/// Delivery status, read-only.
-const DELIVERY_STATUS: u32 = 1 << 12;
-
-/// Bits of each LVT entry that may be set, in the order timer, thermal, performance, LINT0, LINT1, error. SDM 3A 11.5.1.
-const LVT_WRITABLE: [u32; LVT_ENTRIES] = [
-    0x0007_00FF,
-    0x0001_07FF,
-    0x0001_07FF,
-    0x0001_A7FF,
-    0x0001_A7FF,
-    0x0001_00FF,
-];
-
 const SOFTWARE_ENABLE: u32 = 1 << 8;
 const SEND_ILLEGAL_VECTOR: u32 = 1 << 5;
 const RECEIVE_ILLEGAL_VECTOR: u32 = 1 << 6;
@@ -300,21 +289,20 @@ impl VirtualApic {
         Ok(())
     }
 
+    /// The rules are those of a dedicated core's real APIC, although nothing is wired here to deliver an SMI.
     fn write_lvt(&mut self, index: usize, value: u32) -> Result<(), Fault> {
-        let (Some(writable), Some(entry)) = (LVT_WRITABLE.get(index), self.lvt.get_mut(index))
-        else {
+        let register = LVT_TIMER + index as u32;
+        let value = local_vector(register, u64::from(value)).ok_or(Fault::Value)? as u32;
+        let Some(entry) = self.lvt.get_mut(index) else {
             return Err(Fault::Absent);
         };
-        if value & !(writable | DELIVERY_STATUS) != 0 || (index == TIMER && value >> 17 & 3 == 3) {
-            return Err(Fault::Value);
-        }
         let forced = if self.svr & SOFTWARE_ENABLE == 0 {
             MASKED
         } else {
             0
         };
         let was = *entry;
-        *entry = (value & !DELIVERY_STATUS) | forced;
+        *entry = value | forced;
         // SDM 3A 11.5.4.1: a change to or from TSC-deadline mode disarms the timer.
         if index == TIMER && (was ^ value) >> 18 & 1 == 1 {
             self.due = None;
@@ -541,6 +529,7 @@ mod tests {
             (SVR, 0x1000),
             (DIVIDE, 4),
             (LVT_TIMER, 3 << 17),
+            (LVT_ERROR - 1, 2 << 8),
         ] {
             assert_eq!(apic.write(msr, value, 0), Err(Fault::Value), "{msr:#x}");
         }

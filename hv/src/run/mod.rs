@@ -129,41 +129,67 @@ enum Then {
 
 /// Takes an exit and returns the vCPU to enter next. Called by the exit stub.
 ///
-/// The reference to the vCPU ends before a switch begins, which may reach the same vCPU again.
+/// A CPUID exit, the one that ordinary software takes most, is done here without a stack frame; whatever else there is to do is
+/// a jump away. The reference to the vCPU ends before a switch begins, which may reach the same vCPU again.
 pub extern "C" fn on_exit(vcpu: *mut Vcpu) -> *mut Vcpu {
     // SAFETY: the stub passes the vCPU that just ran, which is this core's, and no other reference to it is alive.
-    match after_exit(unsafe { &mut *vcpu }) {
+    match take_quickly(unsafe { &mut *vcpu }) {
+        Quick::Done => vcpu,
+        Quick::Due => on_due(vcpu),
+        Quick::Other(raw) => on_other_exit(vcpu, raw),
+    }
+}
+
+/// What is left of an exit behind the quick way.
+enum Quick {
+    /// Nothing.
+    Done,
+    /// The window or the guest's timer ran out meanwhile.
+    Due,
+    /// It is another exit than CPUID, with this raw reason.
+    Other(u32),
+}
+
+#[inline(always)]
+fn take_quickly(vcpu: &mut Vcpu) -> Quick {
+    let raw = exits::take(vcpu);
+    if raw != exits::CPUID {
+        return Quick::Other(raw);
+    }
+    exits::handle_cpuid(vcpu);
+    if vcpu.is_dedicated() || shared::rearm(vcpu) {
+        Quick::Done
+    } else {
+        Quick::Due
+    }
+}
+
+#[inline(never)]
+fn on_due(vcpu: *mut Vcpu) -> *mut Vcpu {
+    // SAFETY: as in `on_exit`.
+    go_on(vcpu, shared::clock(unsafe { &mut *vcpu }))
+}
+
+#[inline(never)]
+fn on_other_exit(vcpu: *mut Vcpu, raw: u32) -> *mut Vcpu {
+    // SAFETY: as in `on_exit`.
+    go_on(vcpu, after_exit(unsafe { &mut *vcpu }, raw))
+}
+
+#[inline(always)]
+fn go_on(vcpu: *mut Vcpu, then: Then) -> *mut Vcpu {
+    match then {
         Then::Same => vcpu,
         Then::Leave(since) => shared::leave(since),
     }
 }
 
 #[inline(always)]
-fn after_exit(vcpu: &mut Vcpu) -> Then {
-    let raw = exits::take(vcpu);
-    if raw == exits::CPUID {
-        exits::handle_cpuid(vcpu);
-        return enter_again(vcpu);
-    }
-    after_other_exit(vcpu, raw)
-}
-
-/// Apart, so that the shortest way needs no stack frame.
-#[inline(never)]
-fn after_other_exit(vcpu: &mut Vcpu, raw: u32) -> Then {
+fn after_exit(vcpu: &mut Vcpu, raw: u32) -> Then {
     match exits::handle(vcpu, raw) {
-        Next::Enter => enter_again(vcpu),
-        Next::Clock if !vcpu.is_dedicated() => shared::clock(vcpu),
+        Next::Enter if vcpu.is_dedicated() || shared::rearm(vcpu) => Then::Same,
+        Next::Enter | Next::Clock if !vcpu.is_dedicated() => shared::clock(vcpu),
         next => on_rare(vcpu, next),
-    }
-}
-
-#[inline(always)]
-fn enter_again(vcpu: &mut Vcpu) -> Then {
-    if vcpu.is_dedicated() {
-        Then::Same
-    } else {
-        shared::rearm(vcpu)
     }
 }
 

@@ -188,15 +188,16 @@ impl SharedCore {
     }
 }
 
-/// After an exit that changed nothing but the time that it took: arms the timer anew, which stood still since the exit.
+/// After an exit that changed nothing but the time that it took: arms the timer anew, which stood still since the exit. False when
+/// it is time for [`clock`] instead.
 #[inline(always)]
-pub fn rearm(vcpu: &mut Vcpu) -> Then {
+pub fn rearm(vcpu: &Vcpu) -> bool {
     let now = machine::tsc();
-    if now >= vcpu.deadline {
-        return clock(vcpu);
+    let in_time = now < vcpu.deadline;
+    if in_time {
+        arm(vcpu, now);
     }
-    arm(vcpu, now);
-    Then::Same
+    in_time
 }
 
 #[inline(always)]
