@@ -50,10 +50,7 @@ pub(crate) fn check(board: &BoardFile, findings: &mut Findings) -> CheckedBoard 
     let switch_budget = hz.and_then(|hz| {
         let written = board.switch_budget.as_ref()?;
         let value = ticks(written, "switch-budget", hz, findings)?;
-        Some(At {
-            value,
-            place: written.place,
-        })
+        Some(At { value, place: written.place })
     });
     let skew = hz.and_then(|hz| ticks(board.skew.as_ref()?, "skew", hz, findings));
     let tolerance_ppm = tolerance(board, findings);
@@ -138,11 +135,8 @@ fn apic_ids(board: &BoardFile, findings: &mut Findings) -> Option<Vec<u32>> {
             None => seen.push(id),
         }
     }
-    let ids: Option<Vec<u32>> = cores
-        .value
-        .iter()
-        .map(|id| u32::try_from(id.as_ref()?.value).ok())
-        .collect();
+    let ids: Option<Vec<u32>> =
+        cores.value.iter().map(|id| u32::try_from(id.as_ref()?.value).ok()).collect();
     // A duplicate still counts as a core: the checks of the system go on with the right number.
     ids
 }
@@ -162,19 +156,10 @@ fn range(extent: &Extent, findings: &mut Findings) -> Option<At<Range>> {
     }
     let whole = size.value != 0 && size.value.is_multiple_of(PAGE_SIZE);
     if !whole {
-        refuse(
-            size.place,
-            "the size of a memory range is not one page or more, in whole pages",
-        );
+        refuse(size.place, "the size of a memory range is not one page or more, in whole pages");
     }
-    let range = Range {
-        start: start.value,
-        size: size.value,
-    };
-    (aligned && whole).then_some(At {
-        value: range,
-        place: start.place,
-    })
+    let range = Range { start: start.value, size: size.value };
+    (aligned && whole).then_some(At { value: range, place: start.place })
 }
 
 fn memory(board: &BoardFile, findings: &mut Findings) -> Option<Vec<At<Range>>> {
@@ -184,23 +169,13 @@ fn memory(board: &BoardFile, findings: &mut Findings) -> Option<Vec<At<Range>>> 
         let finding = Finding::new(Rule::MissingKey, "the board has no memory", remedy);
         findings.push(finding.at(written.place, "empty"));
     }
-    let ranges: Vec<_> = written
-        .value
-        .iter()
-        .map(|extent| range(extent, findings))
-        .collect();
+    let ranges: Vec<_> = written.value.iter().map(|extent| range(extent, findings)).collect();
     let ranges: Vec<_> = ranges.into_iter().collect::<Option<_>>()?;
     let mut sound = !ranges.is_empty();
-    if let Some(low) = ranges
-        .iter()
-        .find(|range| range.value.start < LOW_MEMORY_END)
-    {
+    if let Some(low) = ranges.iter().find(|range| range.value.start < LOW_MEMORY_END) {
         let finding = Finding::new(
             Rule::BoardMemoryLow,
-            format!(
-                "a memory range of the board starts at {:#x}, below 1 MiB",
-                low.value.start
-            ),
+            format!("a memory range of the board starts at {:#x}, below 1 MiB", low.value.start),
             "start it at \"0x100000\": below lie firmware data and the page where cores start",
         );
         findings.push(finding.at(low.place, "not to be given away"));
@@ -220,9 +195,7 @@ fn memory(board: &BoardFile, findings: &mut Findings) -> Option<Vec<At<Range>>> 
             );
             let finding = Finding::new(Rule::BoardMemoryOrder, message, remedy);
             findings.push(
-                finding
-                    .at(later.place, "this range")
-                    .with(earlier.place, "the one before it"),
+                finding.at(later.place, "this range").with(earlier.place, "the one before it"),
             );
         }
     }
@@ -250,18 +223,12 @@ fn hypervisor(
         "make it smaller, or move it to where the board has RAM",
     )
     .at(own.place, "reaches where there is no RAM");
-    findings.push(
-        match memory?
-            .iter()
-            .find(|range| range.value.overlaps(&own.value))
-        {
-            Some(near) => finding.with(
-                near.place,
-                format!("this range ends at {:#x}", near.value.end()),
-            ),
-            None => finding,
-        },
-    );
+    findings.push(match memory?.iter().find(|range| range.value.overlaps(&own.value)) {
+        Some(near) => {
+            finding.with(near.place, format!("this range ends at {:#x}", near.value.end()))
+        }
+        None => finding,
+    });
     None
 }
 
@@ -296,10 +263,7 @@ fn uart(board: &BoardFile, findings: &mut Findings) -> Option<Uart> {
         findings.push(finding.at(baud.place, "does not divide 115200"));
         return None;
     }
-    Some(Uart {
-        port: u16::try_from(port.value).ok()?,
-        baud: u32::try_from(baud.value).ok()?,
-    })
+    Some(Uart { port: u16::try_from(port.value).ok()?, baud: u32::try_from(baud.value).ok()? })
 }
 
 fn power_off(board: &BoardFile, findings: &mut Findings) -> Option<Option<(u16, Vec<u8>)>> {
@@ -316,8 +280,5 @@ fn power_off(board: &BoardFile, findings: &mut Findings) -> Option<Option<(u16, 
         findings.push(finding.at(bytes.place, "nothing to write"));
         return None;
     }
-    Some(Some((
-        u16::try_from(port.value).ok()?,
-        bytes.value.as_bytes().to_vec(),
-    )))
+    Some(Some((u16::try_from(port.value).ok()?, bytes.value.as_bytes().to_vec())))
 }

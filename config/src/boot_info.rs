@@ -67,15 +67,9 @@ mod tests {
         let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
         assert_eq!((word(0) as usize, word(4)), (bytes.len(), 0));
         assert_eq!((word(8), word(12), &bytes[16..20]), (1, 12, &b"a=1\0"[..]));
-        assert_eq!(
-            (word(24), word(28), &bytes[32..41]),
-            (2, 17, &b"Bulkhead\0"[..])
-        );
+        assert_eq!((word(24), word(28), &bytes[32..41]), (2, 17, &b"Bulkhead\0"[..]));
         assert_eq!((word(48), word(52), word(56), word(60)), (6, 40, 24, 0));
-        assert_eq!(
-            u64::from_le_bytes(bytes[72..80].try_into().unwrap()),
-            0x80_0000
-        );
+        assert_eq!(u64::from_le_bytes(bytes[72..80].try_into().unwrap()), 0x80_0000);
         assert_eq!((word(80), word(88), word(92)), (1, 0, 8));
     }
 

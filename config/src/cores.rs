@@ -102,12 +102,7 @@ fn claims<'s>(system: &'s SystemFile, findings: &mut Findings) -> Vec<Claim<'s>>
             continue;
         };
         if let Some(core) = single_core(cores, name, findings) {
-            claims.push(Claim {
-                owner: Owner::Partition(id),
-                name,
-                core,
-                windows,
-            });
+            claims.push(Claim { owner: Owner::Partition(id), name, core, windows });
         }
     }
     if let Some(housekeeping) = &system.housekeeping {
@@ -115,12 +110,7 @@ fn claims<'s>(system: &'s SystemFile, findings: &mut Findings) -> Vec<Claim<'s>>
         no_empty_list(windows, "housekeeping", findings);
         if let Some(core) = &housekeeping.core {
             let owner = Owner::Housekeeping;
-            claims.push(Claim {
-                owner,
-                name: "housekeeping",
-                core,
-                windows,
-            });
+            claims.push(Claim { owner, name: "housekeeping", core, windows });
         }
     }
     claims
@@ -172,16 +162,11 @@ fn known_cores(claims: &[Claim<'_>], board: &CheckedBoard, findings: &mut Findin
     let Some(count) = board.apic_ids.as_ref().map(Vec::len) else {
         return;
     };
-    for claim in claims
-        .iter()
-        .filter(|claim| claim.core.value >= count as u64)
-    {
+    for claim in claims.iter().filter(|claim| claim.core.value >= count as u64) {
         let message = format!("the board has no core {}", claim.core.value);
         let remedy = format!("its {count} cores are 0 to {}", count - 1);
-        let finding = Finding::new(Rule::CoreUnknown, message, remedy).at(
-            claim.core.place,
-            format!("`{}` is to run there", claim.name),
-        );
+        let finding = Finding::new(Rule::CoreUnknown, message, remedy)
+            .at(claim.core.place, format!("`{}` is to run there", claim.name));
         findings.push(match board.cores_place {
             Some(place) => finding.with(place, "the cores of the board begin here"),
             None => finding,
@@ -194,9 +179,7 @@ fn role<'s>(core: u64, claims: &[Claim<'s>], findings: &mut Findings) -> Option<
         claims.iter().partition(|claim| claim.windows.is_some());
     let conflicts = conflicts(core, &windowed, &whole);
     if !conflicts.is_empty() {
-        conflicts
-            .into_iter()
-            .for_each(|finding| findings.push(finding));
+        conflicts.into_iter().for_each(|finding| findings.push(finding));
         return None;
     }
     match whole.as_slice() {
@@ -218,11 +201,7 @@ fn conflicts(core: u64, windowed: &[&Claim<'_>], whole: &[&Claim<'_>]) -> Vec<Fi
     let mut conflicts = Vec::new();
     let housekeeper = whole.iter().find(|claim| claim.is_housekeeping());
     if let Some(housekeeper) = housekeeper {
-        for claim in windowed
-            .iter()
-            .chain(whole)
-            .filter(|claim| !claim.is_housekeeping())
-        {
+        for claim in windowed.iter().chain(whole).filter(|claim| !claim.is_housekeeping()) {
             conflicts.push(on_housekeeping_core(core, claim, housekeeper));
         }
         return conflicts;
@@ -264,29 +243,17 @@ fn mixed(core: u64, claim: &Claim<'_>, sharing: &Claim<'_>) -> Finding {
         ),
     )
     .at(claim.core.place, "claimed as a whole, for want of windows")
-    .with(
-        sharing.core.place,
-        format!("`{}` runs here in windows", sharing.name),
-    )
+    .with(sharing.core.place, format!("`{}` runs here in windows", sharing.name))
 }
 
 fn claimed_twice(core: u64, claim: &Claim<'_>, first: &Claim<'_>) -> Finding {
     Finding::new(
         Rule::CoreClaimedTwice,
-        format!(
-            "`{}` and `{}` both claim core {core}",
-            first.name, claim.name
-        ),
+        format!("`{}` and `{}` both claim core {core}", first.name, claim.name),
         "move one to another core, or give each windows to share it in time",
     )
-    .at(
-        claim.core.place,
-        format!("claimed again by `{}`", claim.name),
-    )
-    .with(
-        first.core.place,
-        format!("already dedicated to `{}`", first.name),
-    )
+    .at(claim.core.place, format!("claimed again by `{}`", claim.name))
+    .with(first.core.place, format!("already dedicated to `{}`", first.name))
 }
 
 fn housekeeping_on_dedicated(core: u64, housekeeper: &Claim<'_>, claim: &Claim<'_>) -> Finding {

@@ -28,30 +28,18 @@ pub(crate) struct Finding {
 impl Finding {
     /// A finding without a place; `message` and `remedy` are sentences without a full stop.
     pub fn new(rule: Rule, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            rule,
-            message: message.into(),
-            primary: None,
-            second: None,
-            remedy: remedy.into(),
-        }
+        Self { rule, message: message.into(), primary: None, second: None, remedy: remedy.into() }
     }
 
     /// Where it is wrong.
     pub fn at(mut self, place: Place, text: impl Into<String>) -> Self {
-        self.primary = Some(Label {
-            place,
-            text: text.into(),
-        });
+        self.primary = Some(Label { place, text: text.into() });
         self
     }
 
     /// What it conflicts with.
     pub fn with(mut self, place: Place, text: impl Into<String>) -> Self {
-        self.second = Some(Label {
-            place,
-            text: text.into(),
-        });
+        self.second = Some(Label { place, text: text.into() });
         self
     }
 }
@@ -68,19 +56,13 @@ impl Findings {
 
     /// Whether anything refuses the system.
     pub fn has_errors(&self) -> bool {
-        self.0
-            .iter()
-            .any(|finding| finding.rule.severity() == Severity::Error)
+        self.0.iter().any(|finding| finding.rule.severity() == Severity::Error)
     }
 
     /// All of them, resolved and in the order of the places.
     pub fn resolve(mut self, sources: &Sources) -> Diagnostics {
-        self.0
-            .sort_by_key(|finding| (finding.primary.as_ref().map(|l| l.place), finding.rule));
-        Diagnostics {
-            sources: sources.clone(),
-            findings: self.0,
-        }
+        self.0.sort_by_key(|finding| (finding.primary.as_ref().map(|l| l.place), finding.rule));
+        Diagnostics { sources: sources.clone(), findings: self.0 }
     }
 }
 
@@ -133,10 +115,7 @@ impl Diagnostics {
     /// Each of them, in the order of files and lines.
     #[must_use]
     pub fn list(&self) -> Vec<Diagnostic> {
-        self.findings
-            .iter()
-            .map(|finding| self.resolved(finding))
-            .collect()
+        self.findings.iter().map(|finding| self.resolved(finding)).collect()
     }
 
     /// Whether there is none.
@@ -160,11 +139,7 @@ impl Diagnostics {
     /// For a terminal: each with the lines it is about. Ends in a line feed unless empty.
     #[must_use]
     pub fn render(&self, color: bool) -> String {
-        let renderer = if color {
-            Renderer::styled()
-        } else {
-            Renderer::plain()
-        };
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         let mut out = String::new();
         for finding in &self.findings {
             if !out.is_empty() {
@@ -188,14 +163,8 @@ impl Diagnostics {
             code: finding.rule.code(),
             severity: finding.rule.severity().word(),
             message: finding.message.clone(),
-            primary: finding
-                .primary
-                .as_ref()
-                .and_then(|label| self.location(label)),
-            second: finding
-                .second
-                .as_ref()
-                .and_then(|label| self.location(label)),
+            primary: finding.primary.as_ref().and_then(|label| self.location(label)),
+            second: finding.second.as_ref().and_then(|label| self.location(label)),
             remedy: finding.remedy.clone(),
         }
     }
@@ -221,9 +190,7 @@ impl Diagnostics {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let title = level
-            .primary_title(finding.message.as_str())
-            .id(finding.rule.code());
+        let title = level.primary_title(finding.message.as_str()).id(finding.rule.code());
         let mut group = Group::with_title(title);
         for snippet in self.snippets(finding) {
             group = group.element(snippet);

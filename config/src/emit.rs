@@ -13,11 +13,7 @@ pub(crate) fn emit(compiled: &Compiled) -> String {
     let table = table(compiled);
     let partitions = plan.partitions.len();
     let cores = plan.cores.len();
-    let ept_pages: usize = plan
-        .partitions
-        .iter()
-        .map(|partition| partition.ept_pages)
-        .sum();
+    let ept_pages: usize = plan.partitions.iter().map(|partition| partition.ept_pages).sum();
     let tokens = quote! {
         /// How many partitions the table has.
         pub const PARTITIONS: usize = #partitions;
@@ -47,11 +43,7 @@ fn table(compiled: &Compiled) -> TokenStream {
     let digest = bytes(&compiled.digest());
     let board = board(&plan.board);
     let hypervisor = range(&plan.board.hypervisor);
-    let partitions = plan
-        .partitions
-        .iter()
-        .zip(&compiled.images)
-        .zip(compiled.modules());
+    let partitions = plan.partitions.iter().zip(&compiled.images).zip(compiled.modules());
     let partitions = partitions.map(|((planned, image), module)| partition(planned, image, module));
     let cores = plan.cores.iter().map(core);
     let frame = Literal::u64_unsuffixed(plan.frame);
@@ -138,11 +130,7 @@ fn partition(
 
 fn region(region: &Region) -> TokenStream {
     let (guest, host, size) = (hex(region.guest), hex(region.host), hex(region.size));
-    let (read, write, execute) = (
-        region.rights.read,
-        region.rights.write,
-        region.rights.execute,
-    );
+    let (read, write, execute) = (region.rights.read, region.rights.write, region.rights.execute);
     quote! {
         ::bulkhead_table::Region {
             guest: #guest,
@@ -186,10 +174,7 @@ fn shutdown(plan: &Plan) -> TokenStream {
     let Some(shutdown) = &plan.shutdown else {
         return quote!(None);
     };
-    let ids = shutdown
-        .when_finished
-        .iter()
-        .map(|id| Literal::u16_unsuffixed(*id));
+    let ids = shutdown.when_finished.iter().map(|id| Literal::u16_unsuffixed(*id));
     let at_latest = Literal::u64_unsuffixed(shutdown.at_latest);
     quote! {
         Some(::bulkhead_table::Shutdown { when_finished: &[#(#ids),*], at_latest: #at_latest })
@@ -208,7 +193,5 @@ fn bytes(bytes: &[u8]) -> TokenStream {
 
 /// An address or a size in bytes reads best in hexadecimal.
 fn hex(value: u64) -> Literal {
-    format!("{value:#x}")
-        .parse()
-        .unwrap_or_else(|_| Literal::u64_unsuffixed(value))
+    format!("{value:#x}").parse().unwrap_or_else(|_| Literal::u64_unsuffixed(value))
 }

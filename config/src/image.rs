@@ -41,11 +41,7 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     fn new(rule: Rule, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            rule,
-            message: message.into(),
-            remedy: remedy.into(),
-        }
+        Self { rule, message: message.into(), remedy: remedy.into() }
     }
 
     fn broken(message: impl Into<String>) -> Self {
@@ -61,9 +57,7 @@ impl Refusal {
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
-    file.take(LONGEST_FILE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| error.to_string())?;
+    file.take(LONGEST_FILE + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > LONGEST_FILE {
         return Err(format!("it is longer than {}", size_text(LONGEST_FILE)));
     }
@@ -93,9 +87,7 @@ pub(crate) fn flatten(file: &[u8], memory: u64) -> Result<FlatImage, Refusal> {
         Some(&class) if class == elf::ELFCLASS32.0 => {
             parse::<elf::FileHeader32<Endianness>>(file, elf::EM_386, memory)
         }
-        _ => Err(Refusal::broken(
-            "the ELF file is neither of 64 nor of 32 bits",
-        )),
+        _ => Err(Refusal::broken("the ELF file is neither of 64 nor of 32 bits")),
     }
 }
 
@@ -137,10 +129,7 @@ fn static_only<H: FileHeader<Endian = Endianness>>(
         return Ok(());
     }
     let (message, remedy) = match header.e_type(endian) {
-        elf::ET_REL => (
-            "the guest image is an object file, not linked yet",
-            "link it, at 1 MiB",
-        ),
+        elf::ET_REL => ("the guest image is an object file, not linked yet", "link it, at 1 MiB"),
         _ => (
             "the guest image is not static: it wants to be relocated or loaded by a dynamic linker",
             "link it with fixed addresses: `-C relocation-model=static` for Rust, `-static -no-pie` for C",
@@ -156,14 +145,9 @@ fn segments<'d, H: FileHeader<Endian = Endianness>>(
     headers: &[H::ProgramHeader],
 ) -> Result<Vec<Segment<'d>>, Refusal> {
     let mut segments = Vec::new();
-    for header in headers
-        .iter()
-        .filter(|header| header.p_type(endian) == elf::PT_LOAD)
-    {
-        let physical = Range {
-            start: header.p_paddr(endian).into(),
-            size: header.p_memsz(endian).into(),
-        };
+    for header in headers.iter().filter(|header| header.p_type(endian) == elf::PT_LOAD) {
+        let physical =
+            Range { start: header.p_paddr(endian).into(), size: header.p_memsz(endian).into() };
         let bytes = header
             .data(endian, file)
             .map_err(|()| Refusal::broken("a segment of the ELF file lies outside the file"))?;
@@ -173,9 +157,7 @@ fn segments<'d, H: FileHeader<Endian = Endianness>>(
             ));
         }
         if physical.start.checked_add(physical.size).is_none() {
-            return Err(Refusal::broken(
-                "a segment of the ELF file ends behind the last address",
-            ));
+            return Err(Refusal::broken("a segment of the ELF file ends behind the last address"));
         }
         if physical.size > 0 {
             segments.push(Segment {
@@ -200,23 +182,15 @@ fn layout(segments: &[Segment<'_>], entry: u64, memory: u64) -> Result<FlatImage
     off_the_boot_info(segments)?;
     let filled = || segments.iter().filter(|segment| !segment.bytes.is_empty());
     let (Some(first), Some(last)) = (filled().next(), filled().next_back()) else {
-        return Err(Refusal::broken(
-            "the ELF file has nothing to load: no segment holds bytes",
-        ));
+        return Err(Refusal::broken("the ELF file has nothing to load: no segment holds bytes"));
     };
     let load_at = first.physical.start;
     let size = last.physical.start + last.bytes.len() as u64 - load_at;
     if size > LONGEST_IMAGE {
         return Err(Refusal::new(
             Rule::ImageDoesNotFit,
-            format!(
-                "the guest image is {} long once its gaps are filled",
-                size_text(size)
-            ),
-            format!(
-                "link its segments closer together: {} is the most",
-                size_text(LONGEST_IMAGE)
-            ),
+            format!("the guest image is {} long once its gaps are filled", size_text(size)),
+            format!("link its segments closer together: {} is the most", size_text(LONGEST_IMAGE)),
         ));
     }
     let entry = physical_entry(segments, entry)?;
@@ -225,11 +199,7 @@ fn layout(segments: &[Segment<'_>], entry: u64, memory: u64) -> Result<FlatImage
         bytes.resize((segment.physical.start - load_at) as usize, 0);
         bytes.extend_from_slice(segment.bytes);
     }
-    Ok(FlatImage {
-        bytes,
-        load_at,
-        entry,
-    })
+    Ok(FlatImage { bytes, load_at, entry })
 }
 
 fn inside_memory(segments: &[Segment<'_>], memory: u64) -> Result<(), Refusal> {
@@ -245,10 +215,7 @@ fn inside_memory(segments: &[Segment<'_>], memory: u64) -> Result<(), Refusal> {
             "the guest image ends at {end:#x}, and the partition's memory of {} at {memory:#x}",
             size_text(memory)
         ),
-        match end
-            .checked_next_multiple_of(1 << 20)
-            .filter(|enough| *enough <= 3 << 30)
-        {
+        match end.checked_next_multiple_of(1 << 20).filter(|enough| *enough <= 3 << 30) {
             Some(enough) => format!(
                 "give it memory of {} or more, or make the image smaller",
                 size_text(enough)
@@ -259,14 +226,8 @@ fn inside_memory(segments: &[Segment<'_>], memory: u64) -> Result<(), Refusal> {
 }
 
 fn off_the_boot_info(segments: &[Segment<'_>]) -> Result<(), Refusal> {
-    let page = Range {
-        start: boot_info::ADDRESS,
-        size: PAGE_SIZE,
-    };
-    if segments
-        .iter()
-        .all(|segment| !segment.physical.overlaps(&page))
-    {
+    let page = Range { start: boot_info::ADDRESS, size: PAGE_SIZE };
+    if segments.iter().all(|segment| !segment.physical.overlaps(&page)) {
         return Ok(());
     }
     Err(Refusal::new(

@@ -117,21 +117,11 @@ impl Section {
 }
 
 const fn must(name: &'static str, form: Form, meaning: &'static str) -> Key {
-    Key {
-        name,
-        form,
-        required: true,
-        meaning,
-    }
+    Key { name, form, required: true, meaning }
 }
 
 const fn may(name: &'static str, form: Form, meaning: &'static str) -> Key {
-    Key {
-        name,
-        form,
-        required: false,
-        meaning,
-    }
+    Key { name, form, required: false, meaning }
 }
 
 const fn later(name: &'static str, meaning: &'static str) -> Later {
@@ -151,11 +141,7 @@ pub const SYSTEM_FILE: Section = Section {
             Form::Tables,
             "who drains the logs; always needed, under a rule of its own",
         ),
-        must(
-            "partition",
-            Form::Tables,
-            "the partitions, `[partition.NAME]`",
-        ),
+        must("partition", Form::Tables, "the partitions, `[partition.NAME]`"),
     ],
     later: &[
         later("channel", "ports between partitions"),
@@ -188,10 +174,7 @@ pub const SCHEDULE: Section = Section {
         Form::Duration,
         "length of the major frame: the windows of each time-shared core repeat after it",
     )],
-    later: &[
-        later("plans", "more than one schedule"),
-        later("plan", "more than one schedule"),
-    ],
+    later: &[later("plans", "more than one schedule"), later("plan", "more than one schedule")],
 };
 
 /// `[shutdown]`.
@@ -199,16 +182,8 @@ pub const SHUTDOWN: Section = Section {
     header: "[shutdown]",
     meaning: "When the system ends by itself; without it, it runs for ever.",
     keys: &[
-        must(
-            "when-finished",
-            Form::Names,
-            "ends once each of these partitions has finished",
-        ),
-        may(
-            "at-latest",
-            Form::Duration,
-            "ends this long after the start at the latest",
-        ),
+        must("when-finished", Form::Names, "ends once each of these partitions has finished"),
+        may("at-latest", Form::Duration, "ends this long after the start at the latest"),
     ],
     later: &[],
 };
@@ -218,11 +193,7 @@ pub const HOUSEKEEPING: Section = Section {
     header: "[housekeeping]",
     meaning: "Drains the logs, away from the partitions' time: a core of its own, or windows of a time-shared core.",
     keys: &[
-        must(
-            "core",
-            Form::Number,
-            "the core; without windows it does nothing else",
-        ),
+        must("core", Form::Number, "the core; without windows it does nothing else"),
         may("window", Form::Tables, "its windows on a time-shared core"),
     ],
     later: &[],
@@ -239,16 +210,8 @@ pub const PARTITION: Section = Section {
             "an ELF file, or the folder of a guest with a Cargo.toml or a Makefile",
         ),
         may("arguments", Form::Text, "the guest's command line"),
-        must(
-            "memory",
-            Form::Size,
-            "its RAM, from guest-physical address 0 on",
-        ),
-        must(
-            "cores",
-            Form::Numbers,
-            "the core that it runs on; one for now",
-        ),
+        must("memory", Form::Size, "its RAM, from guest-physical address 0 on"),
+        must("cores", Form::Numbers, "the core that it runs on; one for now"),
         may("window", Form::Tables, "its windows on a time-shared core"),
     ],
     later: &[
@@ -310,11 +273,7 @@ pub const BOARD_FILE: Section = Section {
 pub const BOARD: Section = Section {
     header: "[board]",
     meaning: "The machine.",
-    keys: &[must(
-        "name",
-        Form::Name,
-        "names the board in logs and reports",
-    )],
+    keys: &[must("name", Form::Name, "names the board in logs and reports")],
     later: &[],
 };
 
@@ -323,21 +282,9 @@ pub const CLOCK: Section = Section {
     header: "[clock]",
     meaning: "The time-stamp counter (TSC), measured at boot against these figures.",
     keys: &[
-        must(
-            "tsc",
-            Form::Frequency,
-            "its frequency: one tick of all schedules",
-        ),
-        must(
-            "tolerance",
-            Form::Percentage,
-            "largest deviation of the measured frequency",
-        ),
-        must(
-            "skew",
-            Form::Duration,
-            "largest difference between the TSCs of two cores",
-        ),
+        must("tsc", Form::Frequency, "its frequency: one tick of all schedules"),
+        must("tolerance", Form::Percentage, "largest deviation of the measured frequency"),
+        must("skew", Form::Duration, "largest difference between the TSCs of two cores"),
         must(
             "switch-budget",
             Form::Duration,
@@ -352,11 +299,7 @@ pub const HYPERVISOR: Section = Section {
     header: "[hypervisor]",
     meaning: "Memory of the hypervisor: its image, its stacks, the staged guest images.",
     keys: &[
-        must(
-            "start",
-            Form::Address,
-            "first byte; the hypervisor is linked to start at 0x100000",
-        ),
+        must("start", Form::Address, "first byte; the hypervisor is linked to start at 0x100000"),
         must("size", Form::Size, "length"),
     ],
     later: &[],
@@ -379,11 +322,7 @@ pub const POWER_OFF: Section = Section {
     meaning: "How to switch the machine off at the end; without it, it halts with a sentence.",
     keys: &[
         must("port", Form::Address, "the I/O port"),
-        must(
-            "bytes",
-            Form::Text,
-            "the text whose bytes are written to it, one at a time",
-        ),
+        must("bytes", Form::Text, "the text whose bytes are written to it, one at a time"),
     ],
     later: &[],
 };
@@ -408,24 +347,9 @@ pub const MEMORY: Section = Section {
 };
 
 /// Every section of a system file, in the order of the README.
-pub const SYSTEM_SECTIONS: &[&Section] = &[
-    &SYSTEM_FILE,
-    &SYSTEM,
-    &SCHEDULE,
-    &SHUTDOWN,
-    &HOUSEKEEPING,
-    &PARTITION,
-    &WINDOW,
-];
+pub const SYSTEM_SECTIONS: &[&Section] =
+    &[&SYSTEM_FILE, &SYSTEM, &SCHEDULE, &SHUTDOWN, &HOUSEKEEPING, &PARTITION, &WINDOW];
 
 /// Every section of a board file, in the order of the README.
-pub const BOARD_SECTIONS: &[&Section] = &[
-    &BOARD_FILE,
-    &BOARD,
-    &CLOCK,
-    &HYPERVISOR,
-    &SERIAL,
-    &POWER_OFF,
-    &CORE,
-    &MEMORY,
-];
+pub const BOARD_SECTIONS: &[&Section] =
+    &[&BOARD_FILE, &BOARD, &CLOCK, &HYPERVISOR, &SERIAL, &POWER_OFF, &CORE, &MEMORY];

@@ -156,27 +156,14 @@ pub fn requests(system: &Path) -> Result<Vec<ImageRequest>, Diagnostics> {
 /// # Errors
 /// Everything that is wrong with it, as far as it can be seen before a build.
 pub fn check_without_images(system: &Path) -> Result<Plan, Diagnostics> {
-    let Analysis {
-        sources,
-        mut findings,
-        plan,
-        ..
-    } = plan::analyse(system);
+    let Analysis { sources, mut findings, plan, .. } = plan::analyse(system);
     let Some(plan) = plan else {
         return Err(findings.resolve(&sources));
     };
-    for partition in plan
-        .partitions
-        .iter()
-        .filter(|p| p.image.kind == ImageKind::Elf)
-    {
+    for partition in plan.partitions.iter().filter(|p| p.image.kind == ImageKind::Elf) {
         load(partition, &partition.image.path, &mut findings);
     }
-    if findings.has_errors() {
-        Err(findings.resolve(&sources))
-    } else {
-        Ok(plan)
-    }
+    if findings.has_errors() { Err(findings.resolve(&sources)) } else { Ok(plan) }
 }
 
 /// Compiles a system; `images` is the folder with `<partition>.elf` for each partition.
@@ -184,12 +171,7 @@ pub fn check_without_images(system: &Path) -> Result<Plan, Diagnostics> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn compile(system: &Path, images: &Path) -> Result<Compiled, Diagnostics> {
-    let Analysis {
-        sources,
-        mut findings,
-        plan,
-        hypervisor_place,
-    } = plan::analyse(system);
+    let Analysis { sources, mut findings, plan, hypervisor_place } = plan::analyse(system);
     let Some(plan) = plan else {
         return Err(findings.resolve(&sources));
     };
@@ -208,24 +190,14 @@ pub fn compile(system: &Path, images: &Path) -> Result<Compiled, Diagnostics> {
     }
     let modules = modules(&plan, &flat);
     let digest = digest(&sources, &flat);
-    Ok(Compiled {
-        plan,
-        images: flat,
-        modules,
-        digest,
-        sources: read_files,
-    })
+    Ok(Compiled { plan, images: flat, modules, digest, sources: read_files })
 }
 
 fn load(partition: &PlannedPartition, path: &Path, findings: &mut Findings) -> Option<FlatImage> {
     let finding = match image::read(path) {
         Err(cause) => Finding::new(
             Rule::ImageNotBuilt,
-            format!(
-                "the image of `{}` cannot be read: {}: {cause}",
-                partition.name,
-                shown(path)
-            ),
+            format!("the image of `{}` cannot be read: {}: {cause}", partition.name, shown(path)),
             "build the system with `cargo bulkhead build`, which builds its guests first",
         ),
         Ok(bytes) => match image::flatten(&bytes, partition.region.size) {
@@ -242,10 +214,7 @@ fn load(partition: &PlannedPartition, path: &Path, findings: &mut Findings) -> O
 }
 
 fn staged_bytes(images: &[FlatImage]) -> u64 {
-    images
-        .iter()
-        .map(|image| (image.bytes.len() as u64).next_multiple_of(PAGE_SIZE))
-        .sum()
+    images.iter().map(|image| (image.bytes.len() as u64).next_multiple_of(PAGE_SIZE)).sum()
 }
 
 fn staged_images_fit(
@@ -262,10 +231,7 @@ fn staged_images_fit(
     }
     let finding = Finding::new(
         Rule::HypervisorTooSmall,
-        format!(
-            "the hypervisor's range of {} is too small for this system",
-            size_text(size)
-        ),
+        format!("the hypervisor's range of {} is too small for this system", size_text(size)),
         format!(
             "make it {} or more: {} of staged guest images and a reserve of {} for the hypervisor's own image, stacks and tables",
             size_text(needed.next_multiple_of(1 << 20)),

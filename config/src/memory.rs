@@ -47,10 +47,7 @@ pub(crate) fn check(
         return vec![None; sizes.len()];
     };
     let mut free = free_ranges(memory, own.value);
-    let names = system
-        .partitions
-        .iter()
-        .map(|partition| partition.name.value.as_str());
+    let names = system.partitions.iter().map(|partition| partition.name.value.as_str());
     names
         .zip(sizes)
         .map(|(name, size)| {
@@ -78,10 +75,8 @@ fn plausible(name: &str, size: &At<u64>, findings: &mut Findings) -> bool {
         )
         .at(size.place, "too little")
     } else if !size.value.is_multiple_of(PAGE_SIZE) {
-        let (down, up) = (
-            size.value / PAGE_SIZE * PAGE_SIZE,
-            size.value.next_multiple_of(PAGE_SIZE),
-        );
+        let (down, up) =
+            (size.value / PAGE_SIZE * PAGE_SIZE, size.value.next_multiple_of(PAGE_SIZE));
         Finding::new(
             Rule::MemoryUnaligned,
             format!("the memory of `{name}` is not made of whole pages"),
@@ -99,10 +94,7 @@ fn plausible(name: &str, size: &At<u64>, findings: &mut Findings) -> bool {
             format!("the memory of `{name}` reaches into the addresses of devices"),
             format!("write {} or less", size_text(GUEST_RAM_END)),
         )
-        .at(
-            size.place,
-            format!("more than {}", size_text(GUEST_RAM_END)),
-        )
+        .at(size.place, format!("more than {}", size_text(GUEST_RAM_END)))
     } else {
         return true;
     };
@@ -119,15 +111,8 @@ fn free_ranges(memory: &[At<Range>], own: Range) -> Vec<Range> {
             size: own.start.min(range.end()).saturating_sub(range.start),
         };
         let from = own.end().max(range.start);
-        let above = Range {
-            start: from,
-            size: range.end().saturating_sub(from),
-        };
-        let pieces = if range.overlaps(&own) {
-            vec![below, above]
-        } else {
-            vec![range]
-        };
+        let above = Range { start: from, size: range.end().saturating_sub(from) };
+        let pieces = if range.overlaps(&own) { vec![below, above] } else { vec![range] };
         free.extend(pieces.into_iter().filter_map(aligned));
     }
     free
@@ -144,10 +129,7 @@ fn take(free: &mut [Range], size: u64) -> Option<u64> {
     let range = free.iter_mut().find(|range| range.size >= size)?;
     let start = range.start;
     let taken = size.next_multiple_of(ALIGNMENT).min(range.size);
-    *range = Range {
-        start: start + taken,
-        size: range.size - taken,
-    };
+    *range = Range { start: start + taken, size: range.size - taken };
     Some(start)
 }
 
@@ -172,12 +154,7 @@ fn does_not_fit(name: &str, size: &At<u64>, free: &[Range], memory: &[At<Range>]
 }
 
 fn placement(name: &str, size: &At<u64>, host: u64, findings: &mut Findings) -> Option<Placement> {
-    let region = Region {
-        guest: 0,
-        host,
-        size: size.value,
-        rights: Rights::ALL,
-    };
+    let region = Region { guest: 0, host, size: size.value, rights: Rights::ALL };
     match paging::tables_needed(Format::Ept, LargePages::Up2M, &[mapping(&region)]) {
         Ok(ept_pages) => Some(Placement { region, ept_pages }),
         Err(error) => {
@@ -192,20 +169,12 @@ fn placement(name: &str, size: &At<u64>, host: u64, findings: &mut Findings) -> 
 
 /// The mapping that the hypervisor makes of a region.
 fn mapping(region: &Region) -> Mapping {
-    let Rights {
-        read,
-        write,
-        execute,
-    } = region.rights;
+    let Rights { read, write, execute } = region.rights;
     Mapping {
         virt: region.guest,
         phys: region.host,
         size: region.size,
-        access: Access {
-            read,
-            write,
-            execute,
-        },
+        access: Access { read, write, execute },
         memory: Memory::WriteBack,
     }
 }

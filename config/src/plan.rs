@@ -158,18 +158,13 @@ impl Plan {
     /// When it ends at the latest, in ticks after the epoch: `None` when it may run for ever.
     #[must_use]
     pub fn at_latest(&self) -> Option<u64> {
-        self.shutdown
-            .as_ref()
-            .map(|shutdown| shutdown.at_latest)
-            .filter(|ticks| *ticks > 0)
+        self.shutdown.as_ref().map(|shutdown| shutdown.at_latest).filter(|ticks| *ticks > 0)
     }
 
     /// The partitions whose end ends the system; empty when it runs for ever.
     #[must_use]
     pub fn when_finished(&self) -> &[PartitionId] {
-        self.shutdown
-            .as_ref()
-            .map_or(&[], |shutdown| &shutdown.when_finished)
+        self.shutdown.as_ref().map_or(&[], |shutdown| &shutdown.when_finished)
     }
 
     /// What a person should look at although the system compiles.
@@ -187,10 +182,7 @@ impl Plan {
     /// The guest images that must be built, in the order of the partitions.
     #[must_use]
     pub fn requests(&self) -> Vec<ImageRequest> {
-        self.partitions
-            .iter()
-            .map(|partition| partition.image.clone())
-            .collect()
+        self.partitions.iter().map(|partition| partition.image.clone()).collect()
     }
 }
 
@@ -217,12 +209,7 @@ pub(crate) fn analyse(path: &Path) -> Analysis {
         check(path, &system, board_file.as_ref(), &sources, &mut findings)
     });
     let plan = if findings.has_errors() { None } else { plan };
-    Analysis {
-        sources,
-        findings,
-        plan,
-        hypervisor_place,
-    }
+    Analysis { sources, findings, plan, hypervisor_place }
 }
 
 fn read_system(path: &Path, sources: &mut Sources, findings: &mut Findings) -> Option<SystemFile> {
@@ -252,10 +239,7 @@ fn read_board(
         Err(cause) => {
             let finding = Finding::new(
                 Rule::Unreadable,
-                format!(
-                    "the board file {} cannot be read: {cause}",
-                    shown(&board_path)
-                ),
+                format!("the board file {} cannot be read: {cause}", shown(&board_path)),
                 "name a board file by its path from the folder of the system file",
             );
             findings.push(finding.at(name.place, "named here"));
@@ -280,11 +264,8 @@ fn check(
     let roles = cores::check(system, board.as_ref(), findings);
     let schedule = schedule::check(system, &roles, board.as_ref(), findings);
     let placements = memory::check(system, board.as_ref(), findings);
-    let images: Vec<_> = system
-        .partitions
-        .iter()
-        .map(|p| image_request(path, p, findings))
-        .collect();
+    let images: Vec<_> =
+        system.partitions.iter().map(|p| image_request(path, p, findings)).collect();
     for partition in &system.partitions {
         check_arguments(partition, findings);
     }
@@ -317,10 +298,7 @@ fn planned(
     image: ImageRequest,
     sources: &Sources,
 ) -> Option<PlannedPartition> {
-    let arguments = partition
-        .arguments
-        .as_ref()
-        .map_or("", |arguments| arguments.value.as_str());
+    let arguments = partition.arguments.as_ref().map_or("", |arguments| arguments.value.as_str());
     let region = placement.region;
     Some(PlannedPartition {
         name: partition.name.value.clone(),
@@ -359,10 +337,7 @@ fn planned_cores(
                 Role::Housekeeping => PlannedRole::Housekeeping,
                 Role::Shared(_) => PlannedRole::Shared(schedule.windows.get(core)?.clone()),
             };
-            Some(PlannedCore {
-                cpu: u16::try_from(*core).ok()?,
-                role,
-            })
+            Some(PlannedCore { cpu: u16::try_from(*core).ok()?, role })
         })
         .collect()
 }
@@ -385,30 +360,20 @@ fn image_request(
     };
     let Some(kind) = kind else {
         let cause = if path.is_dir() {
-            format!(
-                "the folder {} holds neither a Cargo.toml nor a Makefile",
-                shown(&path)
-            )
+            format!("the folder {} holds neither a Cargo.toml nor a Makefile", shown(&path))
         } else {
             format!("there is no {}", shown(&path))
         };
         let finding = Finding::new(
             Rule::ImageMissing,
-            format!(
-                "the image of `{}` is missing: {cause}",
-                partition.name.value
-            ),
+            format!("the image of `{}` is missing: {cause}", partition.name.value),
             "name an ELF file, or the folder of a guest, by its path from the folder of the system file",
         );
         findings.push(finding.at(image.place, "named here"));
         return None;
     };
     let path = std::path::absolute(&path).unwrap_or(path);
-    Some(ImageRequest {
-        partition: partition.name.value.clone(),
-        path,
-        kind,
-    })
+    Some(ImageRequest { partition: partition.name.value.clone(), path, kind })
 }
 
 fn check_arguments(partition: &Partition, findings: &mut Findings) {
@@ -417,10 +382,7 @@ fn check_arguments(partition: &Partition, findings: &mut Findings) {
     };
     let name = &partition.name.value;
     let length = arguments.value.len();
-    let printable = arguments
-        .value
-        .bytes()
-        .all(|byte| (b' '..=b'~').contains(&byte));
+    let printable = arguments.value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     let (message, remedy) = if length > LONGEST_ARGUMENTS {
         (
             format!("the arguments of `{name}` are {length} bytes long"),
@@ -457,40 +419,21 @@ fn shutdown(
         );
         findings.push(finding.at(names.place, "empty"));
     }
-    let known: Vec<_> = system
-        .partitions
-        .iter()
-        .map(|p| p.name.value.as_str())
-        .collect();
+    let known: Vec<_> = system.partitions.iter().map(|p| p.name.value.as_str()).collect();
     let mut when_finished = Vec::new();
     for (position, name) in names.value.iter().enumerate() {
-        let earlier = names
-            .value
-            .iter()
-            .take(position)
-            .find(|other| other.value == name.value);
+        let earlier = names.value.iter().take(position).find(|other| other.value == name.value);
         if let Some(earlier) = earlier {
             let message = format!("the shutdown names `{}` twice", name.value);
             let finding = Finding::new(Rule::ShutdownUnknown, message, "take one of them out");
-            findings.push(
-                finding
-                    .at(name.place, "again here")
-                    .with(earlier.place, "first here"),
-            );
+            findings.push(finding.at(name.place, "again here").with(earlier.place, "first here"));
         }
-        match known
-            .iter()
-            .zip(0_u16..)
-            .find(|(known, _)| **known == name.value)
-        {
+        match known.iter().zip(0_u16..).find(|(known, _)| **known == name.value) {
             Some((_, id)) => when_finished.push(id),
             None => findings.push(unknown_partition(name, &known)),
         }
     }
-    Some(PlannedShutdown {
-        when_finished,
-        at_latest: at_latest?,
-    })
+    Some(PlannedShutdown { when_finished, at_latest: at_latest? })
 }
 
 fn unknown_partition(name: &crate::source::At<String>, known: &[&str]) -> Finding {

@@ -55,11 +55,7 @@ impl<'f> Reader<'f> {
                 self.missing(section, key.name, key.form, place);
             }
         }
-        View {
-            section,
-            table,
-            place,
-        }
+        View { section, table, place }
     }
 
     fn missing(&mut self, section: &Section, name: &str, form: Form, place: Place) {
@@ -79,8 +75,7 @@ impl<'f> Reader<'f> {
                 "take `{name}` out until the hypervisor enforces it: a key without effect would promise what nothing holds"
             );
             let finding = Finding::new(Rule::NotEnforced, message, remedy);
-            self.findings
-                .push(finding.at(place, format!("to come: {}", later.meaning)));
+            self.findings.push(finding.at(place, format!("to come: {}", later.meaning)));
             return;
         }
         let names: Vec<_> = section.keys.iter().map(|key| key.name).collect();
@@ -98,8 +93,7 @@ impl<'f> Reader<'f> {
         let remedy = format!("write {}: `{name} = {}`", form.describe(), form.example());
         let place = self.place(value.span());
         let finding = Finding::new(Rule::WrongType, message, remedy);
-        self.findings
-            .push(finding.at(place, format!("{} is wanted", form.describe())));
+        self.findings.push(finding.at(place, format!("{} is wanted", form.describe())));
     }
 
     fn get<'t>(&self, view: &View<'t>, name: &str) -> Option<(Form, &'t Spanned<DeValue<'t>>)> {
@@ -114,10 +108,7 @@ impl<'f> Reader<'f> {
             self.wrong_type(name, form, value);
             return None;
         };
-        Some(At {
-            value: text.to_owned(),
-            place: self.place(value.span()),
-        })
+        Some(At { value: text.to_owned(), place: self.place(value.span()) })
     }
 
     /// A string that is a well-formed name.
@@ -130,16 +121,9 @@ impl<'f> Reader<'f> {
     pub fn check_name(&mut self, name: &At<String>) -> bool {
         let well_formed = name.value.len() <= LONGEST_NAME
             && name.value.starts_with(|c: char| c.is_ascii_lowercase())
-            && name
-                .value
-                .chars()
-                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+            && name.value.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
         if !well_formed {
-            let what = if name.value.is_empty() {
-                "is empty"
-            } else {
-                "is not well formed"
-            };
+            let what = if name.value.is_empty() { "is empty" } else { "is not well formed" };
             let message = format!("the name `{}` {what}", shorten(&name.value));
             let remedy = format!(
                 "begin with a lower-case letter and go on with lower-case letters, digits and hyphens, at most {LONGEST_NAME} in all"
@@ -165,16 +149,11 @@ impl<'f> Reader<'f> {
             Dimension::Duration => "ticks",
         };
         match quantity.value.whole() {
-            Whole::Exact(value) => Some(At {
-                value,
-                place: quantity.place,
-            }),
+            Whole::Exact(value) => Some(At { value, place: quantity.place }),
             Whole::Above(floor) => {
                 let message = format!("`{name}` is not a whole number of {base}");
-                let remedy = format!(
-                    "the nearest whole numbers are {floor} and {} {base}",
-                    floor + 1
-                );
+                let remedy =
+                    format!("the nearest whole numbers are {floor} and {} {base}", floor + 1);
                 let finding = Finding::new(Rule::Inexact, message, remedy);
                 self.findings.push(finding.at(quantity.place, "not whole"));
                 None
@@ -216,20 +195,13 @@ impl<'f> Reader<'f> {
             Err(QuantityError::Number) => Finding::new(
                 Rule::BadNumber,
                 format!("`{name}` does not begin with a number"),
-                format!(
-                    "write at most 18 digits, then the unit: `{name} = {}`",
-                    form.example()
-                ),
+                format!("write at most 18 digits, then the unit: `{name} = {}`", form.example()),
             )
             .at(place, "not a number with a unit"),
             Err(QuantityError::OtherDimension(other)) => Finding::new(
                 Rule::WrongUnit,
                 format!("`{name}` is {}, and {} is wanted", other.name(), of.name()),
-                format!(
-                    "write it in {}, such as `{name} = {}`",
-                    of.units(),
-                    form.example()
-                ),
+                format!("write it in {}, such as `{name} = {}`", of.units(), form.example()),
             )
             .at(place, format!("this is {}", other.name())),
             Err(QuantityError::UnknownUnit(close)) => Finding::new(
@@ -240,10 +212,7 @@ impl<'f> Reader<'f> {
                     None => format!("write it in {}, such as `\"1 {unit}\"`", of.units()),
                 },
             )
-            .at(
-                place,
-                format!("not a unit of {}", of.name().trim_start_matches("a ")),
-            ),
+            .at(place, format!("not a unit of {}", of.name().trim_start_matches("a "))),
         };
         self.findings.push(finding);
         None
@@ -295,8 +264,7 @@ impl<'f> Reader<'f> {
                 let message = format!("`{name}` is not within its range");
                 let remedy = format!("write a number from 0 to {most} ({most:#x})");
                 let finding = Finding::new(Rule::BadNumber, message, remedy);
-                self.findings
-                    .push(finding.at(place, "out of range, or not a number"));
+                self.findings.push(finding.at(place, "out of range, or not a number"));
                 None
             }
         }
@@ -309,14 +277,9 @@ impl<'f> Reader<'f> {
             self.wrong_type(name, form, value);
             return None;
         };
-        let numbers: Option<Vec<_>> = items
-            .iter()
-            .map(|item| self.number_of(name, Form::Number, item, most))
-            .collect();
-        Some(At {
-            value: numbers?,
-            place: self.place(value.span()),
-        })
+        let numbers: Option<Vec<_>> =
+            items.iter().map(|item| self.number_of(name, Form::Number, item, most)).collect();
+        Some(At { value: numbers?, place: self.place(value.span()) })
     }
 
     /// A list of strings, and the place of the whole list.
@@ -332,15 +295,9 @@ impl<'f> Reader<'f> {
                 self.wrong_type(name, form, item);
                 return None;
             };
-            texts.push(At {
-                value: text.to_owned(),
-                place: self.place(item.span()),
-            });
+            texts.push(At { value: text.to_owned(), place: self.place(item.span()) });
         }
-        Some(At {
-            value: texts,
-            place: self.place(value.span()),
-        })
+        Some(At { value: texts, place: self.place(value.span()) })
     }
 
     /// A table `[name]`.
@@ -372,8 +329,7 @@ impl<'f> Reader<'f> {
         let message = format!("`{name}` is {}", article(value.get_ref().type_str()));
         let remedy = format!("write it as a section of its own: {}", section.header);
         let finding = Finding::new(Rule::WrongType, message, remedy);
-        self.findings
-            .push(finding.at(self.place(value.span()), "a section is wanted"));
+        self.findings.push(finding.at(self.place(value.span()), "a section is wanted"));
     }
 
     /// Tables `[[name]]` and the place of the whole list; `None` when there are none.
@@ -388,14 +344,8 @@ impl<'f> Reader<'f> {
             self.not_a_table(name, section, value);
             return None;
         };
-        let views = items
-            .iter()
-            .filter_map(|item| self.table_of(item, name, section))
-            .collect();
-        Some(At {
-            value: views,
-            place: self.place(value.span()),
-        })
+        let views = items.iter().filter_map(|item| self.table_of(item, name, section)).collect();
+        Some(At { value: views, place: self.place(value.span()) })
     }
 
     /// Tables `[name.KEY]` in the order of the file, each with its key.
@@ -416,10 +366,7 @@ impl<'f> Reader<'f> {
         entries.sort_by_key(|(key, _)| key.span().start);
         let mut views = Vec::new();
         for (key, value) in entries {
-            let name = At {
-                value: key.get_ref().to_string(),
-                place: self.place(key.span()),
-            };
+            let name = At { value: key.get_ref().to_string(), place: self.place(key.span()) };
             if let Some(view) = self.table_of(value, &name.value, section) {
                 views.push((name, view));
             }
@@ -526,11 +473,7 @@ pub(crate) fn closest<'n>(name: &str, candidates: &[&'n str]) -> Option<&'n str>
 
 /// Names as a list in a sentence.
 pub(crate) fn list(names: &[&str]) -> String {
-    names
-        .iter()
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// The beginning of a text that someone else wrote, at most 48 characters.

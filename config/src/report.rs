@@ -22,20 +22,12 @@ pub(crate) fn report(plan: &Plan, images: &[Module]) -> String {
 fn head(out: &mut String, plan: &Plan) -> std::fmt::Result {
     let hz = plan.tsc_hz();
     writeln!(out, "System {} on board {}", plan.system, plan.board.name)?;
-    writeln!(
-        out,
-        "  clock       {} MHz, one tick is {}",
-        hz as f64 / 1e6,
-        duration_text(1, hz)
-    )?;
+    writeln!(out, "  clock       {} MHz, one tick is {}", hz as f64 / 1e6, duration_text(1, hz))?;
     match &plan.shutdown {
         None => writeln!(out, "  ends        never by itself"),
         Some(shutdown) => {
-            let names: Vec<_> = shutdown
-                .when_finished
-                .iter()
-                .map(|id| partition_name(plan, *id))
-                .collect();
+            let names: Vec<_> =
+                shutdown.when_finished.iter().map(|id| partition_name(plan, *id)).collect();
             write!(out, "  ends        when {} finished", names.join(" and "))?;
             match plan.at_latest() {
                 Some(ticks) => writeln!(out, ", at the latest after {}", duration_text(ticks, hz)),
@@ -49,12 +41,7 @@ fn cores(out: &mut String, plan: &Plan) -> std::fmt::Result {
     writeln!(out, "\nCores")?;
     for (cpu, apic_id) in plan.board.apic_ids.iter().enumerate() {
         write!(out, "  {cpu:>2} (APIC id {apic_id})  ")?;
-        match plan
-            .cores
-            .iter()
-            .find(|core| usize::from(core.cpu) == cpu)
-            .map(|core| &core.role)
-        {
+        match plan.cores.iter().find(|core| usize::from(core.cpu) == cpu).map(|core| &core.role) {
             None => writeln!(out, "not started")?,
             Some(PlannedRole::Dedicated(id)) => {
                 writeln!(out, "dedicated to {}", partition_name(plan, *id))?;
@@ -100,20 +87,13 @@ fn memory(out: &mut String, plan: &Plan) -> std::fmt::Result {
     let mut rows = vec![(plan.board.hypervisor, "hypervisor")];
     for partition in &plan.partitions {
         let region = partition.region;
-        let range = bulkhead_table::Range {
-            start: region.host,
-            size: region.size,
-        };
+        let range = bulkhead_table::Range { start: region.host, size: region.size };
         rows.push((range, partition.name.as_str()));
     }
     rows.sort_by_key(|(range, _)| range.start);
     for (range, owner) in rows {
         let (start, end) = (range.start, range.end());
-        writeln!(
-            out,
-            "  {start:#014x} to {end:#014x}  {:>9}  {owner}",
-            size_text(range.size)
-        )?;
+        writeln!(out, "  {start:#014x} to {end:#014x}  {:>9}  {owner}", size_text(range.size))?;
     }
     for range in &plan.board.memory {
         let (start, end) = (range.start, range.end());
@@ -141,23 +121,13 @@ fn module_images(out: &mut String, plan: &Plan, images: &[Module]) -> std::fmt::
             writeln!(out, "      arguments  {}", partition.arguments)?;
         }
         if let Some(module) = images.get(index) {
-            let digest: String = module
-                .digest
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
-            writeln!(
-                out,
-                "      image      {} bytes, sha256 {digest}",
-                module.bytes.len()
-            )?;
+            let digest: String = module.digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            writeln!(out, "      image      {} bytes, sha256 {digest}", module.bytes.len())?;
         }
     }
     Ok(())
 }
 
 fn partition_name(plan: &Plan, id: u16) -> &str {
-    plan.partitions
-        .get(usize::from(id))
-        .map_or("?", |partition| partition.name.as_str())
+    plan.partitions.get(usize::from(id)).map_or("?", |partition| partition.name.as_str())
 }

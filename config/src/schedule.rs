@@ -45,10 +45,7 @@ pub(crate) fn check(
     let frame = system.schedule.as_ref().and_then(|schedule| {
         let written = schedule.frame.as_ref()?;
         let value = positive_ticks(written, "frame", hz, findings)?;
-        Some(At {
-            value,
-            place: written.place,
-        })
+        Some(At { value, place: written.place })
     });
     let clockwork = Clockwork { hz, budget, frame };
     let mut schedule = Schedule {
@@ -66,13 +63,8 @@ pub(crate) fn check(
 
 fn frame_and_windows_agree(system: &SystemFile, findings: &mut Findings) {
     let of_partitions = system.partitions.iter().filter_map(|p| p.windows.as_ref());
-    let of_housekeeping = system
-        .housekeeping
-        .iter()
-        .filter_map(|h| h.windows.as_ref());
-    let first = of_partitions
-        .chain(of_housekeeping)
-        .find_map(|list| list.value.first());
+    let of_housekeeping = system.housekeeping.iter().filter_map(|h| h.windows.as_ref());
+    let first = of_partitions.chain(of_housekeeping).find_map(|list| list.value.first());
     match (&system.schedule, first) {
         (Some(schedule), None) => findings.push(
             Finding::new(
@@ -119,11 +111,7 @@ impl Clockwork {
             let name = owner_name(system, *owner);
             placed.extend(windows.iter().filter_map(|window| {
                 let window_in_ticks = self.window(window, *owner, findings)?;
-                Some(Placed {
-                    window: window_in_ticks,
-                    place: window.place,
-                    name,
-                })
+                Some(Placed { window: window_in_ticks, place: window.place, name })
             }));
         }
         placed.sort_by_key(|placed| (placed.window.start, placed.place));
@@ -140,37 +128,23 @@ impl Clockwork {
         owner: Owner,
         findings: &mut Findings,
     ) -> Option<Window> {
-        let start = window
-            .start
-            .as_ref()
-            .and_then(|at| ticks(at, "start", self.hz, findings));
-        let length = window
-            .length
-            .as_ref()
-            .and_then(|at| positive_ticks(at, "length", self.hz, findings));
-        Some(Window {
-            start: start?,
-            length: length?,
-            owner,
-        })
+        let start = window.start.as_ref().and_then(|at| ticks(at, "start", self.hz, findings));
+        let length =
+            window.length.as_ref().and_then(|at| positive_ticks(at, "length", self.hz, findings));
+        Some(Window { start: start?, length: length?, owner })
     }
 
     fn inside_frame(&self, placed: &[Placed<'_>], findings: &mut Findings) {
         let Some(frame) = &self.frame else { return };
         for window in placed.iter().filter(|window| window.end() > frame.value) {
             let over = self.text(window.end() - frame.value);
-            let message = format!(
-                "a window of `{}` ends {over} behind the major frame",
-                window.name
-            );
+            let message =
+                format!("a window of `{}` ends {over} behind the major frame", window.name);
             let remedy = "shorten the window, start it earlier, or make the frame longer";
             findings.push(
                 Finding::new(Rule::WindowOutsideFrame, message, remedy)
                     .at(window.place, format!("ends at {}", self.text(window.end())))
-                    .with(
-                        frame.place,
-                        format!("the frame ends at {}", self.text(frame.value)),
-                    ),
+                    .with(frame.place, format!("the frame ends at {}", self.text(frame.value))),
             );
         }
     }
@@ -194,10 +168,7 @@ impl Clockwork {
         let overlap = window.window.start < before.end();
         let budget = self.text(self.budget.value);
         let message = if overlap {
-            format!(
-                "a window of `{}` starts inside one of `{}`",
-                window.name, before.name
-            )
+            format!("a window of `{}` starts inside one of `{}`", window.name, before.name)
         } else {
             format!(
                 "the switch into a window of `{}` has no time: {budget} before its start are to be free",
@@ -217,10 +188,9 @@ impl Clockwork {
     /// The first window of a frame against the last of the frame before.
     fn apart_across_the_edge(&self, placed: &[Placed<'_>], findings: &mut Findings) {
         let Some(frame) = &self.frame else { return };
-        let (Some(first), Some(last)) = (
-            placed.first(),
-            placed.iter().max_by_key(|window| window.end()),
-        ) else {
+        let (Some(first), Some(last)) =
+            (placed.first(), placed.iter().max_by_key(|window| window.end()))
+        else {
             return;
         };
         let free = (first.window.start + frame.value).saturating_sub(last.end());
@@ -247,25 +217,16 @@ impl Clockwork {
     }
 
     fn long_enough(&self, placed: &[Placed<'_>], findings: &mut Findings) {
-        for window in placed
-            .iter()
-            .filter(|window| window.window.length <= self.budget.value)
-        {
+        for window in placed.iter().filter(|window| window.window.length <= self.budget.value) {
             let budget = self.text(self.budget.value);
             let finding = Finding::new(
                 Rule::ShortWindow,
-                format!(
-                    "a window of `{}` is no longer than the switch into it",
-                    window.name
-                ),
+                format!("a window of `{}` is no longer than the switch into it", window.name),
                 "join it with another window of the same owner, or make it longer",
             );
             findings.push(
                 finding
-                    .at(
-                        window.place,
-                        format!("{} long", self.text(window.window.length)),
-                    )
+                    .at(window.place, format!("{} long", self.text(window.window.length)))
                     .with(self.budget.place, format!("the switch budget is {budget}")),
             );
         }
@@ -279,9 +240,8 @@ impl Clockwork {
 fn owner_name(system: &SystemFile, owner: Owner) -> &str {
     match owner {
         Owner::Housekeeping => "housekeeping",
-        Owner::Partition(id) => system
-            .partitions
-            .get(usize::from(id))
-            .map_or("", |p| p.name.value.as_str()),
+        Owner::Partition(id) => {
+            system.partitions.get(usize::from(id)).map_or("", |p| p.name.value.as_str())
+        }
     }
 }

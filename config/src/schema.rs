@@ -112,10 +112,8 @@ pub(crate) fn read_system(
     Some(SystemFile {
         name: system.as_ref().and_then(|view| reader.name(view, "name")),
         board: system.as_ref().and_then(|view| reader.text(view, "board")),
-        schedule: schedule.map(|view| Schedule {
-            frame: reader.duration(&view, "frame"),
-            place: view.place,
-        }),
+        schedule: schedule
+            .map(|view| Schedule { frame: reader.duration(&view, "frame"), place: view.place }),
         shutdown: shutdown.map(|view| Shutdown {
             when_finished: reader.texts(&view, "when-finished"),
             at_latest: reader.duration(&view, "at-latest"),
@@ -164,10 +162,7 @@ fn windows(reader: &mut Reader<'_>, view: &View<'_>) -> Option<At<Vec<Window>>> 
             place: view.place,
         })
         .collect();
-    Some(At {
-        value: windows,
-        place: tables.place,
-    })
+    Some(At { value: windows, place: tables.place })
 }
 
 /// Reads a board file; `None` when it is no TOML.
@@ -190,25 +185,15 @@ pub(crate) fn read_board(
     let memory = reader.tables(&root, "memory", &lang::MEMORY);
     Some(BoardFile {
         name: board.as_ref().and_then(|view| reader.name(view, "name")),
-        tsc: clock
-            .as_ref()
-            .and_then(|view| reader.whole(view, "tsc", Dimension::Frequency)),
+        tsc: clock.as_ref().and_then(|view| reader.whole(view, "tsc", Dimension::Frequency)),
         tolerance_ppm: clock
             .as_ref()
             .and_then(|view| reader.whole(view, "tolerance", Dimension::Percentage)),
-        skew: clock
-            .as_ref()
-            .and_then(|view| reader.duration(view, "skew")),
-        switch_budget: clock
-            .as_ref()
-            .and_then(|view| reader.duration(view, "switch-budget")),
+        skew: clock.as_ref().and_then(|view| reader.duration(view, "skew")),
+        switch_budget: clock.as_ref().and_then(|view| reader.duration(view, "switch-budget")),
         hypervisor: hypervisor.map(|view| extent(&mut reader, &view)),
-        serial_port: serial
-            .as_ref()
-            .and_then(|view| reader.number(view, "port", MOST_PORT)),
-        baud: serial
-            .as_ref()
-            .and_then(|view| reader.number(view, "baud", u32::MAX.into())),
+        serial_port: serial.as_ref().and_then(|view| reader.number(view, "port", MOST_PORT)),
+        baud: serial.as_ref().and_then(|view| reader.number(view, "baud", u32::MAX.into())),
         power_off: power_off.map(|view| PowerOff {
             port: reader.number(&view, "port", MOST_PORT),
             bytes: reader.text(&view, "bytes"),
@@ -222,11 +207,7 @@ pub(crate) fn read_board(
             place: list.place,
         }),
         memory: memory.map(|list| At {
-            value: list
-                .value
-                .iter()
-                .map(|view| extent(&mut reader, view))
-                .collect(),
+            value: list.value.iter().map(|view| extent(&mut reader, view)).collect(),
             place: list.place,
         }),
     })
@@ -322,8 +303,7 @@ fn header_of(
 /// Where the table ends whose header ends at `header_end`.
 fn table_end(text: &str, header_end: usize) -> usize {
     let rest = text.get(header_end..).unwrap_or_default();
-    rest.find("\n[")
-        .map_or(text.len(), |next| header_end + next)
+    rest.find("\n[").map_or(text.len(), |next| header_end + next)
 }
 
 /// A span that shows: an empty one takes the character that follows on its line, else the one before it.
@@ -346,20 +326,13 @@ fn first_key(table: &DeTable<'_>, name: &str, before: usize) -> Option<std::ops:
     let mut pending = vec![table];
     while let Some(table) = pending.pop() {
         for (key, value) in table {
-            let nearer = found
-                .as_ref()
-                .is_none_or(|span| span.start < key.span().start);
+            let nearer = found.as_ref().is_none_or(|span| span.start < key.span().start);
             if key.get_ref() == name && key.span().start < before && nearer {
                 found = Some(key.span());
             }
             pending.extend(value.get_ref().as_table());
             let items = value.get_ref().as_array();
-            pending.extend(
-                items
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|v| v.get_ref().as_table()),
-            );
+            pending.extend(items.into_iter().flatten().filter_map(|v| v.get_ref().as_table()));
         }
     }
     found

@@ -25,11 +25,7 @@ pub(crate) struct Place {
 impl Place {
     /// The place of `span` in `file`.
     pub fn new(file: FileId, span: Range<usize>) -> Self {
-        Self {
-            file,
-            start: span.start,
-            end: span.end,
-        }
+        Self { file, start: span.start, end: span.end }
     }
 }
 
@@ -69,10 +65,7 @@ impl Source {
 /// `path` as messages show it.
 pub(crate) fn shown(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(&here)
-        .unwrap_or(path)
-        .display()
-        .to_string()
+    path.strip_prefix(&here).unwrap_or(path).display().to_string()
 }
 
 /// All files that were read, in the order of reading.
@@ -83,10 +76,7 @@ impl Sources {
     /// Reads a text file; the error is the cause in words.
     pub fn read(&mut self, path: &Path) -> Result<FileId, String> {
         let text = read_text(path)?;
-        self.0.push(Source {
-            path: path.to_owned(),
-            text,
-        });
+        self.0.push(Source { path: path.to_owned(), text });
         Ok(FileId(self.0.len() - 1))
     }
 
@@ -110,28 +100,18 @@ impl Sources {
         let Some(source) = self.get(place.file) else {
             return String::new();
         };
-        let name = source
-            .path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy();
+        let name = source.path.file_name().unwrap_or_default().to_string_lossy();
         format!("{name}:{}", source.line_column(place.start).0)
     }
 }
 
 fn read_text(path: &Path) -> Result<String, String> {
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    if !file
-        .metadata()
-        .map_err(|error| error.to_string())?
-        .is_file()
-    {
+    if !file.metadata().map_err(|error| error.to_string())?.is_file() {
         return Err("it is not a file".to_owned());
     }
     let mut bytes = Vec::new();
-    file.take(LONGEST + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| error.to_string())?;
+    file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > LONGEST {
         return Err(format!("it is longer than {LONGEST} bytes"));
     }

@@ -36,11 +36,8 @@ impl Dimension {
 
     /// All its units, as a list in a sentence.
     pub fn units(self) -> String {
-        let names: Vec<_> = UNITS
-            .iter()
-            .filter(|unit| unit.dimension == self)
-            .map(|unit| unit.name)
-            .collect();
+        let names: Vec<_> =
+            UNITS.iter().filter(|unit| unit.dimension == self).map(|unit| unit.name).collect();
         names.join(", ")
     }
 }
@@ -57,12 +54,7 @@ struct Unit {
 pub(crate) const TICKS: &str = "ticks";
 
 const fn unit(name: &'static str, dimension: Dimension, factor: u128, divisor: u128) -> Unit {
-    Unit {
-        name,
-        dimension,
-        factor,
-        divisor,
-    }
+    Unit { name, dimension, factor, divisor }
 }
 
 const UNITS: &[Unit] = &[
@@ -122,9 +114,8 @@ impl Quantity {
     /// Parses `"1.5 ms"`.
     pub fn parse(text: &str, wanted: Dimension) -> Result<Self, QuantityError> {
         let text = text.trim();
-        let split = text
-            .find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_')
-            .unwrap_or(text.len());
+        let split =
+            text.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_').unwrap_or(text.len());
         let (number, name) = text.split_at(split);
         let (mantissa, scale) = decimal(number).ok_or(QuantityError::Number)?;
         let unit = find_unit(name.trim(), wanted)?;
@@ -150,9 +141,7 @@ impl Quantity {
         let rate = if self.ticks { 1 } else { u128::from(hz) };
         self.numerator
             .checked_mul(rate)
-            .map_or(Whole::TooLarge, |numerator| {
-                divide(numerator, self.denominator)
-            })
+            .map_or(Whole::TooLarge, |numerator| divide(numerator, self.denominator))
     }
 }
 
@@ -219,12 +208,7 @@ fn close_unit(name: &str, wanted: Dimension) -> Option<&'static str> {
 /// time that needs at most three digits behind the point, else in ticks.
 pub(crate) fn duration_text(ticks: u64, hz: u64) -> String {
     let (ticks, hz) = (u128::from(ticks), u128::from(hz));
-    for (name, per_second) in [
-        ("s", 1),
-        ("ms", 1_000),
-        ("us", 1_000_000),
-        ("ns", 1_000_000_000),
-    ] {
+    for (name, per_second) in [("s", 1), ("ms", 1_000), ("us", 1_000_000), ("ns", 1_000_000_000)] {
         let thousandths = ticks * per_second * 1_000;
         if hz != 0 && thousandths % hz == 0 && (thousandths / hz >= 1_000 || name == "ns") {
             return format!("{} {name}", decimal_text(thousandths / hz));
@@ -255,9 +239,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn ticks(text: &str, hz: u64) -> Whole {
-        Quantity::parse(text, Dimension::Duration)
-            .unwrap()
-            .to_ticks(hz)
+        Quantity::parse(text, Dimension::Duration).unwrap().to_ticks(hz)
     }
 
     #[test]
@@ -273,10 +255,7 @@ mod tests {
     #[test]
     fn wrong_units_say_what_is_wrong() {
         let parse = |text| Quantity::parse(text, Dimension::Duration).unwrap_err();
-        assert_eq!(
-            parse("64 KiB"),
-            QuantityError::OtherDimension(Dimension::Size)
-        );
+        assert_eq!(parse("64 KiB"), QuantityError::OtherDimension(Dimension::Size));
         assert_eq!(parse("64"), QuantityError::MissingUnit);
         assert_eq!(parse("64 msec"), QuantityError::UnknownUnit(Some("ms")));
         assert_eq!(parse("64 parsecs"), QuantityError::UnknownUnit(None));

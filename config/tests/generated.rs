@@ -28,25 +28,13 @@ fn sections(out: &mut String, title: &str, sections: &[&Section]) {
         for key in section.keys {
             let needed = if key.required { "yes" } else { "" };
             let (what, example) = (key.form.describe(), key.form.example());
-            writeln!(
-                out,
-                "| `{}` | {what} | `{example}` | {needed} | {} |",
-                key.name, key.meaning
-            )
-            .unwrap();
+            writeln!(out, "| `{}` | {what} | `{example}` | {needed} | {} |", key.name, key.meaning)
+                .unwrap();
         }
         if !section.later.is_empty() {
-            let names: Vec<_> = section
-                .later
-                .iter()
-                .map(|key| format!("`{}`", key.name))
-                .collect();
-            writeln!(
-                out,
-                "\nNot enforced yet, and refused until then: {}.",
-                names.join(", ")
-            )
-            .unwrap();
+            let names: Vec<_> = section.later.iter().map(|key| format!("`{}`", key.name)).collect();
+            writeln!(out, "\nNot enforced yet, and refused until then: {}.", names.join(", "))
+                .unwrap();
         }
     }
     out.push('\n');
@@ -59,30 +47,16 @@ fn rules(out: &mut String) {
         .collect();
     writeln!(out, "## Rules").unwrap();
     writeln!(out, "\nWhat must hold; a file under `tests/reject/` breaks each, and its message is in `tests/snapshots/`.\n").unwrap();
-    writeln!(
-        out,
-        "| code | rule | rejecting files |\n| --- | --- | --- |"
-    )
-    .unwrap();
+    writeln!(out, "| code | rule | rejecting files |\n| --- | --- | --- |").unwrap();
     for rule in Rule::ALL {
         let own: Vec<_> = files
             .iter()
             .filter(|file| file.starts_with(rule.code()))
             .map(|file| format!("[{0}](tests/reject/{0})", file))
             .collect();
-        let severity = if rule.severity().word() == "warning" {
-            " (a warning)"
-        } else {
-            ""
-        };
-        writeln!(
-            out,
-            "| {} | {}{severity} | {} |",
-            rule.code(),
-            rule.statement(),
-            own.join(", ")
-        )
-        .unwrap();
+        let severity = if rule.severity().word() == "warning" { " (a warning)" } else { "" };
+        writeln!(out, "| {} | {}{severity} | {} |", rule.code(), rule.statement(), own.join(", "))
+            .unwrap();
     }
 }
 
@@ -90,12 +64,8 @@ fn rules(out: &mut String) {
 fn the_tables_of_the_readme_are_those_of_the_code() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let text = std::fs::read_to_string(&path).unwrap();
-    let (before, rest) = text
-        .split_once(BEGIN)
-        .expect("the README has lost its first mark");
-    let (found, after) = rest
-        .split_once(END)
-        .expect("the README has lost its last mark");
+    let (before, rest) = text.split_once(BEGIN).expect("the README has lost its first mark");
+    let (found, after) = rest.split_once(END).expect("the README has lost its last mark");
     let mut wanted = String::new();
     sections(&mut wanted, "The system file", SYSTEM_SECTIONS);
     sections(&mut wanted, "The board file", BOARD_SECTIONS);
@@ -103,10 +73,7 @@ fn the_tables_of_the_readme_are_those_of_the_code() {
     if std::env::var_os(BLESS).is_some() {
         std::fs::write(&path, format!("{before}{BEGIN}{wanted}{END}{after}")).unwrap();
     } else {
-        assert_eq!(
-            found, wanted,
-            "run the tests with {BLESS}=1 to write the tables again"
-        );
+        assert_eq!(found, wanted, "run the tests with {BLESS}=1 to write the tables again");
     }
 }
 
@@ -120,10 +87,6 @@ fn the_emitted_table_is_the_one_that_the_test_emitted_compiles() {
         std::fs::write(&path, compiled.emit()).unwrap();
     }
     let checked_in = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(
-        checked_in,
-        compiled.emit(),
-        "run the tests with {BLESS}=1 to write it again"
-    );
+    assert_eq!(checked_in, compiled.emit(), "run the tests with {BLESS}=1 to write it again");
     insta::assert_snapshot!("report", compiled.report());
 }

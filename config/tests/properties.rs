@@ -13,14 +13,8 @@ use proptest::prelude::*;
 
 /// Ticks of the test board's switch budget.
 const BUDGET: u64 = 1_000;
-const HYPERVISOR: Range = Range {
-    start: 0x10_0000,
-    size: 31 << 20,
-};
-const BOARD: Range = Range {
-    start: 0x10_0000,
-    size: 510 << 20,
-};
+const HYPERVISOR: Range = Range { start: 0x10_0000, size: 31 << 20 };
+const BOARD: Range = Range { start: 0x10_0000, size: 510 << 20 };
 
 /// A partition of a random system: pages of memory, and windows as (gap behind the budget, length) in ticks.
 #[derive(Clone, Debug)]
@@ -40,9 +34,7 @@ fn system() -> impl Strategy<Value = String> {
     let shared = prop::collection::vec(wish(1..4), 0..5);
     let dedicated = prop::collection::vec(wish(0..1), 0..4);
     (shared, dedicated)
-        .prop_filter("a partition", |(shared, dedicated)| {
-            shared.len() + dedicated.len() > 0
-        })
+        .prop_filter("a partition", |(shared, dedicated)| shared.len() + dedicated.len() > 0)
         .prop_map(|(shared, dedicated)| text(&shared, &dedicated))
 }
 
@@ -60,12 +52,7 @@ fn text(shared: &[Wish], dedicated: &[Wish]) -> String {
     for (index, wish) in shared.iter().enumerate() {
         partition(&mut body, &format!("shared-{index}"), wish, 0);
         for (gap, length) in &wish.windows {
-            window(
-                &mut body,
-                &format!("partition.shared-{index}"),
-                *gap,
-                *length,
-            );
+            window(&mut body, &format!("partition.shared-{index}"), *gap, *length);
         }
     }
     for (index, wish) in dedicated.iter().enumerate() {
@@ -101,19 +88,12 @@ fn memory_is_disjoint(plan: &Plan) {
     let ranges: Vec<_> = plan
         .partitions()
         .iter()
-        .map(|partition| Range {
-            start: partition.region.host,
-            size: partition.region.size,
-        })
+        .map(|partition| Range { start: partition.region.host, size: partition.region.size })
         .collect();
     for (position, range) in ranges.iter().enumerate() {
         assert!(range.start.is_multiple_of(2 << 20));
         assert!(BOARD.contains(range) && !HYPERVISOR.overlaps(range));
-        assert!(
-            ranges[..position]
-                .iter()
-                .all(|earlier| !earlier.overlaps(range))
-        );
+        assert!(ranges[..position].iter().all(|earlier| !earlier.overlaps(range)));
     }
 }
 

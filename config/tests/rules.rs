@@ -33,10 +33,7 @@ fn complaint(name: &str, case: &Case, compiled: bool, diagnostics: &Diagnostics)
     }
     let unhelpful = diagnostics.list().into_iter().find(|diagnostic| {
         diagnostic.remedy.is_empty()
-            || diagnostic
-                .primary
-                .as_ref()
-                .is_none_or(|place| place.end <= place.start)
+            || diagnostic.primary.as_ref().is_none_or(|place| place.end <= place.start)
     });
     unhelpful.map(|diagnostic| format!("no place or no remedy: {diagnostic:?}"))
 }
@@ -45,11 +42,7 @@ fn complaint(name: &str, case: &Case, compiled: bool, diagnostics: &Diagnostics)
 fn each_rejecting_file_breaks_its_rule_and_no_other() {
     let mut complaints = Vec::new();
     for (path, text) in toml_files("tests/reject") {
-        let name = path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let case = Case::new("system.toml", &text);
         let (compiled, diagnostics) = verdict(&case);
         match complaint(&name, &case, compiled, &diagnostics) {
@@ -69,22 +62,14 @@ fn each_rule_has_a_rejecting_file() {
             code_of(&path.file_stem().unwrap_or_default().to_string_lossy()).to_owned()
         })
         .collect();
-    let missing: Vec<_> = Rule::ALL
-        .iter()
-        .filter(|rule| !covered.contains(rule.code()))
-        .collect();
+    let missing: Vec<_> = Rule::ALL.iter().filter(|rule| !covered.contains(rule.code())).collect();
     assert!(missing.is_empty(), "no rejecting file: {missing:?}");
 }
 
 #[test]
 fn codes_are_unique_and_ascend() {
     for pair in Rule::ALL.windows(2) {
-        assert!(
-            pair[0].code() < pair[1].code(),
-            "{} before {}",
-            pair[0].code(),
-            pair[1].code()
-        );
+        assert!(pair[0].code() < pair[1].code(), "{} before {}", pair[0].code(), pair[1].code());
     }
 }
 
@@ -94,11 +79,7 @@ fn near_misses_compile_without_a_warning() {
         let case = Case::new("system.toml", &text);
         match case.compile() {
             Ok(compiled) => {
-                assert!(
-                    compiled.warnings().is_empty(),
-                    "{path:?}\n{}",
-                    compiled.warnings()
-                );
+                assert!(compiled.warnings().is_empty(), "{path:?}\n{}", compiled.warnings());
             }
             Err(diagnostics) => panic!("{path:?}\n{}", case.neutral(&diagnostics.render(false))),
         }
@@ -127,11 +108,8 @@ fn the_same_is_told_to_programs() {
 
 #[test]
 fn depth_is_no_danger() {
-    for text in [
-        "[".repeat(100_000),
-        format!("a = {}", "[".repeat(100_000)),
-        "a.".repeat(100_000),
-    ] {
+    for text in ["[".repeat(100_000), format!("a = {}", "[".repeat(100_000)), "a.".repeat(100_000)]
+    {
         let case = Case::new("system.toml", &text);
         let (compiled, diagnostics) = verdict(&case);
         assert!(!compiled && !diagnostics.is_empty());

@@ -44,12 +44,7 @@ pub struct Attack {
 }
 
 const fn attack(mode: &'static str, end: End, denied: Option<&'static str>) -> Attack {
-    Attack {
-        mode,
-        end,
-        shared: Some(end),
-        denied,
-    }
+    Attack { mode, end, shared: Some(end), denied }
 }
 
 const INTERRUPT: Option<&str> = Some("ICR or LVT write");
@@ -88,10 +83,7 @@ pub const ATTACKS: [Attack; 28] = [
     attack("endless-exceptions", End::Runs, None),
     attack("endless-loop", End::Runs, None),
     // 393,216 exits: in a window they would take seconds of emulated time. In the demo, `noise` does the like there.
-    Attack {
-        shared: None,
-        ..attack("port-sweep", End::Passes, Some("port"))
-    },
+    Attack { shared: None, ..attack("port-sweep", End::Passes, Some("port")) },
 ];
 
 /// Attacks in one run: the board has eight cores, of which the victims have two.
@@ -161,9 +153,7 @@ pub fn system(name: &str, attacks: &[Attack]) -> PathBuf {
             partitions.push(attack.on_shared());
         }
         if attack.end != End::Runs {
-            partitions
-                .iter()
-                .for_each(|partition| system.must_finish(partition));
+            partitions.iter().for_each(|partition| system.must_finish(partition));
         }
     }
     system.write(name, &board(name), HOUSEKEEPING, "4 s")
@@ -172,9 +162,7 @@ pub fn system(name: &str, attacks: &[Attack]) -> PathBuf {
 /// The board with eight cores.
 fn board(name: &str) -> PathBuf {
     const LAST: &str = "[[core]]\napic-id = 3\n";
-    let more: String = (4..8)
-        .map(|id| format!("[[core]]\napic-id = {id}\n"))
-        .collect();
+    let more: String = (4..8).map(|id| format!("[[core]]\napic-id = {id}\n")).collect();
     changed_board(
         name,
         &[
@@ -191,29 +179,16 @@ pub fn check_victims(report: &Report) -> Vec<String> {
     for victim in ["motion", "plc"] {
         complaints.extend(checks::check_passed(report, victim));
     }
-    for partition in report
-        .partitions
-        .iter()
-        .filter(|partition| partition.kind == "shared")
-    {
-        complaints.extend(checks::check_windows(
-            report,
-            &partition.name,
-            checks::WINDOW_LATENESS,
-        ));
+    for partition in report.partitions.iter().filter(|partition| partition.kind == "shared") {
+        complaints.extend(checks::check_windows(report, &partition.name, checks::WINDOW_LATENESS));
     }
     let Some(motion) = report.partition("motion") else {
         return complaints;
     };
     if motion.span_exits != Some(0) {
-        complaints.push(format!(
-            "motion took {:?} exits in its span",
-            motion.span_exits
-        ));
+        complaints.push(format!("motion took {:?} exits in its span", motion.span_exits));
     }
-    let latest = motion
-        .histogram("wakeup")
-        .map_or(u64::MAX, |wakeup| wakeup.max);
+    let latest = motion.histogram("wakeup").map_or(u64::MAX, |wakeup| wakeup.max);
     if latest > checks::WAKEUP {
         complaints.push(format!("motion woke up {latest} ticks late"));
     }

@@ -30,9 +30,7 @@ pub fn root() -> PathBuf {
 /// The folder cannot be made.
 #[must_use]
 pub fn folder(name: &str) -> PathBuf {
-    let folder = sure("find the target directory", paths::target())
-        .join("hil")
-        .join(name);
+    let folder = sure("find the target directory", paths::target()).join("hil").join(name);
     sure("make a folder", paths::create(&folder));
     folder
 }
@@ -73,10 +71,7 @@ fn options(system: &Path, name: &str) -> BuildOptions {
 /// The emulator crashes, hangs, or is missing.
 #[must_use]
 pub fn run(image: &Path) -> Run {
-    run_with(RunOptions {
-        image: image.to_path_buf(),
-        ..RunOptions::default()
-    })
+    run_with(RunOptions { image: image.to_path_buf(), ..RunOptions::default() })
 }
 
 /// Runs an image as `options` say, quietly and within [`LIMIT`].
@@ -88,11 +83,7 @@ pub fn run_with(options: RunOptions) -> Run {
     let _permit = Permit::take();
     let began = Instant::now();
     let name = options.image.display().to_string();
-    let outcome = bulkhead::run_image(&RunOptions {
-        quiet: true,
-        timeout: Some(LIMIT),
-        ..options
-    });
+    let outcome = bulkhead::run_image(&RunOptions { quiet: true, timeout: Some(LIMIT), ..options });
     println!("{name}: ran {:.1} s", began.elapsed().as_secs_f64());
     sure(&name, outcome)
 }
@@ -107,10 +98,7 @@ pub fn copy(built: &BuiltImage, name: &str) -> PathBuf {
     let elf = sure("read the hypervisor", paths::read(&built.elf));
     let bytes = sure("read the image", paths::read(&built.image));
     sure("write the copy", paths::write(&image, &bytes));
-    sure(
-        "write the copy",
-        paths::write(&Manifest::elf_path(&image), &elf),
-    );
+    sure("write the copy", paths::write(&Manifest::elf_path(&image), &elf));
     sure("write the copy", built.manifest.save(&image));
     image
 }

@@ -64,18 +64,9 @@ pub fn check_end(report: &Report) -> Vec<String> {
             complaints.push(complaint);
         }
     };
-    must(
-        report.complete,
-        "the run did not come to its orderly end".into(),
-    );
-    must(
-        report.log.lost == 0,
-        format!("{} messages were dropped", report.log.lost),
-    );
-    must(
-        report.log.garbled == 0,
-        format!("{} pieces of the log are garbled", report.log.garbled),
-    );
+    must(report.complete, "the run did not come to its orderly end".into());
+    must(report.log.lost == 0, format!("{} messages were dropped", report.log.lost));
+    must(report.log.garbled == 0, format!("{} pieces of the log are garbled", report.log.garbled));
     let declared = report.boot.tsc_declared_hz;
     let measured = report.boot.tsc_measured_hz.unwrap_or(0);
     // The board file's tolerance is 0.1 %.
@@ -87,10 +78,7 @@ pub fn check_end(report: &Report) -> Vec<String> {
         let most = core.switch_max.unwrap_or(0);
         must(
             most <= SWITCH,
-            format!(
-                "a switch on core {} took {most} ticks, more than {SWITCH}",
-                core.cpu
-            ),
+            format!("a switch on core {} took {most} ticks, more than {SWITCH}", core.cpu),
         );
     }
     complaints
@@ -104,25 +92,17 @@ pub fn check_motion(report: &Report) -> Vec<String> {
         return complaints;
     };
     if motion.span_exits != Some(0) {
-        complaints.push(format!(
-            "motion took {:?} exits in its span",
-            motion.span_exits
-        ));
+        complaints.push(format!("motion took {:?} exits in its span", motion.span_exits));
     }
     match motion.histogram("wakeup") {
         None => complaints.push("motion reported no latencies".into()),
         Some(wakeup) => {
             if wakeup.count != SAMPLES {
-                complaints.push(format!(
-                    "motion took {} samples, not {SAMPLES}",
-                    wakeup.count
-                ));
+                complaints.push(format!("motion took {} samples, not {SAMPLES}", wakeup.count));
             }
             if wakeup.max > WAKEUP {
-                complaints.push(format!(
-                    "motion woke up {} ticks late, more than {WAKEUP}",
-                    wakeup.max
-                ));
+                complaints
+                    .push(format!("motion woke up {} ticks late, more than {WAKEUP}", wakeup.max));
             }
         }
     }
@@ -142,14 +122,8 @@ pub fn check_fate(report: &Report, name: &str, fate: &str) -> Vec<String> {
         None => vec![format!("the report has no {name}")],
         Some(partition) if partition.fate == fate => Vec::new(),
         Some(partition) => {
-            let words = partition
-                .verdict
-                .as_ref()
-                .map_or("", |verdict| &verdict.text);
-            vec![format!(
-                "{name} is {} instead of {fate}: {words}",
-                partition.fate
-            )]
+            let words = partition.verdict.as_ref().map_or("", |verdict| &verdict.text);
+            vec![format!("{name} is {} instead of {fate}: {words}", partition.fate)]
         }
     }
 }
@@ -169,9 +143,8 @@ pub fn check_windows(report: &Report, name: &str, bound: u64) -> Vec<String> {
     }
     let latest = windows.lateness_max.unwrap_or(u64::MAX);
     if latest > bound {
-        complaints.push(format!(
-            "a window of {name} started {latest} ticks late, more than {bound}"
-        ));
+        complaints
+            .push(format!("a window of {name} started {latest} ticks late, more than {bound}"));
     }
     complaints
 }
@@ -212,10 +185,7 @@ pub fn line(partition: &Partition) -> String {
         .histograms
         .iter()
         .map(|it| {
-            format!(
-                ", {} {}/{}/{}/{} {}",
-                it.name, it.min, it.median, it.p99_9, it.max, it.unit
-            )
+            format!(", {} {}/{}/{}/{} {}", it.name, it.min, it.median, it.p99_9, it.max, it.unit)
         })
         .collect();
     format!(
@@ -234,10 +204,7 @@ pub fn print(report: &Report) {
         println!("  {}", line(partition));
     }
     for core in &report.cores {
-        println!(
-            "  core {}: switch {:?}..{:?} ticks",
-            core.cpu, core.switch_min, core.switch_max
-        );
+        println!("  core {}: switch {:?}..{:?} ticks", core.cpu, core.switch_min, core.switch_max);
     }
 }
 

@@ -90,9 +90,9 @@ fn copy_file(from: &Path, to: &Path, below: &Path, fault: &Fault) {
     let bytes = if changes.is_empty() {
         sure("read", paths::read(&source))
     } else {
-        let exchanged = changes.iter().fold(read(&source), |text, (_, old, new)| {
-            exchange(&text, old, new, &source)
-        });
+        let exchanged = changes
+            .iter()
+            .fold(read(&source), |text, (_, old, new)| exchange(&text, old, new, &source));
         exchanged.into_bytes()
     };
     let target = to.join(below);

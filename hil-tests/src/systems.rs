@@ -66,11 +66,7 @@ pub fn changed_board(name: &str, changes: &[(&str, &str)]) -> PathBuf {
 #[must_use]
 pub fn exchange(text: &str, old: &str, new: &str, file: &Path) -> String {
     let found = text.matches(old).count();
-    assert!(
-        found == 1,
-        "{}: occurs {found} times, not once: {old}",
-        file.display()
-    );
+    assert!(found == 1, "{}: occurs {found} times, not once: {old}", file.display());
     text.replacen(old, new, 1)
 }
 
@@ -97,12 +93,7 @@ pub struct Composer {
 
 impl Default for Composer {
     fn default() -> Self {
-        Self {
-            text: String::new(),
-            finish: Vec::new(),
-            next_window: GAP,
-            next_core: 1,
-        }
+        Self { text: String::new(), finish: Vec::new(), next_window: GAP, next_core: 1 }
     }
 }
 

@@ -1,9 +1,6 @@
 //! The hypervisor's own page tables: identity-mapped, no page both writable and executable, nothing at address 0,
 //! nothing below a stack.
-#![expect(
-    unsafe_code,
-    reason = "switches page tables and names the linker's symbols"
-)]
+#![expect(unsafe_code, reason = "switches page tables and names the linker's symbols")]
 
 use bulkhead_table::Range;
 use heapless::Vec;
@@ -97,27 +94,12 @@ pub fn image_end() -> u64 {
 /// What is left of the hypervisor's range behind its image: the staged modules' place.
 pub fn staging() -> Range {
     let start = image_end();
-    Range {
-        start,
-        size: TABLE.hypervisor.end().saturating_sub(start),
-    }
+    Range { start, size: TABLE.hypervisor.end().saturating_sub(start) }
 }
 
-const READ: Access = Access {
-    read: true,
-    write: false,
-    execute: false,
-};
-const READ_EXECUTE: Access = Access {
-    read: true,
-    write: false,
-    execute: true,
-};
-const READ_WRITE: Access = Access {
-    read: true,
-    write: true,
-    execute: false,
-};
+const READ: Access = Access { read: true, write: false, execute: false };
+const READ_EXECUTE: Access = Access { read: true, write: false, execute: true };
+const READ_WRITE: Access = Access { read: true, write: true, execute: false };
 
 /// The list of what is mapped.
 struct Plan(Vec<Mapping, MAPPINGS>);
@@ -126,25 +108,14 @@ impl Plan {
     /// Adds an identity mapping; an empty one is left out.
     fn add(&mut self, start: u64, end: u64, access: Access, memory: Memory) {
         if end > start {
-            let mapping = Mapping {
-                virt: start,
-                phys: start,
-                size: end - start,
-                access,
-                memory,
-            };
-            assert!(
-                self.0.push(mapping).is_ok(),
-                "MAPPINGS counts every mapping that is added"
-            );
+            let mapping = Mapping { virt: start, phys: start, size: end - start, access, memory };
+            assert!(self.0.push(mapping).is_ok(), "MAPPINGS counts every mapping that is added");
         }
     }
 
     fn add_image(&mut self) {
-        let (text_end, rodata_end) = (
-            &raw const __hv_text_end as u64,
-            &raw const __hv_rodata_end as u64,
-        );
+        let (text_end, rodata_end) =
+            (&raw const __hv_text_end as u64, &raw const __hv_rodata_end as u64);
         self.add(image_start(), text_end, READ_EXECUTE, Memory::WriteBack);
         self.add(text_end, rodata_end, READ, Memory::WriteBack);
         let mut start = rodata_end;
@@ -158,17 +129,8 @@ impl Plan {
     fn add_table_memory(&mut self) {
         let staging = staging();
         self.add(staging.start, staging.end(), READ_WRITE, Memory::WriteBack);
-        for region in TABLE
-            .partitions
-            .iter()
-            .flat_map(|partition| partition.memory)
-        {
-            self.add(
-                region.host,
-                region.host + region.size,
-                READ_WRITE,
-                Memory::WriteBack,
-            );
+        for region in TABLE.partitions.iter().flat_map(|partition| partition.memory) {
+            self.add(region.host, region.host + region.size, READ_WRITE, Memory::WriteBack);
         }
     }
 
@@ -176,13 +138,7 @@ impl Plan {
     fn add_display(&mut self, display: &Display) -> bool {
         let (start, size) = display.memory();
         let memory = Range { start, size };
-        let clashes = |m: &Mapping| {
-            Range {
-                start: m.virt,
-                size: m.size,
-            }
-            .overlaps(&memory)
-        };
+        let clashes = |m: &Mapping| Range { start: m.virt, size: m.size }.overlaps(&memory);
         if size > DISPLAY_LIMIT || start == 0 || self.0.iter().any(clashes) {
             return false;
         }
@@ -223,9 +179,6 @@ pub fn activate() {
         Efer::update(|flags| flags.insert(EferFlags::NO_EXECUTE_ENABLE));
         Cr4::update(|flags| flags.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, smep));
         Cr0::update(|flags| flags.insert(Cr0Flags::WRITE_PROTECT));
-        Cr3::write(
-            PhysFrame::containing_address(PhysAddr::new(*root)),
-            Cr3Flags::empty(),
-        );
+        Cr3::write(PhysFrame::containing_address(PhysAddr::new(*root)), Cr3Flags::empty());
     }
 }

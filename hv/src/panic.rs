@@ -14,9 +14,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     if !PANICKED.swap(true, Ordering::AcqRel) {
         crate::serial::seize();
         crate::screen::seize();
-        let place = info
-            .location()
-            .map_or(("?", 0), |place| (place.file(), place.line()));
+        let place = info.location().map_or(("?", 0), |place| (place.file(), place.line()));
         say!(
             "\r\nBulkhead stops the core with APIC id {}: {} ({}:{})",
             crate::cpu::apic_id(),

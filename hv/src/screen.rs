@@ -96,12 +96,8 @@ struct Screen {
     row: usize,
 }
 
-static SCREEN: Mutex<Screen> = Mutex::new(Screen {
-    display: None,
-    cells: [[BLANK; COLUMNS]; ROWS],
-    column: 0,
-    row: 0,
-});
+static SCREEN: Mutex<Screen> =
+    Mutex::new(Screen { display: None, cells: [[BLANK; COLUMNS]; ROWS], column: 0, row: 0 });
 
 /// Clears the display and writes to it from now on.
 pub fn init(display: Display) {
@@ -169,11 +165,7 @@ impl Screen {
         for row in 0..rows {
             for column in 0..columns {
                 let below = self.cells.get(row + 1).and_then(|line| line.get(column));
-                let byte = if row + 1 < rows {
-                    below.copied().unwrap_or(BLANK)
-                } else {
-                    BLANK
-                };
+                let byte = if row + 1 < rows { below.copied().unwrap_or(BLANK) } else { BLANK };
                 self.set(display, column, row, byte);
             }
         }
@@ -181,10 +173,7 @@ impl Screen {
 
     /// Draws a cell only when it changes.
     fn set(&mut self, display: &Display, column: usize, row: usize, byte: u8) {
-        if let Some(cell) = self
-            .cells
-            .get_mut(row)
-            .and_then(|line| line.get_mut(column))
+        if let Some(cell) = self.cells.get_mut(row).and_then(|line| line.get_mut(column))
             && *cell != byte
         {
             *cell = byte;
@@ -201,9 +190,7 @@ fn draw(display: &Display, column: usize, row: usize, byte: u8) {
 }
 
 fn draw_glyph(frame: &Framebuffer, cell: (usize, usize), place: (usize, usize), byte: u8) {
-    let glyph = BASIC_LEGACY
-        .get(usize::from(byte))
-        .unwrap_or(&BASIC_LEGACY[usize::from(b'?')]);
+    let glyph = BASIC_LEGACY.get(usize::from(byte)).unwrap_or(&BASIC_LEGACY[usize::from(b'?')]);
     let (width, height) = cell;
     for y in 0..height {
         let bits = glyph[y * GLYPH / height];

@@ -16,10 +16,7 @@ static PORT: Mutex<Option<Uart16550<PioBackend>>> = Mutex::new(None);
 /// Sets the port to 8N1 at the declared baud rate. Returns false when no 16550 answers there; every later
 /// write then goes nowhere.
 pub fn init(uart: &Uart) -> bool {
-    let config = Config {
-        baud_rate: BaudRate::from_integer(uart.baud),
-        ..Config::DEFAULT
-    };
+    let config = Config { baud_rate: BaudRate::from_integer(uart.baud), ..Config::DEFAULT };
     // SAFETY: the board file gives this port to the hypervisor, and no partition gets it.
     let Ok(mut port) = (unsafe { Uart16550::new_port(uart.port) }) else {
         return false;
@@ -62,10 +59,7 @@ pub fn wait_until_sent() {
         let Some(port) = slot.as_mut() else {
             return;
         };
-        if port
-            .lsr()
-            .contains(uart_16550::spec::registers::LSR::TRANSMITTER_EMPTY)
-        {
+        if port.lsr().contains(uart_16550::spec::registers::LSR::TRANSMITTER_EMPTY) {
             return;
         }
     }

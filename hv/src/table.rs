@@ -1,9 +1,6 @@
 //! The partition table that the compiler proved, and the sizes of pools that follow from it.
 
-#[allow(
-    dead_code,
-    reason = "the compiler names the size of every pool; not each is needed here"
-)]
+#[allow(dead_code, reason = "the compiler names the size of every pool; not each is needed here")]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/table.rs"));
 }

@@ -76,15 +76,13 @@ Examples:
         baud: u32,
     },
     /// Builds and runs a system, and shows what its partitions measured
-    #[command(
-        after_help = "Exit code 0 only when every partition that must finish passed.
+    #[command(after_help = "Exit code 0 only when every partition that must finish passed.
 tools/README.md documents the report's fields.
 
 Examples:
   bulkhead measure partitions/demo.toml
   bulkhead measure partitions/press-line.toml --report report.json --plot latency.svg
-  bulkhead measure partitions/demo.toml --format json"
-    )]
+  bulkhead measure partitions/demo.toml --format json")]
     Measure {
         /// The system file
         system: PathBuf,
@@ -177,25 +175,18 @@ impl Cli {
             Command::Log { source, elf, baud } => {
                 log::show(source.as_deref(), baud, elf.as_deref())
             }
-            Command::Measure {
-                system,
-                report,
-                plot,
-                format,
-                timeout,
-            } => measure(&MeasureOptions {
-                system,
-                report,
-                plot,
-                format,
-                timeout: timeout.map(Duration::from_secs),
-            }),
-            Command::Flash { image, device, yes } => flash(&FlashOptions {
-                image,
-                device,
-                yes,
-                quiet: false,
-            }),
+            Command::Measure { system, report, plot, format, timeout } => {
+                measure(&MeasureOptions {
+                    system,
+                    report,
+                    plot,
+                    format,
+                    timeout: timeout.map(Duration::from_secs),
+                })
+            }
+            Command::Flash { image, device, yes } => {
+                flash(&FlashOptions { image, device, yes, quiet: false })
+            }
             Command::Demo => demo(),
             Command::Verify { long } => verify(long),
         }
@@ -248,13 +239,8 @@ const fn need(target: Target) -> Need {
 /// A system file is built first; anything else is taken for an image.
 fn image_of(arguments: &RunArguments) -> Result<PathBuf> {
     let source = &arguments.source;
-    let is_system = source
-        .extension()
-        .is_some_and(|extension| extension == "toml");
-    let options = BuildOptions {
-        system: source.clone(),
-        ..BuildOptions::default()
-    };
+    let is_system = source.extension().is_some_and(|extension| extension == "toml");
+    let options = BuildOptions { system: source.clone(), ..BuildOptions::default() };
     match &arguments.native {
         Some(partition) if is_system => Ok(build_native(&options, partition)?.image),
         Some(partition) => Err(Error::refused(
@@ -281,29 +267,15 @@ mod tests {
     #[test]
     fn every_subcommand_shows_an_example() {
         for command in Cli::command().get_subcommands() {
-            let help = command
-                .get_after_help()
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            assert!(
-                help.contains("Examples:"),
-                "{} has none",
-                command.get_name()
-            );
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Examples:"), "{} has none", command.get_name());
         }
     }
 
     #[test]
     fn an_image_has_no_native_guest() {
         let words = ["bulkhead", "run", "demo.img", "--native", "motion"];
-        let Command::Run(arguments) = Cli::parse_from(words).command else {
-            panic!("not run")
-        };
-        assert!(
-            image_of(&arguments)
-                .unwrap_err()
-                .to_string()
-                .contains("give the system file")
-        );
+        let Command::Run(arguments) = Cli::parse_from(words).command else { panic!("not run") };
+        assert!(image_of(&arguments).unwrap_err().to_string().contains("give the system file"));
     }
 }

@@ -80,22 +80,14 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "fn x() {}\n").unwrap();
         };
-        for path in [
-            "hv/src/main.rs",
-            "hv/core/src/lib.rs",
-            "config/tests/x.rs",
-            "hil-tests/tests/x.rs",
-        ] {
+        for path in
+            ["hv/src/main.rs", "hv/core/src/lib.rs", "config/tests/x.rs", "hil-tests/tests/x.rs"]
+        {
             write(path);
         }
         let rooms = per_room(folder.path());
         assert_eq!(
-            (
-                rooms["hv"],
-                rooms["hv/core"],
-                rooms["config"],
-                rooms["hil-tests"]
-            ),
+            (rooms["hv"], rooms["hv/core"], rooms["config"], rooms["hil-tests"]),
             (1, 1, 0, 1)
         );
     }

@@ -11,15 +11,8 @@ use crate::manifest::Manifest;
 use crate::report::{Boot, Core, EMULATED_TICKS, FORMAT, Log, Partition, Report, Size, Windows};
 
 /// Names of the numbers in [`StatKey::Denied`].
-const DENIED: [&str; 7] = [
-    "port",
-    "MSR",
-    "ICR or LVT write",
-    "memory",
-    "hypercall",
-    "control register",
-    "instruction",
-];
+const DENIED: [&str; 7] =
+    ["port", "MSR", "ICR or LVT write", "memory", "hypercall", "control register", "instruction"];
 
 /// Collects one run.
 pub struct Collector<'m> {
@@ -48,9 +41,7 @@ impl<'m> Collector<'m> {
     /// Takes one event.
     pub fn event(&mut self, event: &Event) {
         match event {
-            Event::Console {
-                partition, line, ..
-            } => self.line(u16::from(*partition), line),
+            Event::Console { partition, line, .. } => self.line(u16::from(*partition), line),
             // Without a hypervisor the guest writes to the port itself.
             Event::Text(line) => {
                 if let Some(id) = self.native_id() {
@@ -89,10 +80,8 @@ impl<'m> Collector<'m> {
     #[must_use]
     pub fn report(&self, emulator: &str, firmware: &str, counts: Counts) -> Report {
         let manifest = self.manifest;
-        let partitions: Vec<Partition> = (0..)
-            .take(manifest.partitions.len())
-            .map(|id| self.partition(id))
-            .collect();
+        let partitions: Vec<Partition> =
+            (0..).take(manifest.partitions.len()).map(|id| self.partition(id)).collect();
         let boot = self.boot(&partitions);
         Report {
             format: FORMAT,
@@ -108,11 +97,7 @@ impl<'m> Collector<'m> {
             partitions,
             boot,
             cores: self.cores(),
-            log: Log {
-                packets: counts.packets,
-                garbled: counts.garbled,
-                lost: counts.lost,
-            },
+            log: Log { packets: counts.packets, garbled: counts.garbled, lost: counts.lost },
             size: Size {
                 image: manifest.image_size,
                 hypervisor: manifest.hypervisor,
@@ -124,11 +109,7 @@ impl<'m> Collector<'m> {
 
     fn native_id(&self) -> Option<u16> {
         let name = self.manifest.native.as_ref()?;
-        let at = self
-            .manifest
-            .partitions
-            .iter()
-            .position(|partition| partition.name == *name)?;
+        let at = self.manifest.partitions.iter().position(|partition| partition.name == *name)?;
         u16::try_from(at).ok()
     }
 
@@ -141,9 +122,7 @@ impl<'m> Collector<'m> {
     }
 
     fn all(&self, key: StatKey, subject: u16) -> impl Iterator<Item = &Stat> {
-        self.stats
-            .iter()
-            .filter(move |stat| stat.key == key && stat.subject == subject)
+        self.stats.iter().filter(move |stat| stat.key == key && stat.subject == subject)
     }
 
     fn partition(&self, id: u16) -> Partition {
@@ -151,15 +130,10 @@ impl<'m> Collector<'m> {
         let measured = self.measured.get(&id).cloned().unwrap_or_default();
         let by_reason = |key| {
             let nonzero = self.all(key, id).filter(|stat| stat.value > 0);
-            nonzero
-                .map(|stat| (exit_name(stat.detail), stat.value))
-                .collect()
+            nonzero.map(|stat| (exit_name(stat.detail), stat.value)).collect()
         };
         let first_entry = self.one(StatKey::FirstEntry, id).filter(|tsc| *tsc > 0);
-        let span: Vec<u64> = self
-            .all(StatKey::SpanExits, id)
-            .map(|stat| stat.value)
-            .collect();
+        let span: Vec<u64> = self.all(StatKey::SpanExits, id).map(|stat| stat.value).collect();
         Partition {
             name: place.name.clone(),
             place: place.place.clone(),
@@ -221,12 +195,8 @@ impl<'m> Collector<'m> {
 
     fn cores(&self) -> Vec<Core> {
         let keys = [StatKey::SwitchMin, StatKey::SwitchMax, StatKey::LogLost];
-        let mut cpus: Vec<u16> = self
-            .stats
-            .iter()
-            .filter(|s| keys.contains(&s.key))
-            .map(|s| s.subject)
-            .collect();
+        let mut cpus: Vec<u16> =
+            self.stats.iter().filter(|s| keys.contains(&s.key)).map(|s| s.subject).collect();
         cpus.sort_unstable();
         cpus.dedup();
         let core = |cpu| Core {
@@ -285,20 +255,11 @@ mod tests {
     }
 
     fn stat(key: StatKey, subject: u16, detail: u32, value: u64) -> Event {
-        Event::Stat(Stat {
-            key,
-            subject,
-            detail,
-            value,
-        })
+        Event::Stat(Stat { key, subject, detail, value })
     }
 
     fn console(partition: u8, line: &str) -> Event {
-        Event::Console {
-            partition,
-            tsc: 1,
-            line: line.into(),
-        }
+        Event::Console { partition, tsc: 1, line: line.into() }
     }
 
     #[test]
@@ -330,33 +291,20 @@ mod tests {
         assert_eq!(motion.exits, BTreeMap::from([("CPUID".to_string(), 5)]));
         assert_eq!(motion.span_exits, Some(0));
         assert_eq!((motion.fate.as_str(), motion.windows), ("passed", None));
-        assert_eq!(
-            (motion.entry_after_boot, motion.value("cpuid")),
-            (Some(500), Some(97))
-        );
+        assert_eq!((motion.entry_after_boot, motion.value("cpuid")), (Some(500), Some(97)));
         let plc = report.partition("plc").unwrap();
         assert_eq!(plc.exits, BTreeMap::from([("reason 900".to_string(), 2)]));
         assert_eq!(plc.span_exits, None);
         assert_eq!(plc.windows.unwrap().late, 1);
         assert_eq!(plc.denied, BTreeMap::from([("MSR".to_string(), 4)]));
         assert_eq!(report.boot.to_last_partition, Some(700));
-        assert_eq!(
-            report.cores,
-            [Core {
-                cpu: 0,
-                switch_max: Some(400),
-                ..Core::default()
-            }]
-        );
+        assert_eq!(report.cores, [Core { cpu: 0, switch_max: Some(400), ..Core::default() }]);
         assert!(report.complete && plc.went_wrong() && !motion.went_wrong());
     }
 
     #[test]
     fn a_native_run_reads_plain_text() {
-        let manifest = Manifest {
-            native: Some("plc".into()),
-            ..manifest()
-        };
+        let manifest = Manifest { native: Some("plc".into()), ..manifest() };
         let mut collector = Collector::new(&manifest);
         assert!(!collector.native_is_over());
         collector.event(&Event::Text("@bulkhead verdict pass fine".into()));

@@ -66,10 +66,9 @@ pub fn check(system: &Path, json: bool) -> Result<()> {
             }
             Ok(())
         }
-        Err(found) if json => Err(Error::Rejected(format!(
-            "the system is rejected: {} mistakes",
-            found.len()
-        ))),
+        Err(found) if json => {
+            Err(Error::Rejected(format!("the system is rejected: {} mistakes", found.len())))
+        }
         Err(found) => Err(rejected(&found)),
     }
 }
@@ -119,24 +118,16 @@ fn places(plan: &Plan) -> Vec<Place> {
 fn when_finished(system: &Path) -> Result<Vec<String>> {
     let text = String::from_utf8_lossy(&paths::read(system)?).into_owned();
     let document: toml::Table = text.parse().unwrap_or_default();
-    let names = document
-        .get("shutdown")
-        .and_then(|shutdown| shutdown.get("when-finished")?.as_array());
-    let strings = names
-        .into_iter()
-        .flatten()
-        .filter_map(|name| name.as_str().map(str::to_string));
+    let names =
+        document.get("shutdown").and_then(|shutdown| shutdown.get("when-finished")?.as_array());
+    let strings = names.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_string));
     Ok(strings.collect())
 }
 
 /// The arguments of a partition's guest, as one line; empty for a partition that the system lacks.
 #[must_use]
 pub fn arguments<'c>(compiled: &'c Compiled, partition: &str) -> &'c str {
-    let found = compiled
-        .plan()
-        .partitions()
-        .iter()
-        .find(|planned| planned.name == partition);
+    let found = compiled.plan().partitions().iter().find(|planned| planned.name == partition);
     found.map_or("", |planned| planned.arguments.as_str())
 }
 
@@ -147,11 +138,7 @@ mod tests {
     #[test]
     fn who_must_finish_is_read_from_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(
-            file.path(),
-            "[shutdown]\nwhen-finished = [\"motion\", \"plc\"]\n",
-        )
-        .unwrap();
+        std::fs::write(file.path(), "[shutdown]\nwhen-finished = [\"motion\", \"plc\"]\n").unwrap();
         assert_eq!(when_finished(file.path()).unwrap(), ["motion", "plc"]);
         std::fs::write(file.path(), "[system]\nname = \"x\"\n").unwrap();
         assert_eq!(when_finished(file.path()).unwrap(), [] as [&str; 0]);
@@ -165,9 +152,7 @@ mod tests {
         for json in [false, true] {
             assert!(matches!(check(&path, json), Err(Error::Rejected(_))));
         }
-        let Err(error) = requests(&path) else {
-            panic!("accepted")
-        };
+        let Err(error) = requests(&path) else { panic!("accepted") };
         assert!(error.to_string().contains("wrong.toml"), "{error}");
     }
 }

@@ -102,11 +102,7 @@ impl<'e> Decoder<'e> {
             inside: false,
             consoles: BTreeMap::new(),
             last_console: BTreeMap::new(),
-            counts: Counts {
-                packets: 0,
-                garbled: 0,
-                lost: 0,
-            },
+            counts: Counts { packets: 0, garbled: 0, lost: 0 },
         }
     }
 
@@ -186,10 +182,8 @@ impl<'e> Decoder<'e> {
     fn flush_other(&mut self, defect: Defect, events: &mut Vec<Event>) {
         if reads_as_text(&self.chunk) {
             let chunk = std::mem::take(&mut self.chunk);
-            for line in chunk
-                .split(|byte| *byte == b'\n')
-                .map(plain)
-                .filter(|line| !line.is_empty())
+            for line in
+                chunk.split(|byte| *byte == b'\n').map(plain).filter(|line| !line.is_empty())
             {
                 events.push(Event::Text(line));
             }
@@ -201,10 +195,7 @@ impl<'e> Decoder<'e> {
             Defect::Malformed => "not a packet".to_string(),
             Defect::Checksum => "a packet with a wrong checksum".to_string(),
             Defect::Version(version) => {
-                format!(
-                    "a packet of format version {version}; this reader knows {}",
-                    wire::VERSION
-                )
+                format!("a packet of format version {version}; this reader knows {}", wire::VERSION)
             }
         };
         events.push(Event::Garbled { bytes, cause });
@@ -222,11 +213,7 @@ impl<'e> Decoder<'e> {
             },
             Kind::End => events.push(Event::End),
             Kind::Unknown(code) => {
-                self.malformed(
-                    packet,
-                    &format!("a packet of the unknown kind {code}"),
-                    events,
-                );
+                self.malformed(packet, &format!("a packet of the unknown kind {code}"), events);
             }
         }
         Ok(())
@@ -278,10 +265,8 @@ impl<'e> Decoder<'e> {
         };
         match elf.table().decode(packet.payload) {
             Ok((frame, _)) => {
-                let level = frame
-                    .level()
-                    .map(|level| level.as_str().to_string())
-                    .unwrap_or_default();
+                let level =
+                    frame.level().map(|level| level.as_str().to_string()).unwrap_or_default();
                 let message = frame.display_message().to_string();
                 events.push(log_event(packet, level, message, elf.place(frame.index())));
             }
@@ -308,11 +293,7 @@ impl<'e> Decoder<'e> {
             return;
         };
         let tsc = self.last_console.get(&partition).copied().unwrap_or(0);
-        events.push(Event::Console {
-            partition,
-            tsc,
-            line: plain(&line),
-        });
+        events.push(Event::Console { partition, tsc, line: plain(&line) });
     }
 
     fn lost(&mut self, packet: &Packet<'_>, events: &mut Vec<Event>) {
@@ -321,18 +302,12 @@ impl<'e> Decoder<'e> {
             return;
         };
         self.counts.lost += u64::from(count);
-        events.push(Event::Lost {
-            cpu: packet.source,
-            count,
-        });
+        events.push(Event::Lost { cpu: packet.source, count });
     }
 
     fn malformed(&mut self, packet: &Packet<'_>, cause: &str, events: &mut Vec<Event>) {
         self.counts.garbled += 1;
-        events.push(Event::Garbled {
-            bytes: packet.payload.len(),
-            cause: cause.to_string(),
-        });
+        events.push(Event::Garbled { bytes: packet.payload.len(), cause: cause.to_string() });
     }
 }
 
@@ -342,13 +317,7 @@ const fn log_event(
     message: String,
     place: Option<(String, u64)>,
 ) -> Event {
-    Event::Log {
-        cpu: packet.source,
-        tsc: packet.tsc,
-        level,
-        message,
-        place,
-    }
+    Event::Log { cpu: packet.source, tsc: packet.tsc, level, message, place }
 }
 
 /// Whether bytes are text: UTF-8 without control characters but those of a terminal.
@@ -361,8 +330,7 @@ fn reads_as_text(bytes: &[u8]) -> bool {
         }
         Err(_) => return false,
     };
-    text.chars()
-        .all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t' | '\u{8}' | '\u{1b}'))
+    text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t' | '\u{8}' | '\u{1b}'))
 }
 
 /// Text for people: no escape sequences, no control characters, nothing at the end.
@@ -401,16 +369,8 @@ mod tests {
     use super::*;
 
     fn packet(kind: Kind, source: u8, payload: &[u8]) -> Vec<u8> {
-        let packet = Packet {
-            kind,
-            source,
-            build: [1, 2, 3, 4],
-            tsc: 7,
-            payload,
-        };
-        wire::encode(&packet, &mut [0; MAX_ENCODED])
-            .unwrap()
-            .to_vec()
+        let packet = Packet { kind, source, build: [1, 2, 3, 4], tsc: 7, payload };
+        wire::encode(&packet, &mut [0; MAX_ENCODED]).unwrap().to_vec()
     }
 
     fn decode(bytes: &[u8]) -> (Vec<Event>, Counts) {
@@ -422,11 +382,7 @@ mod tests {
     }
 
     fn console(partition: u8, line: &str) -> Event {
-        Event::Console {
-            partition,
-            tsc: 7,
-            line: line.to_string(),
-        }
+        Event::Console { partition, tsc: 7, line: line.to_string() }
     }
 
     #[test]
@@ -450,14 +406,7 @@ mod tests {
                 Event::End,
             ]
         );
-        assert_eq!(
-            counts,
-            Counts {
-                packets: 4,
-                garbled: 0,
-                lost: 0
-            }
-        );
+        assert_eq!(counts, Counts { packets: 4, garbled: 0, lost: 0 });
     }
 
     #[test]
@@ -486,10 +435,8 @@ mod tests {
             let mut cut = stream.clone();
             cut.remove(position);
             let (events, _) = decode(&cut);
-            let lines = events
-                .iter()
-                .filter(|event| matches!(event, Event::Console { .. }))
-                .count();
+            let lines =
+                events.iter().filter(|event| matches!(event, Event::Console { .. })).count();
             assert!(lines >= 7, "{lines} lines left without byte {position}");
         }
     }
@@ -528,11 +475,7 @@ mod tests {
         payload.extend([8; 32]);
         payload.extend(50_000_000_u64.to_le_bytes());
         let (events, _) = decode(&packet(Kind::Hello, 0, &payload));
-        let hello = Event::Hello {
-            build: vec![9; 20],
-            digest: vec![8; 32],
-            tsc_hz: 50_000_000,
-        };
+        let hello = Event::Hello { build: vec![9; 20], digest: vec![8; 32], tsc_hz: 50_000_000 };
         assert_eq!(events, [hello]);
     }
 

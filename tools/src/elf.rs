@@ -39,11 +39,7 @@ impl LogElf {
         let remedy =
             "give the hypervisor's ELF: IMAGE.elf, which `bulkhead build` leaves beside the image";
         let refuse = |cause: String| {
-            Error::refused(
-                format!("cannot decode a log with {}", path.display()),
-                cause,
-                remedy,
-            )
+            Error::refused(format!("cannot decode a log with {}", path.display()), cause, remedy)
         };
         let build_id = build_id(&bytes).map_err(&refuse)?;
         let table = Table::parse(&bytes)
@@ -52,12 +48,7 @@ impl LogElf {
         let locations = table
             .get_locations(&bytes)
             .map_err(|cause| refuse(format!("its debug information cannot be read: {cause:#}")))?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            build_id,
-            table,
-            locations,
-        })
+        Ok(Self { path: path.to_path_buf(), build_id, table, locations })
     }
 
     /// Where it lies.
@@ -146,18 +137,13 @@ mod tests {
     fn a_host_program_has_sizes() {
         let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         let sizes = sizes(&own).unwrap();
-        assert!(
-            sizes.text > 1000 && sizes.data > 0 && sizes.bss > 0,
-            "{sizes:?}"
-        );
+        assert!(sizes.text > 1000 && sizes.data > 0 && sizes.bss > 0, "{sizes:?}");
     }
 
     #[test]
     fn a_program_without_log_strings_is_refused_by_name() {
         let own = std::env::current_exe().unwrap();
-        let Err(error) = LogElf::load(&own) else {
-            panic!("accepted")
-        };
+        let Err(error) = LogElf::load(&own) else { panic!("accepted") };
         assert!(error.to_string().contains(&own.display().to_string()));
     }
 }

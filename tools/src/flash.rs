@@ -69,10 +69,7 @@ pub fn flash(options: &FlashOptions) -> Result<()> {
     system.choose(&options.device, image.size)?;
     copy(&image, &device.path, options.quiet, &interrupt::requested)?;
     compare(&image, &device.path, options.quiet)?;
-    println!(
-        "{} holds the image; it was read back and compared",
-        device.path.display()
-    );
+    println!("{} holds the image; it was read back and compared", device.path.display());
     Ok(())
 }
 
@@ -86,10 +83,7 @@ fn open_image(path: &Path) -> Result<Image> {
     let path = paths::absolute(path)?;
     let data = std::fs::metadata(&path).map_err(|cause| Error::file("find", &path, &cause))?;
     if data.is_file() && data.len() > 0 {
-        return Ok(Image {
-            path,
-            size: data.len(),
-        });
+        return Ok(Image { path, size: data.len() });
     }
     Err(Error::refused(
         format!("cannot write {}", path.display()),
@@ -109,9 +103,7 @@ fn confirm(device: &Device) -> Result<()> {
     }
     print!("type the device's name ({name}) to go on: ");
     let mut answer = String::new();
-    let asked = io::stdout()
-        .flush()
-        .and_then(|()| io::stdin().lock().read_line(&mut answer));
+    let asked = io::stdout().flush().and_then(|()| io::stdin().lock().read_line(&mut answer));
     asked.map_err(|cause| Error::failed("cannot ask", cause, "give --yes in a script"))?;
     agrees(&answer, &name)
 }
@@ -182,26 +174,16 @@ fn copy_range(
 fn incomplete(device: &Path, cause: &io::Error) -> Error {
     let what = format!("{} is incomplete and does not boot", device.display());
     if cause.kind() == io::ErrorKind::Interrupted {
-        return Error::Interrupted(format!(
-            "{what}; run the same command again to write it whole"
-        ));
+        return Error::Interrupted(format!("{what}; run the same command again to write it whole"));
     }
-    Error::failed(
-        what,
-        cause,
-        "check the device and its cable, then run the same command again",
-    )
+    Error::failed(what, cause, "check the device and its cable, then run the same command again")
 }
 
 /// Reads the device back past the cache and compares it with the image.
 fn compare(image: &Image, device: &Path, quiet: bool) -> Result<()> {
     let failed = |cause: io::Error| {
         let what = format!("cannot read {} back", device.display());
-        Error::failed(
-            what,
-            cause,
-            "check the device, then run the same command again",
-        )
+        Error::failed(what, cause, "check the device, then run the same command again")
     };
     let mut from =
         File::open(&image.path).map_err(|cause| Error::file("read", &image.path, &cause))?;
@@ -226,10 +208,7 @@ fn compare(image: &Image, device: &Path, quiet: bool) -> Result<()> {
         if got < part || wanted[..part] != found[..part] {
             return Err(Error::failed(
                 format!("{} does not hold what was written", device.display()),
-                format!(
-                    "it differs {}",
-                    difference(&wanted[..part], &found[..got.min(part)], at)
-                ),
+                format!("it differs {}", difference(&wanted[..part], &found[..got.min(part)], at)),
                 "the device is worn out or lies about its size: use another one",
             ));
         }
@@ -253,14 +232,8 @@ fn fill(from: &mut File, into: &mut [u8], wanted: usize) -> io::Result<usize> {
 }
 
 fn difference(wanted: &[u8], found: &[u8], start: u64) -> String {
-    let place = wanted
-        .iter()
-        .zip(found)
-        .position(|(one, other)| one != other);
-    format!(
-        "at byte {}",
-        grouped(start + place.unwrap_or(found.len()) as u64)
-    )
+    let place = wanted.iter().zip(found).position(|(one, other)| one != other);
+    format!("at byte {}", grouped(start + place.unwrap_or(found.len()) as u64))
 }
 
 #[cfg(test)]
@@ -272,10 +245,7 @@ mod tests {
         agrees("/dev/sdb\n", "/dev/sdb").unwrap();
         for answer in ["", "yes", "y\n", "/dev/sda\n"] {
             assert!(
-                agrees(answer, "/dev/sdb")
-                    .unwrap_err()
-                    .to_string()
-                    .contains("nothing was written")
+                agrees(answer, "/dev/sdb").unwrap_err().to_string().contains("nothing was written")
             );
         }
     }
@@ -291,13 +261,7 @@ mod tests {
         let (path, device) = (folder.join("image"), folder.join("device"));
         std::fs::write(&path, vec![7; 3 << 20]).unwrap();
         std::fs::write(&device, vec![9; 4 << 20]).unwrap();
-        (
-            Image {
-                path,
-                size: 3 << 20,
-            },
-            device,
-        )
+        (Image { path, size: 3 << 20 }, device)
     }
 
     #[test]
@@ -306,18 +270,11 @@ mod tests {
         let (image, device) = image_and_device(folder.path());
         let error = copy(&image, &device, true, &|| true).unwrap_err();
         assert!(matches!(error, Error::Interrupted(_)));
-        assert!(
-            error.to_string().contains("incomplete and does not boot"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("incomplete and does not boot"), "{error}");
         let found = std::fs::read(&device).unwrap();
         assert!(found[..HEAD as usize].iter().all(|byte| *byte == 0));
         copy(&image, &device, true, &|| false).unwrap();
-        assert!(
-            std::fs::read(&device).unwrap()[..3 << 20]
-                .iter()
-                .all(|byte| *byte == 7)
-        );
+        assert!(std::fs::read(&device).unwrap()[..3 << 20].iter().all(|byte| *byte == 7));
     }
 
     #[test]

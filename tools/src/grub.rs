@@ -47,10 +47,8 @@ const IGNORED_TAG: u16 = 0x7FFF;
 /// The menu that starts the hypervisor with one module for each partition.
 #[must_use]
 pub fn hypervisor_menu(partitions: &[&str]) -> String {
-    let modules: String = partitions
-        .iter()
-        .map(|name| format!("module2 /boot/{name}.bin {name}\n"))
-        .collect();
+    let modules: String =
+        partitions.iter().map(|name| format!("module2 /boot/{name}.bin {name}\n")).collect();
     format!("{PREAMBLE}multiboot2 $hypervisor\n{modules}boot\n")
 }
 
@@ -58,10 +56,7 @@ pub fn hypervisor_menu(partitions: &[&str]) -> String {
 #[must_use]
 pub fn native_menu(arguments: &str) -> String {
     let words: Vec<String> = arguments.split_whitespace().map(quoted).collect();
-    format!(
-        "{PREAMBLE}multiboot2 /boot/guest.elf {}\nboot\n",
-        words.join(" ")
-    )
+    format!("{PREAMBLE}multiboot2 /boot/guest.elf {}\nboot\n", words.join(" "))
 }
 
 /// A word that GRUB's shell takes as it stands.
@@ -85,19 +80,14 @@ pub fn boot_copy(elf: &[u8], whose: &str) -> Result<Vec<u8>> {
     let header = FileHeader64::<Endianness>::parse(elf)
         .map_err(|cause| refuse(format!("not a 64-bit ELF: {cause}")))?;
     let endian = header.endian().map_err(|cause| refuse(cause.to_string()))?;
-    let segments = header
-        .program_headers(endian, elf)
-        .map_err(|cause| refuse(cause.to_string()))?;
+    let segments =
+        header.program_headers(endian, elf).map_err(|cause| refuse(cause.to_string()))?;
     let table_end = header.e_phoff.get(endian)
         + u64::from(header.e_phentsize.get(endian)) * u64::from(header.e_phnum.get(endian));
     let end = segments
         .iter()
         .filter(|segment| segment.p_type(endian) == PT_LOAD)
-        .map(|segment| {
-            segment
-                .p_offset(endian)
-                .saturating_add(segment.p_filesz(endian))
-        })
+        .map(|segment| segment.p_offset(endian).saturating_add(segment.p_filesz(endian)))
         .fold(table_end, u64::max);
     let end = usize::try_from(end).ok().filter(|end| *end <= elf.len());
     let end = end.ok_or_else(|| refuse("a segment lies behind the end of the file".to_string()))?;
@@ -125,9 +115,7 @@ pub fn without_framebuffer(kernel: &[u8]) -> Vec<u8> {
 
 /// Where the optional framebuffer tag of a kernel's multiboot2 header lies.
 fn framebuffer_tag(kernel: &[u8]) -> Option<usize> {
-    let start = (0..HEADER_WITHIN)
-        .step_by(8)
-        .find(|at| long(kernel, *at) == Some(HEADER_MAGIC))?;
+    let start = (0..HEADER_WITHIN).step_by(8).find(|at| long(kernel, *at) == Some(HEADER_MAGIC))?;
     let end = start + usize::try_from(long(kernel, start + 8)?).ok()?;
     let mut at = start + 16;
     while at < end {
@@ -143,11 +131,7 @@ fn framebuffer_tag(kernel: &[u8]) -> Option<usize> {
 }
 
 fn long(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes
-        .get(at..at.checked_add(4)?)?
-        .try_into()
-        .ok()
-        .map(u32::from_le_bytes)
+    bytes.get(at..at.checked_add(4)?)?.try_into().ok().map(u32::from_le_bytes)
 }
 
 /// Writes the menu into the staging folder and packs it as a disk image.
@@ -166,10 +150,7 @@ pub fn make(staging: &Path, menu: &str, image: &Path) -> Result<()> {
 /// # Errors
 /// grub-mkrescue fails.
 pub fn pack(staging: &Path, image: &Path) -> Result<()> {
-    if let Some(folder) = image
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-    {
+    if let Some(folder) = image.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         paths::create(folder)?;
     }
     let mut command = Command::new("grub-mkrescue");
@@ -240,14 +221,7 @@ mod tests {
         let before = kernel([FRAMEBUFFER_TAG, 1]);
         let after = without_framebuffer(&before);
         assert_eq!(after[64 + 24..64 + 28], [0xFF, 0x7F, 1, 0]);
-        assert_eq!(
-            before
-                .iter()
-                .zip(&after)
-                .filter(|(one, other)| one != other)
-                .count(),
-            2
-        );
+        assert_eq!(before.iter().zip(&after).filter(|(one, other)| one != other).count(), 2);
         for tag in [[FRAMEBUFFER_TAG, 0], [4, 1]] {
             assert_eq!(without_framebuffer(&kernel(tag)), kernel(tag));
         }
@@ -263,12 +237,7 @@ mod tests {
 
     #[test]
     fn what_is_no_elf_does_not_boot() {
-        let error = boot_copy(b"not an ELF file at all", "motion")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("motion") && error.contains("64-bit ELF"),
-            "{error}"
-        );
+        let error = boot_copy(b"not an ELF file at all", "motion").unwrap_err().to_string();
+        assert!(error.contains("motion") && error.contains("64-bit ELF"), "{error}");
     }
 }

@@ -39,12 +39,7 @@ pub fn build_all(requests: &[ImageRequest], images: &Path, quiet: bool) -> Resul
 }
 
 fn build(request: &ImageRequest, images: &Path, quiet: bool) -> Result<Option<PathBuf>> {
-    let name = request
-        .path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = request.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let step = |tool: &str| Step::begin(format!("guest {name} ({tool})"), quiet);
     let (step, elf) = match request.kind {
         ImageKind::Elf => return Ok(request.path.is_file().then(|| request.path.clone())),
@@ -59,10 +54,7 @@ fn cargo_guest(folder: &Path, name: &str) -> Result<PathBuf> {
     let mut command = process::cargo();
     command
         .args(["build", "--profile", "image", "--target", BARE_TARGET])
-        .args([
-            "--message-format=json-render-diagnostics",
-            "--manifest-path",
-        ])
+        .args(["--message-format=json-render-diagnostics", "--manifest-path"])
         .arg(folder.join("Cargo.toml"))
         .current_dir(paths::root()?);
     let what = format!("the guest {name} does not build");
@@ -95,11 +87,7 @@ fn make_guest(folder: &Path, name: &str, images: &Path) -> Result<PathBuf> {
     setting.push(&out);
     let what = format!("the guest {name} does not build");
     let remedy = format!("mend its sources in {}", folder.display());
-    process::run(
-        Command::new("make").arg("-C").arg(folder).arg(setting),
-        &what,
-        &remedy,
-    )?;
+    process::run(Command::new("make").arg("-C").arg(folder).arg(setting), &what, &remedy)?;
     let elf = out.join(format!("{name}.elf"));
     if elf.is_file() {
         return Ok(elf);

@@ -89,11 +89,7 @@ pub struct Prepared {
 /// The system file is rejected, or a guest does not build.
 pub fn prepare(options: &BuildOptions) -> Result<Prepared> {
     let system = paths::absolute(&options.system)?;
-    let stem = system
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let stem = system.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let work = match &options.work {
         Some(folder) => folder.clone(),
         None => paths::work(&stem)?,
@@ -107,17 +103,8 @@ pub fn prepare(options: &BuildOptions) -> Result<Prepared> {
         guests::build_all(&requests, &images, options.quiet)?;
         compile::compile(&system, &images)?
     };
-    let image = options
-        .output
-        .clone()
-        .unwrap_or_else(|| work.join(format!("{stem}.img")));
-    Ok(Prepared {
-        system,
-        work,
-        images,
-        image,
-        compiled,
-    })
+    let image = options.output.clone().unwrap_or_else(|| work.join(format!("{stem}.img")));
+    Ok(Prepared { system, work, images, image, compiled })
 }
 
 /// Builds the hypervisor around the table and returns its ELF.
@@ -130,15 +117,7 @@ fn build_hypervisor(prepared: &Prepared, options: &BuildOptions) -> Result<Vec<u
     };
     let mut command = process::cargo();
     command
-        .args([
-            "build",
-            "--package",
-            "bulkhead-hv",
-            "--profile",
-            "image",
-            "--target",
-            BARE_TARGET,
-        ])
+        .args(["build", "--package", "bulkhead-hv", "--profile", "image", "--target", BARE_TARGET])
         .arg("--message-format=json-render-diagnostics")
         .env("BULKHEAD_SYSTEM", &prepared.system)
         .env("BULKHEAD_IMAGES", &prepared.images)
@@ -148,11 +127,7 @@ fn build_hypervisor(prepared: &Prepared, options: &BuildOptions) -> Result<Vec<u
     let what = "the hypervisor does not build";
     let output = process::run(&mut command, what, "mend what the compiler names")?;
     let path = guests::executable(&output).ok_or_else(|| {
-        Error::failed(
-            what,
-            "cargo named no program that it built",
-            "mend hv/Cargo.toml",
-        )
+        Error::failed(what, "cargo named no program that it built", "mend hv/Cargo.toml")
     })?;
     let elf = paths::read(&path)?;
     step.done();
@@ -166,8 +141,7 @@ fn build_lock() -> Result<File> {
     paths::create(&folder)?;
     let path = folder.join("build.lock");
     let lock = File::create(&path).map_err(|cause| Error::file("write", &path, &cause))?;
-    lock.lock()
-        .map_err(|cause| Error::file("lock", &path, &cause))?;
+    lock.lock().map_err(|cause| Error::file("lock", &path, &cause))?;
     Ok(lock)
 }
 
@@ -206,11 +180,7 @@ pub fn build_native(options: &BuildOptions, partition: &str) -> Result<BuiltImag
     let mut prepared = prepare(options)?;
     let facts = compile::facts(&prepared.compiled, &prepared.system)?;
     if !facts.partitions.iter().any(|place| place.name == partition) {
-        let names: Vec<&str> = facts
-            .partitions
-            .iter()
-            .map(|place| place.name.as_str())
-            .collect();
+        let names: Vec<&str> = facts.partitions.iter().map(|place| place.name.as_str()).collect();
         return Err(Error::refused(
             format!("cannot boot {partition} natively"),
             format!("{} has no such partition", prepared.system.display()),
@@ -220,10 +190,8 @@ pub fn build_native(options: &BuildOptions, partition: &str) -> Result<BuiltImag
     if options.output.is_none() {
         prepared.image = prepared.work.join(format!("{partition}.native.img"));
     }
-    let step = Step::begin(
-        format!("disk image of {partition} without the hypervisor"),
-        options.quiet,
-    );
+    let step =
+        Step::begin(format!("disk image of {partition} without the hypervisor"), options.quiet);
     let guest = paths::read(&prepared.images.join(format!("{partition}.elf")))?;
     let staging = prepared.work.join(format!("native-{partition}"));
     paths::remove_stale(&staging)?;

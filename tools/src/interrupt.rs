@@ -31,9 +31,5 @@ pub fn requested() -> bool {
 /// # Errors
 /// [`Error::Interrupted`].
 pub fn check(left: &str) -> Result<()> {
-    if requested() {
-        Err(Error::Interrupted(left.to_string()))
-    } else {
-        Ok(())
-    }
+    if requested() { Err(Error::Interrupted(left.to_string())) } else { Ok(()) }
 }

@@ -3,10 +3,7 @@
 //! The `bulkhead` command is a thin layer over this; the judge (`hil-tests`) calls it directly:
 //! [`image::build_image`], then [`run::run_image`], then assertions on [`run::Run`].
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test stops where it cannot go on"))]
 
 pub mod code_size;
 pub mod collect;

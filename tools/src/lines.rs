@@ -46,11 +46,7 @@ impl Measured {
     fn bin(&mut self, rest: &str) -> Option<()> {
         let [name, value, count] = words(rest)?;
         let (value, count) = (value.parse().ok()?, count.parse().ok()?);
-        self.histograms
-            .iter_mut()
-            .rfind(|h| h.name == name)?
-            .bins
-            .push((value, count));
+        self.histograms.iter_mut().rfind(|h| h.name == name)?.bins.push((value, count));
         Some(())
     }
 }
@@ -59,10 +55,7 @@ fn histogram(rest: &str) -> Option<Histogram> {
     let mut words = rest.split_whitespace();
     let (name, unit) = (words.next()?.to_string(), words.next()?.to_string());
     let figures: BTreeMap<&str, u64> = words
-        .map(|word| {
-            word.split_once('=')
-                .and_then(|(key, text)| Some((key, text.parse().ok()?)))
-        })
+        .map(|word| word.split_once('=').and_then(|(key, text)| Some((key, text.parse().ok()?))))
         .collect::<Option<_>>()?;
     let figure = |key: &str| figures.get(key).copied();
     Some(Histogram {
@@ -79,11 +72,7 @@ fn histogram(rest: &str) -> Option<Histogram> {
 
 fn value(rest: &str) -> Option<Value> {
     let [name, value, unit] = words(rest)?;
-    Some(Value {
-        name: name.into(),
-        value: value.parse().ok()?,
-        unit: unit.into(),
-    })
+    Some(Value { name: name.into(), value: value.parse().ok()?, unit: unit.into() })
 }
 
 fn verdict(rest: &str) -> Option<Verdict> {
@@ -93,10 +82,7 @@ fn verdict(rest: &str) -> Option<Verdict> {
         "fail" => false,
         _ => return None,
     };
-    Some(Verdict {
-        pass,
-        text: text.trim().to_string(),
-    })
+    Some(Verdict { pass, text: text.trim().to_string() })
 }
 
 fn words<const N: usize>(rest: &str) -> Option<[&str; N]> {
@@ -127,13 +113,7 @@ mod tests {
         assert_eq!((histogram.count, histogram.max), (3, 9));
         assert_eq!(histogram.bins, [(4, 1), (5, 1), (9, 1)]);
         assert_eq!(measured.values[0].value, 97);
-        assert_eq!(
-            measured.verdict,
-            Some(Verdict {
-                pass: true,
-                text: "all in time".into()
-            })
-        );
+        assert_eq!(measured.verdict, Some(Verdict { pass: true, text: "all in time".into() }));
         assert!(measured.defects.is_empty());
     }
 

@@ -81,9 +81,7 @@ fn open(source: Option<&Path>, baud: u32) -> Result<Source> {
         let file = fs::File::open(path).map_err(|cause| Error::file("open", path, &cause))?;
         return Ok(Source::Stream(Box::new(file)));
     }
-    let port = serialport::new(path.to_string_lossy(), baud)
-        .timeout(PATIENCE)
-        .open();
+    let port = serialport::new(path.to_string_lossy(), baud).timeout(PATIENCE).open();
     let port = port.map_err(|cause| {
         Error::refused(
             format!("cannot open the serial port {}", path.display()),
@@ -153,10 +151,7 @@ fn find_elf(source: &mut Source, first: &mut Vec<u8>) -> Result<Option<PathBuf>>
 
 /// Shows whole lines of plain text in front of the first zero, and removes them.
 fn show_text(first: &mut Vec<u8>, shown: usize, screen: &Screen) -> usize {
-    let zero = first
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(first.len());
+    let zero = first.iter().position(|byte| *byte == 0).unwrap_or(first.len());
     let Some(end) = first[..zero].iter().rposition(|byte| *byte == b'\n') else {
         return shown;
     };
@@ -190,11 +185,7 @@ fn known_manifests() -> Vec<(PathBuf, String)> {
     systems
         .flat_map(|system| fs::read_dir(system.path()).into_iter().flatten().flatten())
         .filter_map(|entry| {
-            let image = entry
-                .path()
-                .to_str()?
-                .strip_suffix(".json")
-                .map(PathBuf::from)?;
+            let image = entry.path().to_str()?.strip_suffix(".json").map(PathBuf::from)?;
             let manifest = Manifest::load(&image).ok()?;
             Some((Manifest::elf_path(&image), manifest.build_id))
         })
@@ -203,9 +194,7 @@ fn known_manifests() -> Vec<(PathBuf, String)> {
 
 fn elf_of(build: &[u8; 4], known: &[(PathBuf, String)]) -> Result<PathBuf> {
     let build = hex(build);
-    let found = known
-        .iter()
-        .find(|(path, id)| id.starts_with(&build) && path.is_file());
+    let found = known.iter().find(|(path, id)| id.starts_with(&build) && path.is_file());
     found.map(|(path, _)| path.clone()).ok_or_else(|| {
         Error::refused(
             "cannot decode this log",
@@ -228,13 +217,8 @@ mod tests {
 
     #[test]
     fn the_first_whole_packet_names_the_build() {
-        let packet = Packet {
-            kind: Kind::End,
-            source: 0,
-            build: [1, 2, 3, 4],
-            tsc: 0,
-            payload: b"",
-        };
+        let packet =
+            Packet { kind: Kind::End, source: 0, build: [1, 2, 3, 4], tsc: 0, payload: b"" };
         let mut buffer = [0; MAX_ENCODED];
         let mut stream = b"text\n\0garbage".to_vec();
         stream.extend(encode(&packet, &mut buffer).unwrap());

@@ -1,10 +1,7 @@
 //! The `bulkhead` command.
 
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test stops where it cannot go on"))]
 
 mod cli;
 

@@ -76,11 +76,7 @@ impl Manifest {
         let path = Self::path(image);
         let refuse = |cause: String| {
             Error::refused(
-                format!(
-                    "{} cannot be read beside {}",
-                    path.display(),
-                    image.display()
-                ),
+                format!("{} cannot be read beside {}", path.display(), image.display()),
                 cause,
                 "build the image with this tree's `bulkhead build`, and move IMAGE, IMAGE.json and IMAGE.elf together",
             )
@@ -91,10 +87,7 @@ impl Manifest {
         if manifest.format == FORMAT {
             return Ok(manifest);
         }
-        Err(refuse(format!(
-            "it has format {}, this command knows {FORMAT}",
-            manifest.format
-        )))
+        Err(refuse(format!("it has format {}, this command knows {FORMAT}", manifest.format)))
     }
 
     /// Writes it beside `image`.
@@ -110,10 +103,9 @@ impl Manifest {
     /// The name of partition `id`, or its number when the manifest has none.
     #[must_use]
     pub fn partition_name(&self, id: u16) -> String {
-        self.partitions.get(usize::from(id)).map_or_else(
-            || format!("partition {id}"),
-            |partition| partition.name.clone(),
-        )
+        self.partitions
+            .get(usize::from(id))
+            .map_or_else(|| format!("partition {id}"), |partition| partition.name.clone())
     }
 }
 
@@ -128,10 +120,7 @@ mod tests {
         let manifest = Manifest {
             format: FORMAT,
             system: "demo".into(),
-            partitions: vec![Place {
-                name: "motion".into(),
-                ..Place::default()
-            }],
+            partitions: vec![Place { name: "motion".into(), ..Place::default() }],
             ..Manifest::default()
         };
         manifest.save(&image).unwrap();
@@ -142,9 +131,7 @@ mod tests {
 
     #[test]
     fn a_missing_one_says_so() {
-        let error = Manifest::load(Path::new("/no/such/demo.img"))
-            .unwrap_err()
-            .to_string();
+        let error = Manifest::load(Path::new("/no/such/demo.img")).unwrap_err().to_string();
         assert!(
             error.contains("/no/such/demo.img.json") && error.contains("bulkhead build"),
             "{error}"
@@ -155,17 +142,7 @@ mod tests {
     fn another_format_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let image = folder.path().join("demo.img");
-        Manifest {
-            format: 99,
-            ..Manifest::default()
-        }
-        .save(&image)
-        .unwrap();
-        assert!(
-            Manifest::load(&image)
-                .unwrap_err()
-                .to_string()
-                .contains("format 99")
-        );
+        Manifest { format: 99, ..Manifest::default() }.save(&image).unwrap();
+        assert!(Manifest::load(&image).unwrap_err().to_string().contains("format 99"));
     }
 }

@@ -43,11 +43,7 @@ pub struct MeasureOptions {
 pub fn measure(options: &MeasureOptions) -> Result<()> {
     let quiet = options.format == Format::Json;
     provision::ensure(Need::Bochs, quiet)?;
-    let build = BuildOptions {
-        system: options.system.clone(),
-        quiet,
-        ..BuildOptions::default()
-    };
+    let build = BuildOptions { system: options.system.clone(), quiet, ..BuildOptions::default() };
     let built = build_image(&build)?;
     let run = run_image(&RunOptions {
         image: built.image,
@@ -84,11 +80,7 @@ pub fn demo() -> Result<()> {
         plot: Some(picture.clone()),
         ..MeasureOptions::default()
     })?;
-    println!(
-        "\nreport:   {}\npicture:  {}",
-        shown(&report),
-        shown(&picture)
-    );
+    println!("\nreport:   {}\npicture:  {}", shown(&report), shown(&picture));
     println!("next:     read partitions/demo.toml, change a window, and run `cargo demo` again");
     Ok(())
 }
@@ -96,10 +88,7 @@ pub fn demo() -> Result<()> {
 /// A path as short as it can be named from here.
 fn shown(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(&here)
-        .unwrap_or(path)
-        .display()
-        .to_string()
+    path.strip_prefix(&here).unwrap_or(path).display().to_string()
 }
 
 /// Prints or writes the report of a run that `bulkhead run` made.

@@ -101,11 +101,7 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// # Errors
 /// The file system says no.
 pub fn remove_stale(path: &Path) -> Result<()> {
-    let removed = if path.is_dir() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    };
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match removed {
         Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
             Err(Error::file("remove", path, &cause))
@@ -120,10 +116,7 @@ mod tests {
 
     #[test]
     fn a_sidecar_keeps_the_whole_name() {
-        assert_eq!(
-            beside(Path::new("a/demo.img"), ".elf"),
-            Path::new("a/demo.img.elf")
-        );
+        assert_eq!(beside(Path::new("a/demo.img"), ".elf"), Path::new("a/demo.img.elf"));
     }
 
     #[test]

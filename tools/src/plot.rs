@@ -28,12 +28,7 @@ pub fn write(report: &Report, path: &Path) -> Result<()> {
     let panels: Vec<(&str, &Histogram)> = report
         .partitions
         .iter()
-        .flat_map(|partition| {
-            partition
-                .histograms
-                .iter()
-                .map(|h| (partition.name.as_str(), h))
-        })
+        .flat_map(|partition| partition.histograms.iter().map(|h| (partition.name.as_str(), h)))
         .filter(|(_, histogram)| !histogram.bins.is_empty())
         .collect();
     if panels.is_empty() {
@@ -157,16 +152,8 @@ mod tests {
     use crate::report::Partition;
 
     fn with(histograms: Vec<Histogram>) -> Report {
-        let partition = Partition {
-            name: "motion".into(),
-            histograms,
-            ..Partition::default()
-        };
-        Report {
-            system: "demo".into(),
-            partitions: vec![partition],
-            ..Report::default()
-        }
+        let partition = Partition { name: "motion".into(), histograms, ..Partition::default() };
+        Report { system: "demo".into(), partitions: vec![partition], ..Report::default() }
     }
 
     fn histogram(bins: Vec<(u64, u64)>) -> Histogram {
@@ -199,11 +186,7 @@ mod tests {
     fn no_histogram_is_said() {
         let folder = tempfile::tempdir().unwrap();
         let error = write(&with(vec![]), &folder.path().join("x.svg")).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("no partition reported a histogram")
-        );
+        assert!(error.to_string().contains("no partition reported a histogram"));
     }
 
     #[test]

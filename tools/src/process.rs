@@ -21,12 +21,7 @@ pub fn run(command: &mut Command, what: &str, remedy: &str) -> Result<Vec<u8>> {
     if output.status.success() {
         return Ok(output.stdout);
     }
-    let cause = format!(
-        "{} ended with {}\n{}",
-        program(command),
-        output.status,
-        tail(&output)
-    );
+    let cause = format!("{} ended with {}\n{}", program(command), output.status, tail(&output));
     Err(Error::failed(what, cause, remedy))
 }
 
@@ -42,11 +37,7 @@ pub fn run_shown(command: &mut Command, what: &str, remedy: &str) -> Result<()> 
     if status.success() {
         return Ok(());
     }
-    Err(Error::failed(
-        what,
-        format!("{} ended with {status}", program(command)),
-        remedy,
-    ))
+    Err(Error::failed(what, format!("{} ended with {status}", program(command)), remedy))
 }
 
 /// The toolchain's own cargo: the one that runs us, so that nested builds use the same one.
@@ -61,11 +52,7 @@ fn program(command: &Command) -> String {
 
 fn tail(output: &Output) -> String {
     // Cargo prints machine-readable lines on standard output; people read the other one.
-    let text = if output.stderr.is_empty() {
-        &output.stdout
-    } else {
-        &output.stderr
-    };
+    let text = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
     let text = String::from_utf8_lossy(text);
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(QUOTED_LINES)..].join("\n")
@@ -84,12 +71,7 @@ mod tests {
         )
         .unwrap_err()
         .to_string();
-        for part in [
-            "cannot draw water",
-            "broken pipe",
-            "exit status: 3",
-            "mend the pipe",
-        ] {
+        for part in ["cannot draw water", "broken pipe", "exit status: 3", "mend the pipe"] {
             assert!(error.contains(part), "{error}");
         }
     }

@@ -27,12 +27,7 @@ impl Step {
             }
             ProgressBar::hidden()
         };
-        Self {
-            bar,
-            began: Instant::now(),
-            shown,
-            what,
-        }
+        Self { bar, began: Instant::now(), shown, what }
     }
 
     /// Changes the line while the step goes on.
@@ -44,11 +39,7 @@ impl Step {
     pub fn done(self) {
         self.bar.finish_and_clear();
         if self.shown {
-            eprintln!(
-                " ✓ {} ({:.1} s)",
-                self.what,
-                self.began.elapsed().as_secs_f64()
-            );
+            eprintln!(" ✓ {} ({:.1} s)", self.what, self.began.elapsed().as_secs_f64());
         }
     }
 
@@ -68,9 +59,7 @@ pub fn bytes_bar(what: &str, bytes: u64, quiet: bool) -> ProgressBar {
         " {msg} {bar:32} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}",
     )
     .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(bytes)
-        .with_style(style)
-        .with_message(what.to_string())
+    ProgressBar::new(bytes).with_style(style).with_message(what.to_string())
 }
 
 fn spinner(what: &str) -> ProgressBar {

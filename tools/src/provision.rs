@@ -130,11 +130,7 @@ pub fn ensure(need: Need, quiet: bool) -> Result<()> {
         .iter()
         .filter(|package| package.from <= need && !is_there(&package.probe, &search_path()))
         .collect();
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        install(&missing)
-    }
+    if missing.is_empty() { Ok(()) } else { install(&missing) }
 }
 
 /// Brings the components that `verify` checks formatting and lints with.
@@ -172,9 +168,7 @@ fn ensure_target(quiet: bool) -> Result<()> {
 fn sysroot() -> Result<PathBuf> {
     let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     let output = process::run(
-        rustc
-            .args(["--print", "sysroot"])
-            .current_dir(paths::root()?),
+        rustc.args(["--print", "sysroot"]).current_dir(paths::root()?),
         "cannot ask rustc where it lives",
         "install Rust with rustup and run the command again",
     )?;
@@ -193,11 +187,7 @@ fn rustup(arguments: &[&str]) -> Result<()> {
 }
 
 fn install(missing: &[&Package]) -> Result<()> {
-    let width = missing
-        .iter()
-        .map(|package| package.name.len())
-        .max()
-        .unwrap_or(0);
+    let width = missing.iter().map(|package| package.name.len()).max().unwrap_or(0);
     eprintln!("bulkhead: this machine lacks Debian packages; installing:");
     for package in missing {
         eprintln!("   {:width$}  {}", package.name, package.why);
@@ -208,44 +198,26 @@ fn install(missing: &[&Package]) -> Result<()> {
         names.join(" ")
     );
     let refused = |cause: &str| {
-        Error::failed(
-            "cannot install these packages",
-            cause,
-            format!("run:  {by_hand}"),
-        )
+        Error::failed("cannot install these packages", cause, format!("run:  {by_hand}"))
     };
     let path = search_path();
     if !is_there(&Probe::Program("apt-get"), &path) {
         return Err(Error::failed(
             "cannot install these packages",
             "this machine has no apt-get: it is not a Debian",
-            format!(
-                "install their like by this machine's own means: {}",
-                names.join(" ")
-            ),
+            format!("install their like by this machine's own means: {}", names.join(" ")),
         ));
     }
     let prefix =
         privilege(&path).ok_or_else(|| refused("neither root, nor sudo without a password"))?;
     let remedy = format!("look at what apt-get says, then run:  {by_hand}");
     let step = Step::begin("apt-get update", false);
-    process::run(
-        &mut apt(&prefix, &["update", "-q"]),
-        "apt-get update failed",
-        &remedy,
-    )?;
+    process::run(&mut apt(&prefix, &["update", "-q"]), "apt-get update failed", &remedy)?;
     step.done();
-    let step = Step::begin(
-        format!("apt-get install of {} packages", names.len()),
-        false,
-    );
+    let step = Step::begin(format!("apt-get install of {} packages", names.len()), false);
     let mut arguments = vec!["install", "-y", "-q", "--no-install-recommends"];
     arguments.extend(&names);
-    process::run(
-        &mut apt(&prefix, &arguments),
-        "apt-get install failed",
-        &remedy,
-    )?;
+    process::run(&mut apt(&prefix, &arguments), "apt-get install failed", &remedy)?;
     step.done();
     Ok(())
 }
@@ -276,9 +248,7 @@ fn apt(prefix: &[&str], arguments: &[&str]) -> Command {
 /// The folders of `PATH`, and those of the system administrator, which a user's path may lack.
 fn search_path() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .collect()
+    std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).collect()
 }
 
 fn is_there(probe: &Probe, path: &[PathBuf]) -> bool {
@@ -304,12 +274,7 @@ mod tests {
 
     #[test]
     fn wider_needs_contain_narrower_ones() {
-        let count = |need| {
-            PACKAGES
-                .iter()
-                .filter(|package| package.from <= need)
-                .count()
-        };
+        let count = |need| PACKAGES.iter().filter(|package| package.from <= need).count();
         assert!(count(Need::Build) < count(Need::Bochs));
         assert_eq!(count(Need::Qemu), PACKAGES.len());
     }

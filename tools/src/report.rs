@@ -195,9 +195,7 @@ impl Report {
     /// The partition of this name.
     #[must_use]
     pub fn partition(&self, name: &str) -> Option<&Partition> {
-        self.partitions
-            .iter()
-            .find(|partition| partition.name == name)
+        self.partitions.iter().find(|partition| partition.name == name)
     }
 
     /// As JSON for people and programs.
@@ -218,18 +216,13 @@ impl Partition {
     /// The histogram of this name.
     #[must_use]
     pub fn histogram(&self, name: &str) -> Option<&Histogram> {
-        self.histograms
-            .iter()
-            .find(|histogram| histogram.name == name)
+        self.histograms.iter().find(|histogram| histogram.name == name)
     }
 
     /// The figure of this name.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<u64> {
-        self.values
-            .iter()
-            .find(|value| value.name == name)
-            .map(|value| value.value)
+        self.values.iter().find(|value| value.name == name).map(|value| value.value)
     }
 
     /// Whether it did not do what it should: failed, was stopped or refused, or judged itself so.
@@ -251,47 +244,19 @@ mod tests {
             partitions: vec![Partition {
                 name: "motion".into(),
                 span_exits: Some(0),
-                histograms: vec![Histogram {
-                    bins: vec![(3, 9)],
-                    ..Default::default()
-                }],
+                histograms: vec![Histogram { bins: vec![(3, 9)], ..Default::default() }],
                 ..Default::default()
             }],
             ..Default::default()
         };
-        assert_eq!(
-            serde_json::from_str::<Report>(&report.to_json()).unwrap(),
-            report
-        );
+        assert_eq!(serde_json::from_str::<Report>(&report.to_json()).unwrap(), report);
     }
 
     #[test]
     fn a_failed_verdict_counts_as_wrong() {
-        let verdict = Some(Verdict {
-            pass: false,
-            text: String::new(),
-        });
-        assert!(
-            Partition {
-                fate: "running".into(),
-                verdict,
-                ..Default::default()
-            }
-            .went_wrong()
-        );
-        assert!(
-            !Partition {
-                fate: "running".into(),
-                ..Default::default()
-            }
-            .went_wrong()
-        );
-        assert!(
-            Partition {
-                fate: "stopped".into(),
-                ..Default::default()
-            }
-            .went_wrong()
-        );
+        let verdict = Some(Verdict { pass: false, text: String::new() });
+        assert!(Partition { fate: "running".into(), verdict, ..Default::default() }.went_wrong());
+        assert!(!Partition { fate: "running".into(), ..Default::default() }.went_wrong());
+        assert!(Partition { fate: "stopped".into(), ..Default::default() }.went_wrong());
     }
 }

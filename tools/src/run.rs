@@ -91,15 +91,11 @@ impl Run {
 
     /// Console lines of the partition `name`.
     pub fn console<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s str> {
-        let id = self
-            .report
-            .partitions
-            .iter()
-            .position(|partition| partition.name == name);
+        let id = self.report.partitions.iter().position(|partition| partition.name == name);
         self.events.iter().filter_map(move |event| match event {
-            Event::Console {
-                partition, line, ..
-            } if Some(usize::from(*partition)) == id => Some(line.as_str()),
+            Event::Console { partition, line, .. } if Some(usize::from(*partition)) == id => {
+                Some(line.as_str())
+            }
             _ => None,
         })
     }
@@ -117,10 +113,7 @@ pub fn run_image(options: &RunOptions) -> Result<Run> {
         Some(_) => None,
         None => Some(LogElf::load(&Manifest::elf_path(&image))?),
     };
-    let folder = options
-        .folder
-        .clone()
-        .unwrap_or_else(|| fresh_folder(&image));
+    let folder = options.folder.clone().unwrap_or_else(|| fresh_folder(&image));
     paths::remove_stale(&folder)?;
     paths::create(&folder)?;
     let setup = Setup {
@@ -270,10 +263,7 @@ impl<'a> Session<'a> {
         match ending {
             Ending::PoweredOff => Ok(Exit::PoweredOff),
             Ending::Broken(words) => Err(Error::failed(
-                format!(
-                    "{} ended before the machine switched itself off",
-                    self.emulator.name()
-                ),
+                format!("{} ended before the machine switched itself off", self.emulator.name()),
                 words.unwrap_or_else(|| "it did not say why".to_string()),
                 format!(
                     "look at {} and at what the machine said last: {}",
@@ -285,11 +275,8 @@ impl<'a> Session<'a> {
     }
 
     fn too_late(&mut self, limit: Duration, options: &RunOptions) -> Error {
-        let pictured = self
-            .picture(options)
-            .err()
-            .map(|error| format!("; {error}"))
-            .unwrap_or_default();
+        let pictured =
+            self.picture(options).err().map(|error| format!("; {error}")).unwrap_or_default();
         self.emulator.kill();
         Error::failed(
             format!("the machine did not end within {} s", limit.as_secs()),
@@ -332,17 +319,11 @@ impl<'a> Session<'a> {
         }
         let firmware = options.firmware.name();
         let mut report =
-            self.collector
-                .report(&self.emulator.version(), firmware, self.decoder.counts());
+            self.collector.report(&self.emulator.version(), firmware, self.decoder.counts());
         if let Ok(root) = paths::root() {
             report.lines_of_code = code_size::per_room(&root);
         }
-        Run {
-            exit,
-            report,
-            serial: self.serial,
-            events: self.events,
-        }
+        Run { exit, report, serial: self.serial, events: self.events }
     }
 }
 
@@ -368,31 +349,18 @@ pub fn judge(run: &Run, manifest: &Manifest) -> Result<()> {
     }
     let mut sentences = Vec::new();
     for partition in &run.report.partitions {
-        let alone = manifest
-            .native
-            .as_ref()
-            .is_some_and(|name| *name != partition.name);
+        let alone = manifest.native.as_ref().is_some_and(|name| *name != partition.name);
         let must = manifest.native.is_none() && manifest.when_finished.contains(&partition.name);
         let unfinished = must && partition.fate != "passed";
         if alone || !(partition.went_wrong() || unfinished) {
             continue;
         }
-        let words = partition
-            .verdict
-            .as_ref()
-            .map(|v| format!(": {}", v.text))
-            .unwrap_or_default();
+        let words = partition.verdict.as_ref().map(|v| format!(": {}", v.text)).unwrap_or_default();
         let ended = fate(&partition.fate);
-        sentences.push(format!(
-            "partition {} ({}) {ended}{words}",
-            partition.name, partition.place
-        ));
+        sentences
+            .push(format!("partition {} ({}) {ended}{words}", partition.name, partition.place));
     }
-    if sentences.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::Verdict(sentences.join("\n")))
-    }
+    if sentences.is_empty() { Ok(()) } else { Err(Error::Verdict(sentences.join("\n"))) }
 }
 
 fn fate(word: &str) -> String {
@@ -411,51 +379,25 @@ mod tests {
     use crate::report::{Partition, Verdict};
 
     fn run(fate: &str, pass: Option<bool>, complete: bool) -> Run {
-        let verdict = pass.map(|pass| Verdict {
-            pass,
-            text: "late".into(),
-        });
-        let partition = Partition {
-            name: "motion".into(),
-            fate: fate.into(),
-            verdict,
-            ..Partition::default()
-        };
-        let report = Report {
-            partitions: vec![partition],
-            complete,
-            ..Report::default()
-        };
-        Run {
-            exit: Exit::PoweredOff,
-            report,
-            serial: vec![],
-            events: vec![],
-        }
+        let verdict = pass.map(|pass| Verdict { pass, text: "late".into() });
+        let partition =
+            Partition { name: "motion".into(), fate: fate.into(), verdict, ..Partition::default() };
+        let report = Report { partitions: vec![partition], complete, ..Report::default() };
+        Run { exit: Exit::PoweredOff, report, serial: vec![], events: vec![] }
     }
 
     fn manifest(must_finish: bool) -> Manifest {
-        let when_finished = if must_finish {
-            vec!["motion".to_string()]
-        } else {
-            vec![]
-        };
-        Manifest {
-            when_finished,
-            ..Manifest::default()
-        }
+        let when_finished = if must_finish { vec!["motion".to_string()] } else { vec![] };
+        Manifest { when_finished, ..Manifest::default() }
     }
 
     #[test]
     fn what_must_finish_must_pass() {
         judge(&run("passed", Some(true), true), &manifest(true)).unwrap();
         judge(&run("running", None, true), &manifest(false)).unwrap();
-        for (fate, pass) in [
-            ("running", None),
-            ("failed", Some(false)),
-            ("stopped", None),
-            ("unknown", None),
-        ] {
+        for (fate, pass) in
+            [("running", None), ("failed", Some(false)), ("stopped", None), ("unknown", None)]
+        {
             let error = judge(&run(fate, pass, true), &manifest(true)).unwrap_err();
             assert!(error.to_string().contains("motion"), "{error}");
         }
@@ -464,10 +406,7 @@ mod tests {
     #[test]
     fn a_neighbour_that_went_wrong_counts_too() {
         for fate in ["failed", "stopped", "refused"] {
-            assert!(
-                judge(&run(fate, None, true), &manifest(false)).is_err(),
-                "{fate}"
-            );
+            assert!(judge(&run(fate, None, true), &manifest(false)).is_err(), "{fate}");
         }
     }
 

@@ -23,18 +23,8 @@ impl Screen {
         let names: Vec<String> = manifest
             .map(|m| m.partitions.iter().map(|p| p.name.clone()).collect())
             .unwrap_or_default();
-        let width = names
-            .iter()
-            .map(String::len)
-            .max()
-            .unwrap_or(0)
-            .max("bulkhead".len());
-        Self {
-            names,
-            width,
-            coloured: stdout().is_terminal(),
-            silent,
-        }
+        let width = names.iter().map(String::len).max().unwrap_or(0).max("bulkhead".len());
+        Self { names, width, coloured: stdout().is_terminal(), silent }
     }
 
     /// Prints one event. Figures and histogram bins are left to the report.
@@ -52,11 +42,7 @@ impl Screen {
         Some(match event {
             Event::Text(line) if is_bin(line) => return None,
             Event::Text(line) => self.row("boot", 90, line),
-            Event::Hello {
-                build,
-                digest,
-                tsc_hz,
-            } => {
+            Event::Hello { build, digest, tsc_hz } => {
                 let text = format!(
                     "build {}, table {}, {} MHz",
                     short(build),
@@ -65,13 +51,7 @@ impl Screen {
                 );
                 self.row("bulkhead", 1, &text)
             }
-            Event::Log {
-                cpu,
-                tsc,
-                level,
-                message,
-                place,
-            } => {
+            Event::Log { cpu, tsc, level, message, place } => {
                 let place = place
                     .as_ref()
                     .map(|(file, line)| format!("  ({file}:{line})"))
@@ -80,9 +60,7 @@ impl Screen {
                 self.row("bulkhead", 1, &text)
             }
             Event::Console { line, .. } if is_bin(line) => return None,
-            Event::Console {
-                partition, line, ..
-            } => {
+            Event::Console { partition, line, .. } => {
                 let colour = COLOURS[usize::from(*partition) % COLOURS.len()];
                 self.row(&self.name(*partition), colour, line)
             }
@@ -91,11 +69,9 @@ impl Screen {
                 31,
                 &format!("cpu{cpu} dropped {count} messages: its ring was full"),
             ),
-            Event::Garbled { bytes, cause } => self.row(
-                "garbled",
-                31,
-                &format!("{bytes} bytes on the line: {cause}"),
-            ),
+            Event::Garbled { bytes, cause } => {
+                self.row("garbled", 31, &format!("{bytes} bytes on the line: {cause}"))
+            }
             Event::Stat(_) => return None,
             Event::End => self.row("bulkhead", 1, "all logs are drained; the machine goes down"),
         })
@@ -154,20 +130,13 @@ mod tests {
     #[test]
     fn each_line_names_its_partition() {
         let manifest = Manifest {
-            partitions: vec![Place {
-                name: "motion".into(),
-                ..Place::default()
-            }],
+            partitions: vec![Place { name: "motion".into(), ..Place::default() }],
             ..Manifest::default()
         };
         let mut screen = Screen::new(Some(&manifest), false);
         screen.coloured = false;
         let say = |partition, line: &str| {
-            screen.line(&Event::Console {
-                partition,
-                tsc: 0,
-                line: line.into(),
-            })
+            screen.line(&Event::Console { partition, tsc: 0, line: line.into() })
         };
         assert_eq!(say(0, "hi").unwrap(), "  motion │ hi");
         assert_eq!(say(4, "hi").unwrap(), "partition 4 │ hi");

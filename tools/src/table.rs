@@ -55,11 +55,7 @@ fn partitions(report: &Report) -> String {
     let notes: String = report
         .partitions
         .iter()
-        .filter_map(|p| {
-            p.verdict
-                .as_ref()
-                .map(|v| format!("  {}: {}\n", p.name, v.text))
-        })
+        .filter_map(|p| p.verdict.as_ref().map(|v| format!("  {}: {}\n", p.name, v.text)))
         .collect();
     format!("\n{}{notes}", grid(&rows))
 }
@@ -86,16 +82,8 @@ fn partition_row(partition: &Partition) -> Vec<String> {
 }
 
 fn latencies(report: &Report) -> String {
-    let mut rows = vec![row(&[
-        "partition",
-        "measured",
-        "unit",
-        "samples",
-        "min",
-        "median",
-        "p99.9",
-        "max",
-    ])];
+    let mut rows =
+        vec![row(&["partition", "measured", "unit", "samples", "min", "median", "p99.9", "max"])];
     for partition in &report.partitions {
         for h in &partition.histograms {
             rows.push(vec![
@@ -129,21 +117,14 @@ fn values(report: &Report) -> String {
             ]);
         }
     }
-    if rows.len() == 1 {
-        String::new()
-    } else {
-        format!("\n{}", grid(&rows))
-    }
+    if rows.len() == 1 { String::new() } else { format!("\n{}", grid(&rows)) }
 }
 
 fn system(report: &Report) -> String {
     let mut out = String::from("\n");
     let mut line = |name: &str, text: String| out.push_str(&format!("  {name:24} {text}\n"));
     if let Some(ticks) = report.boot.to_last_partition {
-        line(
-            "boot to last partition",
-            format!("{} ticks", grouped(ticks)),
-        );
+        line("boot to last partition", format!("{} ticks", grouped(ticks)));
     }
     for core in &report.cores {
         if let (Some(min), Some(max)) = (core.switch_min, core.switch_max) {
@@ -153,10 +134,7 @@ fn system(report: &Report) -> String {
     }
     if let Some(hz) = report.boot.tsc_measured_hz {
         let declared = grouped(report.boot.tsc_declared_hz);
-        line(
-            "TSC measured",
-            format!("{} Hz, declared {declared} Hz", grouped(hz)),
-        );
+        line("TSC measured", format!("{} Hz, declared {declared} Hz", grouped(hz)));
     }
     if let Some(skew) = report.boot.tsc_skew {
         line("TSC skew between cores", format!("{} ticks", grouped(skew)));
@@ -186,12 +164,7 @@ fn system(report: &Report) -> String {
     let log = report.log;
     line(
         "log",
-        format!(
-            "{} packets, {} garbled, {} dropped",
-            grouped(log.packets),
-            log.garbled,
-            log.lost
-        ),
+        format!("{} packets, {} garbled, {} dropped", grouped(log.packets), log.garbled, log.lost),
     );
     out
 }
@@ -200,10 +173,7 @@ fn system(report: &Report) -> String {
 fn bars(partition: &str, histogram: &Histogram) -> String {
     let rows = group(&histogram.bins, ROWS);
     let most = rows.iter().map(|row| row.2).max().unwrap_or(0);
-    let labels: Vec<String> = rows
-        .iter()
-        .map(|(low, high, _)| range(*low, *high))
-        .collect();
+    let labels: Vec<String> = rows.iter().map(|(low, high, _)| range(*low, *high)).collect();
     let width = labels.iter().map(String::len).max().unwrap_or(0);
     let mut out = format!(
         "\n{partition}: {} in {} ({} samples; bars are logarithmic)\n",
@@ -219,11 +189,7 @@ fn bars(partition: &str, histogram: &Histogram) -> String {
 }
 
 fn range(low: u64, high: u64) -> String {
-    if low == high {
-        grouped(low)
-    } else {
-        format!("{}..{}", grouped(low), grouped(high))
-    }
+    if low == high { grouped(low) } else { format!("{}..{}", grouped(low), grouped(high)) }
 }
 
 fn bar_length(count: u64, most: u64) -> usize {
@@ -260,29 +226,15 @@ fn row(cells: &[&str]) -> Vec<String> {
 fn grid(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let widths: Vec<usize> = (0..columns)
-        .map(|column| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
         .collect();
-    let numeric: Vec<bool> = (0..columns)
-        .map(|column| rows.iter().skip(1).all(|row| is_number(&row[column])))
-        .collect();
+    let numeric: Vec<bool> =
+        (0..columns).map(|column| rows.iter().skip(1).all(|row| is_number(&row[column]))).collect();
     let mut out = String::new();
     for row in rows {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .zip(&numeric)
-            .map(|((cell, width), right)| {
-                if *right {
-                    format!("{cell:>width$}")
-                } else {
-                    format!("{cell:width$}")
-                }
-            });
+        let cells = row.iter().zip(&widths).zip(&numeric).map(|((cell, width), right)| {
+            if *right { format!("{cell:>width$}") } else { format!("{cell:width$}") }
+        });
         let line = cells.collect::<Vec<_>>().join("  ");
         out.push_str(&format!("  {}\n", line.trim_end()));
     }
@@ -290,8 +242,7 @@ fn grid(rows: &[Vec<String>]) -> String {
 }
 
 fn is_number(cell: &str) -> bool {
-    cell.chars()
-        .all(|c| c.is_ascii_digit() || matches!(c, ',' | '.' | '-'))
+    cell.chars().all(|c| c.is_ascii_digit() || matches!(c, ',' | '.' | '-'))
 }
 
 #[cfg(test)]
@@ -328,11 +279,7 @@ mod tests {
                         lateness_min: Some(3),
                         lateness_max: Some(24),
                     }),
-                    values: vec![Value {
-                        name: "cpuid".into(),
-                        value: 97,
-                        unit: "ticks".into(),
-                    }],
+                    values: vec![Value { name: "cpuid".into(), value: 97, unit: "ticks".into() }],
                     ..Partition::default()
                 },
             ],
@@ -343,16 +290,7 @@ mod tests {
     #[test]
     fn all_figures_are_in_the_text() {
         let text = render(&report());
-        for part in [
-            "motion",
-            "20,001",
-            "900",
-            "3..24",
-            "cpuid",
-            "97",
-            "passed",
-            "0 garbled",
-        ] {
+        for part in ["motion", "20,001", "900", "3..24", "cpuid", "97", "passed", "0 garbled"] {
             assert!(text.contains(part), "{part} is missing in:\n{text}");
         }
     }
@@ -370,10 +308,7 @@ mod tests {
         let bins: Vec<(u64, u64)> = (0..1000).map(|value| (value * 7, value)).collect();
         let rows = group(&bins, ROWS);
         assert!(rows.len() as u64 <= ROWS);
-        assert_eq!(
-            rows.iter().map(|row| row.2).sum::<u64>(),
-            (0..1000).sum::<u64>()
-        );
+        assert_eq!(rows.iter().map(|row| row.2).sum::<u64>(), (0..1000).sum::<u64>());
         assert_eq!(group(&[], ROWS), []);
         assert_eq!(group(&[(u64::MAX, 1)], ROWS), [(u64::MAX, u64::MAX, 1)]);
     }

@@ -31,27 +31,16 @@ pub fn verify(long: bool) -> Result<()> {
 
 /// What runs on the host.
 fn host(outcomes: &mut Vec<Outcome>) -> Result<()> {
-    check(outcomes, "format", || {
-        cargo(&["fmt", "--all", "--check"], &[])
-    })?;
+    check(outcomes, "format", || cargo(&["fmt", "--all", "--check"], &[]))?;
     check(outcomes, "lints, host", || {
         cargo(&["clippy", "--all-targets", "--", "-D", "warnings"], &[])
     })?;
     check(outcomes, "documentation", || {
-        cargo(
-            &["doc", "--no-deps", "--document-private-items"],
-            &[("RUSTDOCFLAGS", "-Dwarnings")],
-        )
+        cargo(&["doc", "--no-deps", "--document-private-items"], &[("RUSTDOCFLAGS", "-Dwarnings")])
     })?;
     check(outcomes, "tests, host", || {
-        let rooms = [
-            "bulkhead-config",
-            "bulkhead-table",
-            "hv-core",
-            "hv-defs",
-            "bulkhead",
-            "guest-rt",
-        ];
+        let rooms =
+            ["bulkhead-config", "bulkhead-table", "hv-core", "hv-defs", "bulkhead", "guest-rt"];
         let mut words = vec!["test"];
         words.extend(rooms.iter().flat_map(|room| ["--package", room]));
         cargo(&words, &[])
@@ -63,10 +52,7 @@ fn bare(outcomes: &mut Vec<Outcome>) -> Result<()> {
     let system = paths::root()?.join("partitions/demo.toml");
     let mut built = None;
     check(outcomes, "image of the demo", || {
-        let options = BuildOptions {
-            system: system.clone(),
-            ..BuildOptions::default()
-        };
+        let options = BuildOptions { system: system.clone(), ..BuildOptions::default() };
         built = Some(build_image(&options)?);
         Ok(())
     })?;
@@ -83,19 +69,9 @@ fn bare(outcomes: &mut Vec<Outcome>) -> Result<()> {
 fn lint_bare(system: &std::path::Path, built: &BuiltImage) -> Result<()> {
     let images = built.images.display().to_string();
     let system = system.display().to_string();
-    let settings = [
-        ("BULKHEAD_SYSTEM", system.as_str()),
-        ("BULKHEAD_IMAGES", images.as_str()),
-    ];
+    let settings = [("BULKHEAD_SYSTEM", system.as_str()), ("BULKHEAD_IMAGES", images.as_str())];
     let host_rooms = ["bulkhead-config", "hil-tests", "bulkhead"];
-    let mut words = vec![
-        "clippy",
-        "--workspace",
-        "--profile",
-        "image",
-        "--target",
-        BARE_TARGET,
-    ];
+    let mut words = vec!["clippy", "--workspace", "--profile", "image", "--target", BARE_TARGET];
     words.extend(host_rooms.iter().flat_map(|room| ["--exclude", room]));
     words.extend(["--", "-D", "warnings"]);
     cargo(&words, &settings)
@@ -105,20 +81,14 @@ fn lint_bare(system: &std::path::Path, built: &BuiltImage) -> Result<()> {
 fn emulator(outcomes: &mut Vec<Outcome>, long: bool) -> Result<()> {
     let settings: &[(&str, &str)] = if long { &[("BULKHEAD_LONG", "1")] } else { &[] };
     check(outcomes, "tests, emulators", || {
-        cargo(
-            &["test", "--package", "hil-tests", "--", "--test-threads=2"],
-            settings,
-        )
+        cargo(&["test", "--package", "hil-tests", "--", "--test-threads=2"], settings)
     })
 }
 
 fn cargo(words: &[&str], settings: &[(&str, &str)]) -> Result<()> {
     let line = format!("cargo {}", words.join(" "));
     let mut command = process::cargo();
-    command
-        .args(words)
-        .envs(settings.iter().copied())
-        .current_dir(paths::root()?);
+    command.args(words).envs(settings.iter().copied()).current_dir(paths::root()?);
     process::run_shown(&mut command, &line, "mend what it names above")
 }
 
@@ -135,54 +105,25 @@ fn check(
         Err(error @ Error::Interrupted(_)) => return Err(error),
         Err(error) => {
             println!("{error}");
-            Some(
-                error
-                    .to_string()
-                    .lines()
-                    .next()
-                    .unwrap_or_default()
-                    .to_string(),
-            )
+            Some(error.to_string().lines().next().unwrap_or_default().to_string())
         }
     };
-    outcomes.push(Outcome {
-        name,
-        failure,
-        took: began.elapsed(),
-    });
+    outcomes.push(Outcome { name, failure, took: began.elapsed() });
     Ok(())
 }
 
 fn summary(outcomes: &[Outcome]) -> Result<()> {
     println!("\n== summary");
     for outcome in outcomes {
-        let word = if outcome.failure.is_none() {
-            "ok    "
-        } else {
-            "FAILED"
-        };
-        let note = outcome
-            .failure
-            .as_deref()
-            .map(|text| format!("  {text}"))
-            .unwrap_or_default();
-        println!(
-            "   {word} {:22} {:6.1} s{note}",
-            outcome.name,
-            outcome.took.as_secs_f64()
-        );
+        let word = if outcome.failure.is_none() { "ok    " } else { "FAILED" };
+        let note = outcome.failure.as_deref().map(|text| format!("  {text}")).unwrap_or_default();
+        println!("   {word} {:22} {:6.1} s{note}", outcome.name, outcome.took.as_secs_f64());
     }
-    let failed = outcomes
-        .iter()
-        .filter(|outcome| outcome.failure.is_some())
-        .count();
+    let failed = outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
     if failed == 0 {
         return Ok(());
     }
-    Err(Error::Verdict(format!(
-        "{failed} of {} checks failed",
-        outcomes.len()
-    )))
+    Err(Error::Verdict(format!("{failed} of {} checks failed", outcomes.len())))
 }
 
 #[cfg(test)]
@@ -193,18 +134,10 @@ mod tests {
     fn one_failure_fails_the_whole_and_hides_nothing() {
         let mut outcomes = Vec::new();
         check(&mut outcomes, "good", || Ok(())).unwrap();
-        check(&mut outcomes, "bad", || {
-            Err(Error::Verdict("broken".into()))
-        })
-        .unwrap();
+        check(&mut outcomes, "bad", || Err(Error::Verdict("broken".into()))).unwrap();
         check(&mut outcomes, "good again", || Ok(())).unwrap();
         assert_eq!(outcomes.len(), 3);
-        assert!(
-            summary(&outcomes)
-                .unwrap_err()
-                .to_string()
-                .contains("1 of 3")
-        );
+        assert!(summary(&outcomes).unwrap_err().to_string().contains("1 of 3"));
         assert!(summary(&outcomes[..1]).is_ok());
     }
 

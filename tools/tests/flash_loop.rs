@@ -20,18 +20,11 @@ impl Loop {
         let folder = tempfile::tempdir().unwrap();
         let backing = folder.path().join("backing");
         fs::write(&backing, vec![0xA5; size]).unwrap();
-        let output = Command::new("losetup")
-            .args(["--find", "--show"])
-            .arg(&backing)
-            .output();
+        let output = Command::new("losetup").args(["--find", "--show"]).arg(&backing).output();
         match output {
             Ok(output) if output.status.success() => {
                 let device = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-                Some(Self {
-                    device,
-                    backing,
-                    folder,
-                })
+                Some(Self { device, backing, folder })
             }
             other => {
                 println!("skipped: this test needs root and loop devices ({other:?})");
@@ -59,10 +52,7 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
-        let _detached = Command::new("losetup")
-            .arg("--detach")
-            .arg(&self.device)
-            .status();
+        let _detached = Command::new("losetup").arg("--detach").arg(&self.device).status();
     }
 }
 
@@ -102,12 +92,7 @@ fn a_device_that_is_too_small_stays_as_it_was() {
     };
     let path = device.image(&pattern(2 << 20));
     assert!(device.flash(&path).unwrap_err().contains("1,048,576 bytes"));
-    assert!(
-        fs::read(&device.backing)
-            .unwrap()
-            .iter()
-            .all(|byte| *byte == 0xA5)
-    );
+    assert!(fs::read(&device.backing).unwrap().iter().all(|byte| *byte == 0xA5));
 }
 
 #[test]
@@ -117,10 +102,7 @@ fn a_device_in_use_by_another_stays_as_it_was() {
     };
     let mounted = device.folder.path().join("mount");
     fs::create_dir(&mounted).unwrap();
-    let made = Command::new("mkfs.ext4")
-        .arg("-q")
-        .arg(&device.device)
-        .status();
+    let made = Command::new("mkfs.ext4").arg("-q").arg(&device.device).status();
     let there = made.is_ok_and(|status| status.success())
         && Command::new("mount")
             .arg(&device.device)

@@ -182,11 +182,7 @@ pub struct Rights {
 
 impl Rights {
     /// All three, as ordinary guest RAM has them.
-    pub const ALL: Self = Self {
-        read: true,
-        write: true,
-        execute: true,
-    };
+    pub const ALL: Self = Self { read: true, write: true, execute: true };
 }
 
 /// One core and what it does.

@@ -118,10 +118,7 @@ pub fn images() -> Vec<(&'static str, Vec<u8>)> {
     };
     vec![
         ("good.elf", good.build()),
-        (
-            "i386.elf",
-            with(&|elf| (elf.bits, elf.machine) = (32, I386)),
-        ),
+        ("i386.elf", with(&|elf| (elf.bits, elf.machine) = (32, I386))),
         ("arm.elf", with(&|elf| elf.machine = ARM64)),
         ("text.elf", b"#!/bin/sh\necho not an ELF file\n".to_vec()),
         ("pie.elf", with(&|elf| elf.kind = SHARED)),
@@ -131,27 +128,12 @@ pub fn images() -> Vec<(&'static str, Vec<u8>)> {
             bytes.truncate(200);
             bytes
         }),
-        (
-            "hostile.elf",
-            with(&|elf| elf.segments[1].physical_start = u64::MAX - 16),
-        ),
-        (
-            "overlapping.elf",
-            with(&|elf| elf.segments[1].physical_start = 0x10_0020),
-        ),
-        (
-            "huge.elf",
-            with(&|elf| elf.segments[1].memory_size = 1 << 40),
-        ),
-        (
-            "sparse.elf",
-            with(&|elf| elf.segments[1].physical_start = 0x1800_0000),
-        ),
+        ("hostile.elf", with(&|elf| elf.segments[1].physical_start = u64::MAX - 16)),
+        ("overlapping.elf", with(&|elf| elf.segments[1].physical_start = 0x10_0020)),
+        ("huge.elf", with(&|elf| elf.segments[1].memory_size = 1 << 40)),
+        ("sparse.elf", with(&|elf| elf.segments[1].physical_start = 0x1800_0000)),
         ("no-entry.elf", with(&|elf| elf.entry = 0x10_0040)),
-        (
-            "low.elf",
-            with(&|elf| elf.segments[1].physical_start = 0x1FF0),
-        ),
+        ("low.elf", with(&|elf| elf.segments[1].physical_start = 0x1FF0)),
         ("empty.elf", with(&|elf| elf.segments.clear())),
         (
             "tiny.elf",
@@ -220,10 +202,7 @@ pub fn toml_files(folder: &str) -> Vec<(PathBuf, String)> {
     let mut files: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "toml")
-        })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
         .map(|path| {
             let text = fs::read_to_string(&path).unwrap();
             (path, text)

@@ -36,21 +36,11 @@ fn attacks_are_all_tried() {
     let source = bench::root().join("partitions/guests/attack/src/main.rs");
     let source = hil_tests::systems::read(&source);
     for attack in attack::ATTACKS {
-        assert!(
-            source.contains(&format!("\"{}\"", attack.mode)),
-            "{}: no such mode",
-            attack.mode
-        );
+        assert!(source.contains(&format!("\"{}\"", attack.mode)), "{}: no such mode", attack.mode);
     }
     let declared = format!("[Attack; {}]", attack::ATTACKS.len());
-    assert!(
-        source.contains(&declared),
-        "guests/attack has other than {declared}"
-    );
-    assert!(
-        attack::ATTACKS.len() <= 5 * attack::A_RUN,
-        "a test is missing above"
-    );
+    assert!(source.contains(&declared), "guests/attack has other than {declared}");
+    assert!(attack::ATTACKS.len() <= 5 * attack::A_RUN, "a test is missing above");
 }
 
 fn attacks(number: usize) {
@@ -59,11 +49,7 @@ fn attacks(number: usize) {
     let system = attack::system(&name, attacks);
     let run = bench::run(&bench::build(&system, &name).image);
     checks::print(&run.report);
-    for line in run
-        .log_lines()
-        .chain(run.text())
-        .filter(|line| line.contains("stopped"))
-    {
+    for line in run.log_lines().chain(run.text()).filter(|line| line.contains("stopped")) {
         println!("  {line}");
     }
     let mut complaints = attack::check_victims(&run.report);
@@ -74,10 +60,7 @@ fn attacks(number: usize) {
                 .log_lines()
                 .any(|line| line.contains(&attack.on_dedicated()) && line.contains("stopped"));
             if !told {
-                complaints.push(format!(
-                    "nobody says why {} is stopped",
-                    attack.on_dedicated()
-                ));
+                complaints.push(format!("nobody says why {} is stopped", attack.on_dedicated()));
             }
         }
     }

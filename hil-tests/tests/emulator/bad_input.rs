@@ -21,21 +21,14 @@ const PLC_WINDOW: &str = "start = \"20 us\"\nlength = \"600 us\"";
 
 #[test]
 fn bad_input_syntax_error() {
-    let system = systems::changed(
-        "demo",
-        "bad-syntax",
-        &[("name = \"demo\"", "name = \"demo")],
-    );
+    let system = systems::changed("demo", "bad-syntax", &[("name = \"demo\"", "name = \"demo")]);
     refused_by_check(&system, "name = \"demo", &["not TOML"]);
 }
 
 #[test]
 fn bad_input_unknown_key() {
-    let system = systems::changed(
-        "demo",
-        "bad-key",
-        &[("cores = [1]", "cores = [1]\npriority = 7")],
-    );
+    let system =
+        systems::changed("demo", "bad-key", &[("cores = [1]", "cores = [1]\npriority = 7")]);
     refused_by_check(&system, "priority = 7", &["priority"]);
 }
 
@@ -51,10 +44,7 @@ fn bad_input_memory_that_does_not_fit() {
     let system = systems::changed(
         "demo",
         "bad-memory",
-        &[(
-            "memory = \"8 MiB\"\ncores = [1]",
-            "memory = \"8 GiB\"\ncores = [1]",
-        )],
+        &[("memory = \"8 MiB\"\ncores = [1]", "memory = \"8 GiB\"\ncores = [1]")],
     );
     refused_by_check(&system, "memory = \"8 GiB\"", &["8 GiB"]);
 }
@@ -88,18 +78,11 @@ fn bad_input_image_larger_than_its_memory() {
     let system = systems::changed(
         "demo",
         "bad-size",
-        &[(
-            "memory = \"8 MiB\"\ncores = [1]",
-            "memory = \"1028 KiB\"\ncores = [1]",
-        )],
+        &[("memory = \"8 MiB\"\ncores = [1]", "memory = \"1028 KiB\"\ncores = [1]")],
     );
     let image = bench::folder("bad-size").join("never.img");
     refused(
-        Command::new(&*COMMAND)
-            .arg("build")
-            .arg(&system)
-            .arg("-o")
-            .arg(&image),
+        Command::new(&*COMMAND).arg("build").arg(&system).arg("-o").arg(&image),
         &system,
         "guests/latency",
         &["the guest image ends at", "1028 KiB"],

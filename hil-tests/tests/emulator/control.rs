@@ -27,32 +27,17 @@ fn control_guest_counts_every_exit() {
     for name in ["dedicated", "shared"] {
         checks::want_none(&checks::check_passed(report, name));
     }
-    checks::want_none(&checks::check_windows(
-        report,
-        "shared",
-        checks::WINDOW_LATENESS,
-    ));
+    checks::want_none(&checks::check_windows(report, "shared", checks::WINDOW_LATENESS));
     let [dedicated, shared] = ["dedicated", "shared"].map(|name| report.partition(name).unwrap());
 
-    assert_eq!(
-        dedicated.span_exits,
-        Some(COUNT),
-        "a dedicated core: exactly the CPUIDs"
-    );
-    assert_eq!(
-        dedicated.value("span-exits"),
-        Some(COUNT),
-        "what the guest was told"
-    );
+    assert_eq!(dedicated.span_exits, Some(COUNT), "a dedicated core: exactly the CPUIDs");
+    assert_eq!(dedicated.value("span-exits"), Some(COUNT), "what the guest was told");
     let cpuids = [("CPUID".to_string(), COUNT)].into();
     assert_eq!(dedicated.span_exits_by_reason, cpuids);
     // A window may end within the span: the preemption timer's exits come on top.
     let ends = shared.exits.get("preemption timer").copied().unwrap_or(0);
     let counted = shared.span_exits.unwrap();
-    assert!(
-        (COUNT..=COUNT + ends).contains(&counted),
-        "{counted} exits, {ends} ends of windows"
-    );
+    assert!((COUNT..=COUNT + ends).contains(&counted), "{counted} exits, {ends} ends of windows");
 
     let dedicated = worst(dedicated, "-mean");
     let shared = worst(shared, "");

@@ -13,10 +13,8 @@ fn planted_interrupt_commands_pass_unchecked() {
             "IcrVerdict::Deny => WriteAction::Machine(value)",
         )],
     };
-    let attacks: Vec<_> = attack::ATTACKS
-        .into_iter()
-        .filter(|attack| attack.mode == "icr-nmi")
-        .collect();
+    let attacks: Vec<_> =
+        attack::ATTACKS.into_iter().filter(|attack| attack.mode == "icr-nmi").collect();
     let system = attack::system(fault.name, &attacks);
     let report = bench::run(&plant::build_faulty(&fault, &system).image).report;
     let mut complaints = attack::check_victims(&report);

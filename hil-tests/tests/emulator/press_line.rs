@@ -16,10 +16,7 @@ fn press_line_runs_on_four_cores() {
         let partition = report.partition(name).unwrap();
         assert_eq!(partition.span_exits, Some(0), "exits of {name}");
         let latest = partition.histogram("wakeup").unwrap().max;
-        assert!(
-            latest <= checks::WAKEUP,
-            "{name} woke up {latest} ticks late"
-        );
+        assert!(latest <= checks::WAKEUP, "{name} woke up {latest} ticks late");
     }
     // `guard` and `office` have timers of their own that may run out in another's window.
     for (name, bound) in [

@@ -35,10 +35,7 @@ fn refused_without_vtx(firmware: Firmware) {
     assert!(sentences[0].starts_with("Bulkhead needs VT-x"));
     nothing_started(&run);
     let lit = picture::lit_thousandths(&picture);
-    println!(
-        "{}: {lit} thousandths of the pixels are lit",
-        picture.display()
-    );
+    println!("{}: {lit} thousandths of the pixels are lit", picture.display());
     assert!(lit >= LIT, "the screen is blank");
 }
 
@@ -55,10 +52,7 @@ fn refusal_of_a_missing_core() {
 #[test]
 fn refusal_of_missing_memory() {
     let image = bench::copy(&DEMO, "refusal-memory");
-    let manifest = Manifest {
-        memory_end: 256 << 20,
-        ..DEMO.manifest.clone()
-    };
+    let manifest = Manifest { memory_end: 256 << 20, ..DEMO.manifest.clone() };
     manifest.save(&image).unwrap();
     let run = bench::run(&image);
     refused(&run, &["memory", "[[memory]]"]);
@@ -80,14 +74,10 @@ fn refusal_of_another_clock() {
 
 /// A sentence refuses the board and contains all of `words`.
 fn refused(run: &Run, words: &[&str]) {
-    let sentences: Vec<&str> = run
-        .text()
-        .filter(|line| line.starts_with("Bulkhead refuses this board:"))
-        .collect();
+    let sentences: Vec<&str> =
+        run.text().filter(|line| line.starts_with("Bulkhead refuses this board:")).collect();
     println!("{sentences:?}");
-    let named = sentences
-        .iter()
-        .any(|sentence| words.iter().all(|word| sentence.contains(word)));
+    let named = sentences.iter().any(|sentence| words.iter().all(|word| sentence.contains(word)));
     assert!(named, "no sentence says {words:?}: {sentences:?}");
     nothing_started(run);
 }
@@ -96,16 +86,6 @@ fn nothing_started(run: &Run) {
     assert_eq!(run.exit, Exit::Halted);
     let last = run.text().last().unwrap_or_default();
     assert!(last.starts_with("Bulkhead halts"), "said last: {last}");
-    assert!(
-        run.report
-            .partitions
-            .iter()
-            .all(|partition| partition.first_entry.is_none())
-    );
-    assert!(
-        run.report
-            .partitions
-            .iter()
-            .all(|partition| partition.fate == "unknown")
-    );
+    assert!(run.report.partitions.iter().all(|partition| partition.first_entry.is_none()));
+    assert!(run.report.partitions.iter().all(|partition| partition.fate == "unknown"));
 }

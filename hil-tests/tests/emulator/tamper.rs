@@ -8,12 +8,7 @@ use crate::shared::DEMO;
 #[test]
 fn tampered_guest_is_refused_and_the_others_run() {
     let image = bench::copy(&DEMO, "tampered");
-    let module = DEMO
-        .compiled
-        .modules()
-        .iter()
-        .find(|module| module.name == "plc")
-        .unwrap();
+    let module = DEMO.compiled.modules().iter().find(|module| module.name == "plc").unwrap();
     flip_a_byte(&image, &module.bytes);
     let run = bench::run(&image);
     let report = &run.report;
@@ -22,11 +17,7 @@ fn tampered_guest_is_refused_and_the_others_run() {
     checks::want_none(&checks::check_fate(report, "plc", "refused"));
     checks::want_none(&checks::check_motion(report));
     checks::want_none(&checks::check_fate(report, "noise", "running"));
-    checks::want_none(&checks::check_windows(
-        report,
-        "noise",
-        checks::WINDOW_LATENESS_WITH_TIMER,
-    ));
+    checks::want_none(&checks::check_windows(report, "noise", checks::WINDOW_LATENESS_WITH_TIMER));
     let told: Vec<&str> = run
         .text()
         .chain(run.log_lines())
@@ -40,9 +31,8 @@ fn tampered_guest_is_refused_and_the_others_run() {
 /// Changes one bit in the middle of `module`, where it lies in the image.
 fn flip_a_byte(image: &std::path::Path, module: &[u8]) {
     let mut bytes = paths::read(image).unwrap();
-    let places: Vec<usize> = (0..bytes.len() - module.len())
-        .filter(|at| bytes[*at..].starts_with(module))
-        .collect();
+    let places: Vec<usize> =
+        (0..bytes.len() - module.len()).filter(|at| bytes[*at..].starts_with(module)).collect();
     let [at] = places[..] else {
         panic!("the module lies at {places:?} in the image, not in one place");
     };

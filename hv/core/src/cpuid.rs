@@ -27,12 +27,7 @@ pub struct Leaf {
     pub edx: u32,
 }
 
-const ZERO: Leaf = Leaf {
-    eax: 0,
-    ebx: 0,
-    ecx: 0,
-    edx: 0,
-};
+const ZERO: Leaf = Leaf { eax: 0, ebx: 0, ecx: 0, edx: 0 };
 
 /// What the table is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,18 +112,16 @@ const FEATURES_7_ECX: Features7Ecx = Features7Ecx::PREFETCHWT1
 
 /// Not offered: SPEC_CTRL and its kind, ARCH_CAPABILITIES, CORE_CAPABILITIES, user interrupts and architectural LBRs have MSRs that are not
 /// switched; AMX has state that is not switched.
-const FEATURES_7_EDX: Features7Edx = Features7Edx::FAST_SHORT_REP_MOV
-    .union(Features7Edx::MD_CLEAR)
-    .union(Features7Edx::SERIALIZE);
+const FEATURES_7_EDX: Features7Edx =
+    Features7Edx::FAST_SHORT_REP_MOV.union(Features7Edx::MD_CLEAR).union(Features7Edx::SERIALIZE);
 
 const FEATURES_7_1_EAX: Features7Sub1Eax = Features7Sub1Eax::FAST_ZERO_REP_MOV
     .union(Features7Sub1Eax::FAST_SHORT_REP_STO)
     .union(Features7Sub1Eax::FAST_SHORT_REP_CMP);
 
 /// Feature bits that need AVX state.
-const AVX_1_ECX: Features1Ecx = Features1Ecx::AVX
-    .union(Features1Ecx::FMA)
-    .union(Features1Ecx::F16C);
+const AVX_1_ECX: Features1Ecx =
+    Features1Ecx::AVX.union(Features1Ecx::FMA).union(Features1Ecx::F16C);
 const AVX_7_ECX: Features7Ecx = Features7Ecx::VAES.union(Features7Ecx::VPCLMULQDQ);
 const AVX_7_1_EAX: Features7Sub1Eax = Features7Sub1Eax::AVX_VNNI.union(Features7Sub1Eax::AVX_IFMA);
 
@@ -149,9 +142,8 @@ const AVX_512_7_EDX: Features7Edx = Features7Edx::AVX512_4VNNIW
     .union(Features7Edx::AVX512_VP2INTERSECT)
     .union(Features7Edx::AVX512_FP16);
 
-const EXTENDED_ECX: ExtendedEcx = ExtendedEcx::LAHF_64
-    .union(ExtendedEcx::LZCNT)
-    .union(ExtendedEcx::PREFETCHW);
+const EXTENDED_ECX: ExtendedEcx =
+    ExtendedEcx::LAHF_64.union(ExtendedEcx::LZCNT).union(ExtendedEcx::PREFETCHW);
 const EXTENDED_EDX: ExtendedEdx = ExtendedEdx::SYSCALL
     .union(ExtendedEdx::NX)
     .union(ExtendedEdx::PAGE_1G)
@@ -159,9 +151,8 @@ const EXTENDED_EDX: ExtendedEdx = ExtendedEdx::SYSCALL
     .union(ExtendedEdx::LONG_MODE);
 
 /// Not XSAVES and XFD: XSS and XFD are not switched.
-const EXTENDED_STATE_1_EAX: ExtendedState1Eax = ExtendedState1Eax::XSAVEOPT
-    .union(ExtendedState1Eax::XSAVEC)
-    .union(ExtendedState1Eax::XGETBV_1);
+const EXTENDED_STATE_1_EAX: ExtendedState1Eax =
+    ExtendedState1Eax::XSAVEOPT.union(ExtendedState1Eax::XSAVEC).union(ExtendedState1Eax::XGETBV_1);
 
 /// Leaves 0 to 0x1F of four ranges: basic, hypervisor, extended, and one that is always empty.
 const LEAVES: usize = 128;
@@ -189,11 +180,7 @@ struct Index {
     first: u16,
 }
 
-const ABSENT: Index = Index {
-    mask: 0,
-    count: 0,
-    first: 0,
-};
+const ABSENT: Index = Index { mask: 0, count: 0, first: 0 };
 
 /// CPUID as one partition sees it.
 #[derive(Clone, Debug)]
@@ -215,11 +202,7 @@ impl CpuidPolicy {
     /// registers.
     #[must_use]
     pub fn build(host: impl Fn(u32, u32) -> Leaf, facts: &Facts) -> Self {
-        let mut policy = Self {
-            index: [ABSENT; LEAVES],
-            answers: [ZERO; ANSWERS],
-            used: 0,
-        };
+        let mut policy = Self { index: [ABSENT; LEAVES], answers: [ZERO; ANSWERS], used: 0 };
         policy.add_basic(&host, facts);
         policy.add_extended_state(&host, facts);
         policy.add_hypervisor(facts);
@@ -267,10 +250,7 @@ impl CpuidPolicy {
     }
 
     fn answer_mut(&mut self, leaf: u32, sub: u16) -> Option<&mut Leaf> {
-        let index = self
-            .index
-            .get(slot(leaf))
-            .filter(|index| sub < index.count)?;
+        let index = self.index.get(slot(leaf)).filter(|index| sub < index.count)?;
         self.answers.get_mut(usize::from(index.first + sub))
     }
 
@@ -285,11 +265,7 @@ impl CpuidPolicy {
         if let (Some(room), Some(index)) = (room, self.index.get_mut(slot(leaf))) {
             room.copy_from_slice(answers);
             let mask = if indexed { u32::MAX } else { 0 };
-            *index = Index {
-                mask,
-                count: answers.len() as u16,
-                first: self.used,
-            };
+            *index = Index { mask, count: answers.len() as u16, first: self.used };
             self.used += answers.len() as u16;
         }
     }
@@ -297,28 +273,15 @@ impl CpuidPolicy {
     fn add_basic(&mut self, host: &impl Fn(u32, u32) -> Leaf, facts: &Facts) {
         let base = host(0, 0);
         let highest = base.eax.min(HIGHEST_BASIC);
-        self.add(
-            0,
-            &[Leaf {
-                eax: highest,
-                ..base
-            }],
-        );
+        self.add(0, &[Leaf { eax: highest, ..base }]);
         self.add(id::FEATURES, &[features(host(id::FEATURES, 0), facts)]);
         self.add(id::CACHE_DESCRIPTORS, &[host(id::CACHE_DESCRIPTORS, 0)]);
         self.add_caches(host);
         let arat = host(id::THERMAL_AND_POWER, 0).eax & id::ARAT;
         self.add(id::THERMAL_AND_POWER, &[Leaf { eax: arat, ..ZERO }]);
         let more = host(id::EXTENDED_FEATURES, 0);
-        let second = if more.eax == 0 {
-            ZERO
-        } else {
-            host(id::EXTENDED_FEATURES, 1)
-        };
-        self.add(
-            id::EXTENDED_FEATURES,
-            &extended_features(more, second, facts),
-        );
+        let second = if more.eax == 0 { ZERO } else { host(id::EXTENDED_FEATURES, 1) };
+        self.add(id::EXTENDED_FEATURES, &extended_features(more, second, facts));
         if id::TOPOLOGY <= highest {
             self.add(id::TOPOLOGY, &topology(facts.apic_id));
         }
@@ -335,17 +298,10 @@ impl CpuidPolicy {
             if found.eax & TYPE == 0 {
                 break;
             }
-            *cache = Leaf {
-                eax: found.eax & !SHARING,
-                ..found
-            };
+            *cache = Leaf { eax: found.eax & !SHARING, ..found };
             count += 1;
         }
-        self.add_indexed(
-            id::CACHE_PARAMETERS,
-            caches.get(..count).unwrap_or_default(),
-            true,
-        );
+        self.add_indexed(id::CACHE_PARAMETERS, caches.get(..count).unwrap_or_default(), true);
     }
 
     fn add_extended_state(&mut self, host: &impl Fn(u32, u32) -> Leaf, facts: &Facts) {
@@ -357,11 +313,7 @@ impl CpuidPolicy {
         for (component, answer) in (0_u32..).zip(&mut answers).skip(2) {
             if offered & (1 << component) != 0 {
                 let found = host(id::EXTENDED_STATE, component);
-                *answer = Leaf {
-                    ecx: found.ecx & id::STATE_ALIGNED,
-                    edx: 0,
-                    ..found
-                };
+                *answer = Leaf { ecx: found.ecx & id::STATE_ALIGNED, edx: 0, ..found };
             }
         }
         let (largest, _) = area_sizes(&answers, offered);
@@ -396,34 +348,16 @@ impl CpuidPolicy {
         let partition = u32::from(facts.partition);
         self.add(
             abi::CPUID_INTERFACE,
-            &[Leaf {
-                eax: abi::VERSION,
-                ebx: partition,
-                ecx: kind,
-                edx: 0,
-            }],
+            &[Leaf { eax: abi::VERSION, ebx: partition, ecx: kind, edx: 0 }],
         );
-        self.add(
-            abi::CPUID_TIMING,
-            &[Leaf {
-                eax: facts.tsc_khz,
-                ebx: apic_khz,
-                ..ZERO
-            }],
-        );
+        self.add(abi::CPUID_TIMING, &[Leaf { eax: facts.tsc_khz, ebx: apic_khz, ..ZERO }]);
     }
 
     fn add_extended(&mut self, host: &impl Fn(u32, u32) -> Leaf) {
         const VIRTUAL_BITS: u32 = 48;
         let base = host(id::EXTENDED_BASE, 0);
         let highest = base.eax.min(HIGHEST_EXTENDED);
-        self.add(
-            id::EXTENDED_BASE,
-            &[Leaf {
-                eax: highest,
-                ..ZERO
-            }],
-        );
+        self.add(id::EXTENDED_BASE, &[Leaf { eax: highest, ..ZERO }]);
         let found = host(id::EXTENDED_FEATURES_AMD, 0);
         self.add(
             id::EXTENDED_FEATURES_AMD,
@@ -436,30 +370,12 @@ impl CpuidPolicy {
         for leaf in id::BRAND..id::BRAND + 3 {
             self.add(leaf, &[host(leaf, 0)]);
         }
-        self.add(
-            id::L2_CACHE,
-            &[Leaf {
-                ecx: host(id::L2_CACHE, 0).ecx,
-                ..ZERO
-            }],
-        );
+        self.add(id::L2_CACHE, &[Leaf { ecx: host(id::L2_CACHE, 0).ecx, ..ZERO }]);
         let invariant = host(id::INVARIANT_TSC, 0).edx & id::TSC_IS_INVARIANT;
-        self.add(
-            id::INVARIANT_TSC,
-            &[Leaf {
-                edx: invariant,
-                ..ZERO
-            }],
-        );
+        self.add(id::INVARIANT_TSC, &[Leaf { edx: invariant, ..ZERO }]);
         let sizes = host(id::ADDRESS_SIZES, 0).eax;
         let virtual_bits = (sizes >> 8 & 0xFF).min(VIRTUAL_BITS);
-        self.add(
-            id::ADDRESS_SIZES,
-            &[Leaf {
-                eax: sizes & 0xFF | virtual_bits << 8,
-                ..ZERO
-            }],
-        );
+        self.add(id::ADDRESS_SIZES, &[Leaf { eax: sizes & 0xFF | virtual_bits << 8, ..ZERO }]);
     }
 }
 
@@ -502,26 +418,14 @@ fn extended_features(found: Leaf, second: Leaf, facts: &Facts) -> [Leaf; 2] {
             ecx: found.ecx & ecx.bits(),
             edx: found.edx & edx.bits(),
         },
-        Leaf {
-            eax: second.eax & eax.bits(),
-            ..ZERO
-        },
+        Leaf { eax: second.eax & eax.bits(), ..ZERO },
     ]
 }
 
 /// One thread, one core; a sub-leaf of type "invalid" ends the list.
 fn topology(apic_id: u32) -> [Leaf; 3] {
-    let level = |ebx, ecx| Leaf {
-        eax: 0,
-        ebx,
-        ecx,
-        edx: apic_id,
-    };
-    [
-        level(1, id::LEVEL_THREAD),
-        level(1, 1 | id::LEVEL_CORE),
-        level(0, 2),
-    ]
+    let level = |ebx, ecx| Leaf { eax: 0, ebx, ecx, edx: apic_id };
+    [level(1, id::LEVEL_THREAD), level(1, 1 | id::LEVEL_CORE), level(0, 2)]
 }
 
 /// Bytes of the XSAVE area in standard and in compacted form, with the components `enabled` of those described in
@@ -558,38 +462,16 @@ mod tests {
     };
     /// A processor that has every bit, with Skylake-X's XSAVE layout and two caches.
     fn everything(leaf: u32, sub: u32) -> Leaf {
-        let all = Leaf {
-            eax: !0,
-            ebx: !0,
-            ecx: !0,
-            edx: !0,
-        };
-        let state = |eax, ebx, ecx| Leaf {
-            eax,
-            ebx,
-            ecx,
-            edx: !0,
-        };
+        let all = Leaf { eax: !0, ebx: !0, ecx: !0, edx: !0 };
+        let state = |eax, ebx, ecx| Leaf { eax, ebx, ecx, edx: !0 };
         match (leaf, sub) {
             (0, _) => Leaf { eax: 0x20, ..all },
-            (1, _) => Leaf {
-                eax: 0x0005_0654,
-                ..all
-            },
-            (4, 0..2) => Leaf {
-                eax: 0xFC00_4121,
-                ..all
-            },
+            (1, _) => Leaf { eax: 0x0005_0654, ..all },
+            (4, 0..2) => Leaf { eax: 0xFC00_4121, ..all },
             (4, _) => ZERO,
             (7, 0) => Leaf { eax: 2, ..all },
-            (0x8000_0000, _) => Leaf {
-                eax: 0x8000_0020,
-                ..all
-            },
-            (0x8000_0008, _) => Leaf {
-                eax: 0x0030_392E,
-                ..all
-            },
+            (0x8000_0000, _) => Leaf { eax: 0x8000_0020, ..all },
+            (0x8000_0008, _) => Leaf { eax: 0x0030_392E, ..all },
             (0xD, 2) => state(256, 576, 0),
             (0xD, 5) => state(64, 1088, 0),
             (0xD, 6) => state(512, 1152, 2),
@@ -615,36 +497,12 @@ mod tests {
 
     #[test]
     fn the_identity_is_the_hosts_with_fewer_leaves() {
-        assert_eq!(
-            see(0, 0),
-            Leaf {
-                eax: 0xD,
-                ..everything(0, 0)
-            }
-        );
+        assert_eq!(see(0, 0), Leaf { eax: 0xD, ..everything(0, 0) });
         assert_eq!(see(0, 55), see(0, 0), "no sub-leaves");
-        assert_eq!(
-            see(0x8000_0000, 0),
-            Leaf {
-                eax: 0x8000_0008,
-                ..ZERO
-            }
-        );
+        assert_eq!(see(0x8000_0000, 0), Leaf { eax: 0x8000_0008, ..ZERO });
         assert_eq!(see(0x8000_0003, 0), everything(0x8000_0003, 0));
-        assert_eq!(
-            see(0x8000_0008, 0),
-            Leaf {
-                eax: 0x302E,
-                ..ZERO
-            }
-        );
-        assert_eq!(
-            see(0x8000_0007, 0),
-            Leaf {
-                edx: 1 << 8,
-                ..ZERO
-            }
-        );
+        assert_eq!(see(0x8000_0008, 0), Leaf { eax: 0x302E, ..ZERO });
+        assert_eq!(see(0x8000_0007, 0), Leaf { edx: 1 << 8, ..ZERO });
     }
 
     #[test]
@@ -693,13 +551,7 @@ mod tests {
     fn osxsave_follows_cr4() {
         let mut policy = policy(&FACTS);
         policy.set_osxsave(true);
-        assert_eq!(
-            policy.lookup(1, 0),
-            Leaf {
-                ecx: see(1, 0).ecx | 1 << 27,
-                ..see(1, 0)
-            }
-        );
+        assert_eq!(policy.lookup(1, 0), Leaf { ecx: see(1, 0).ecx | 1 << 27, ..see(1, 0) });
         policy.set_osxsave(false);
         assert_eq!(policy.lookup(1, 0), see(1, 0));
     }
@@ -708,20 +560,9 @@ mod tests {
     fn leaf_7_is_a_whitelist() {
         assert_eq!(
             see(7, 0),
-            Leaf {
-                eax: 1,
-                ebx: 0xF1BF_27E9,
-                ecx: 0x0040_5F47,
-                edx: 0x0080_451C
-            }
+            Leaf { eax: 1, ebx: 0xF1BF_27E9, ecx: 0x0040_5F47, edx: 0x0080_451C }
         );
-        assert_eq!(
-            see(7, 1),
-            Leaf {
-                eax: 0x0080_1C30,
-                ..ZERO
-            }
-        );
+        assert_eq!(see(7, 1), Leaf { eax: 0x0080_1C30, ..ZERO });
         assert_eq!(see(7, 2), ZERO);
         assert_eq!(see(7, u32::MAX), ZERO);
     }
@@ -729,11 +570,7 @@ mod tests {
     #[test]
     fn without_avx_state_nothing_of_avx_is_offered() {
         let leaf = |allowed, leaf, sub| {
-            policy(&Facts {
-                xcr0_allowed: allowed,
-                ..FACTS
-            })
-            .lookup(leaf, sub)
+            policy(&Facts { xcr0_allowed: allowed, ..FACTS }).lookup(leaf, sub)
         };
         assert_eq!(leaf(0b11, 1, 0).ecx & (1 << 12 | 1 << 28 | 1 << 29), 0);
         assert_eq!(leaf(0b11, 7, 0).ebx & (1 << 5 | 0xD023_0000), 0);
@@ -787,41 +624,11 @@ mod tests {
 
     #[test]
     fn the_topology_is_one_core() {
-        assert_eq!(
-            see(0xB, 0),
-            Leaf {
-                eax: 0,
-                ebx: 1,
-                ecx: 0x100,
-                edx: 3
-            }
-        );
-        assert_eq!(
-            see(0xB, 1),
-            Leaf {
-                eax: 0,
-                ebx: 1,
-                ecx: 0x201,
-                edx: 3
-            }
-        );
-        assert_eq!(
-            see(0xB, 2),
-            Leaf {
-                eax: 0,
-                ebx: 0,
-                ecx: 2,
-                edx: 3
-            }
-        );
+        assert_eq!(see(0xB, 0), Leaf { eax: 0, ebx: 1, ecx: 0x100, edx: 3 });
+        assert_eq!(see(0xB, 1), Leaf { eax: 0, ebx: 1, ecx: 0x201, edx: 3 });
+        assert_eq!(see(0xB, 2), Leaf { eax: 0, ebx: 0, ecx: 2, edx: 3 });
         assert_eq!(see(0xB, 3), ZERO);
-        assert_eq!(
-            see(4, 1),
-            Leaf {
-                eax: 0x121,
-                ..everything(4, 1)
-            }
-        );
+        assert_eq!(see(4, 1), Leaf { eax: 0x121, ..everything(4, 1) });
         assert_eq!(see(4, 2), ZERO);
     }
 
@@ -838,34 +645,10 @@ mod tests {
         assert_eq!(sizes(0b111), (832, 832));
         // Compacted, behind AVX: opmask at 832, ZMM_Hi256 at 896 and Hi16_ZMM at 1408, both aligned.
         assert_eq!(sizes(0b1110_0111), (2688, 2432));
-        assert_eq!(
-            see(0, 1),
-            Leaf {
-                eax: 0xE7,
-                ebx: 576,
-                ecx: 2688,
-                edx: 0
-            }
-        );
+        assert_eq!(see(0, 1), Leaf { eax: 0xE7, ebx: 576, ecx: 2688, edx: 0 });
         assert_eq!(see(1, 1).eax, 7);
-        assert_eq!(
-            see(2, 1),
-            Leaf {
-                eax: 256,
-                ebx: 576,
-                ecx: 0,
-                edx: 0
-            }
-        );
-        assert_eq!(
-            see(7, 1),
-            Leaf {
-                eax: 1024,
-                ebx: 1664,
-                ecx: 2,
-                edx: 0
-            }
-        );
+        assert_eq!(see(2, 1), Leaf { eax: 256, ebx: 576, ecx: 0, edx: 0 });
+        assert_eq!(see(7, 1), Leaf { eax: 1024, ebx: 1664, ecx: 2, edx: 0 });
         for sub in [3, 4, 8, 9, 62, 1 << 31] {
             assert_eq!(see(sub, 1), ZERO, "{sub}");
         }
@@ -875,31 +658,11 @@ mod tests {
     fn a_guest_finds_the_hypervisor() {
         let base = see(abi::CPUID_BASE, 0);
         assert_eq!(base.eax, 0x4000_0010);
-        let text = [base.ebx, base.ecx, base.edx]
-            .map(u32::to_le_bytes)
-            .concat();
+        let text = [base.ebx, base.ecx, base.edx].map(u32::to_le_bytes).concat();
         assert_eq!(text, abi::CPUID_SIGNATURE);
-        assert_eq!(
-            see(abi::CPUID_INTERFACE, 0),
-            Leaf {
-                eax: 1,
-                ebx: 7,
-                ecx: 1,
-                edx: 0
-            }
-        );
-        assert_eq!(
-            see(abi::CPUID_TIMING, 0),
-            Leaf {
-                eax: 50_000,
-                ebx: 50_000,
-                ..ZERO
-            }
-        );
-        let dedicated = policy(&Facts {
-            kind: CoreKind::Dedicated,
-            ..FACTS
-        });
+        assert_eq!(see(abi::CPUID_INTERFACE, 0), Leaf { eax: 1, ebx: 7, ecx: 1, edx: 0 });
+        assert_eq!(see(abi::CPUID_TIMING, 0), Leaf { eax: 50_000, ebx: 50_000, ..ZERO });
+        let dedicated = policy(&Facts { kind: CoreKind::Dedicated, ..FACTS });
         assert_eq!(dedicated.lookup(abi::CPUID_TIMING, 0).ebx, 0);
         assert_eq!(dedicated.lookup(abi::CPUID_INTERFACE, 0).ecx, 0);
     }
@@ -908,10 +671,7 @@ mod tests {
     fn a_host_with_little_offers_little() {
         let bare = |leaf: u32, _: u32| match leaf {
             0 => Leaf { eax: 7, ..ZERO },
-            0x8000_0000 => Leaf {
-                eax: 0x8000_0008,
-                ..ZERO
-            },
+            0x8000_0000 => Leaf { eax: 0x8000_0008, ..ZERO },
             _ => ZERO,
         };
         let policy = CpuidPolicy::build(bare, &FACTS);
@@ -927,12 +687,7 @@ mod tests {
         {
             let host = |leaf, sub| {
                 let found = core::arch::x86_64::__cpuid_count(leaf, sub);
-                Leaf {
-                    eax: found.eax,
-                    ebx: found.ebx,
-                    ecx: found.ecx,
-                    edx: found.edx,
-                }
+                Leaf { eax: found.eax, ebx: found.ebx, ecx: found.ecx, edx: found.edx }
             };
             let policy = CpuidPolicy::build(host, &FACTS);
             assert_eq!(policy.lookup(1, 0).edx & !host(1, 0).edx, 0);

@@ -158,14 +158,8 @@ pub enum Event {
     Nmi,
 }
 
-const INVALID_OPCODE: Event = Event::Exception {
-    vector: 6,
-    error: None,
-};
-const GENERAL_PROTECTION: Event = Event::Exception {
-    vector: 13,
-    error: Some(0),
-};
+const INVALID_OPCODE: Event = Event::Exception { vector: 6, error: None };
+const GENERAL_PROTECTION: Event = Event::Exception { vector: 13, error: Some(0) };
 
 /// What the back end does about an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -388,9 +382,7 @@ pub fn handle(
 /// Answers CPUID in the guest's registers; the instruction is to be stepped over.
 #[inline(always)]
 pub fn cpuid(registers: &mut Registers, vcpu: &VcpuState) {
-    let leaf = vcpu
-        .cpuid
-        .lookup(registers.rax as u32, registers.rcx as u32);
+    let leaf = vcpu.cpuid.lookup(registers.rax as u32, registers.rcx as u32);
     registers.rax = u64::from(leaf.eax);
     registers.rbx = u64::from(leaf.ebx);
     registers.rcx = u64::from(leaf.ecx);
@@ -402,17 +394,9 @@ fn handle_rare(exit: &Exit, registers: &Registers, vcpu: &mut VcpuState) -> Acti
         Exit::SetExtendedControl => set_xcr0(registers, vcpu),
         Exit::WriteTaskPriority(value) => write_task_priority(value, vcpu),
         Exit::WriteControl { register, value } => write_control(register, value, vcpu),
-        Exit::Memory {
-            address,
-            write,
-            fetch,
-        } => {
+        Exit::Memory { address, write, fetch } => {
             vcpu.counters.deny(Denial::Memory);
-            Action::Stop(Violation::Memory {
-                address,
-                write,
-                fetch,
-            })
+            Action::Stop(Violation::Memory { address, write, fetch })
         }
         Exit::CacheFlush => {
             // The machine's caches are coherent and not the guest's to drop; to skip is what a guest cannot tell apart.
@@ -570,11 +554,7 @@ fn write_msr(registers: &mut Registers, vcpu: &mut VcpuState, now: impl FnOnce()
 }
 
 fn refuse_msr(vcpu: &mut VcpuState, number: u32) -> Action {
-    let denial = if msr::is_x2apic(number) {
-        Denial::Interrupt
-    } else {
-        Denial::Msr
-    };
+    let denial = if msr::is_x2apic(number) { Denial::Interrupt } else { Denial::Msr };
     vcpu.counters.deny(denial);
     Action::Inject(GENERAL_PROTECTION)
 }
@@ -600,9 +580,7 @@ fn hypercall(
         abi::call::SPAN_END => registers.rax = end_span(registers, vcpu),
         abi::call::WINDOW => registers.rax = window(registers, vcpu),
         abi::call::FINISH => {
-            return Action::Finish {
-                passed: registers.rbx == abi::verdict::PASS,
-            };
+            return Action::Finish { passed: registers.rbx == abi::verdict::PASS };
         }
         _ => {
             vcpu.counters.deny(Denial::Hypercall);
@@ -621,14 +599,8 @@ fn console(registers: &Registers, vcpu: &mut VcpuState, now: u64) -> u64 {
         vcpu.counters.deny(Denial::Hypercall);
         return abi::status::INVALID;
     };
-    let words = [
-        registers.rdi,
-        registers.rsi,
-        registers.rdx,
-        registers.r8,
-        registers.r9,
-        registers.r10,
-    ];
+    let words =
+        [registers.rdi, registers.rsi, registers.rdx, registers.r8, registers.r9, registers.r10];
     let mut bytes = [0_u8; abi::CONSOLE_BYTES];
     for (piece, word) in bytes.chunks_exact_mut(8).zip(words) {
         piece.copy_from_slice(&word.to_le_bytes());

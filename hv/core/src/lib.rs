@@ -2,10 +2,7 @@
 //! (where pools are sized with the same rules) and in host tests.
 #![no_std]
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, reason = "a test that cannot go on says so")
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on says so"))]
 
 #[cfg(test)]
 extern crate std;

@@ -150,22 +150,13 @@ pub fn bitmap(kind: CoreKind, map: &mut [u64; 512]) {
     if kind == CoreKind::Dedicated {
         open(map, TSC_DEADLINE, true, true);
         for number in apic::FIRST..=apic::LAST {
-            open(
-                map,
-                number,
-                apic_is_readable(number),
-                apic_is_writable(number),
-            );
+            open(map, number, apic_is_readable(number), apic_is_writable(number));
         }
     }
 }
 
 const fn apic_base_value(state: &MsrState) -> u64 {
-    let bootstrap = if state.bootstrap {
-        apic_base::BOOTSTRAP
-    } else {
-        0
-    };
+    let bootstrap = if state.bootstrap { apic_base::BOOTSTRAP } else { 0 };
     apic_base::ADDRESS_RESET | apic_base::ENABLE | apic_base::X2APIC | bootstrap
 }
 
@@ -284,10 +275,7 @@ mod tests {
     use proptest::prelude::*;
     use std::vec::Vec;
 
-    const STATE: MsrState = MsrState {
-        apic_id: 5,
-        bootstrap: true,
-    };
+    const STATE: MsrState = MsrState { apic_id: 5, bootstrap: true };
     const D: CoreKind = CoreKind::Dedicated;
     const S: CoreKind = CoreKind::Shared;
 
@@ -330,15 +318,9 @@ mod tests {
     fn a_dedicated_core_adds_its_apic_and_nothing_else() {
         let more = |write| {
             let shared = opened(S, write);
-            opened(D, write)
-                .into_iter()
-                .filter(|n| !shared.contains(n))
-                .collect::<Vec<_>>()
+            opened(D, write).into_iter().filter(|n| !shared.contains(n)).collect::<Vec<_>>()
         };
-        assert_eq!(
-            more(true),
-            [0x6E0, 0x808, 0x80B, 0x80F, 0x828, 0x838, 0x83E, 0x83F]
-        );
+        assert_eq!(more(true), [0x6E0, 0x808, 0x80B, 0x80F, 0x828, 0x838, 0x83E, 0x83F]);
         let read: Vec<u32> = [0x6E0, 0x802, 0x803, 0x808, 0x80A, 0x80D, 0x80F]
             .into_iter()
             .chain(0x810..=0x828)
@@ -362,24 +344,10 @@ mod tests {
     #[test]
     fn the_apic_base_can_be_read_and_not_changed() {
         assert_eq!(read(D, 0x1B, &STATE), Ok(0xFEE0_0D00));
-        assert_eq!(
-            read(
-                S,
-                0x1B,
-                &MsrState {
-                    bootstrap: false,
-                    ..STATE
-                }
-            ),
-            Ok(0xFEE0_0C00)
-        );
+        assert_eq!(read(S, 0x1B, &MsrState { bootstrap: false, ..STATE }), Ok(0xFEE0_0C00));
         assert_eq!(write(D, 0x1B, 0xFEE0_0D00, &STATE), WriteAction::Drop);
         for value in [0, 0xFEE0_0900, 0xFEE0_0100, 0xFEE0_1D00, 0xFEE0_0C00] {
-            assert_eq!(
-                write(D, 0x1B, value, &STATE),
-                WriteAction::Deny,
-                "{value:#x}"
-            );
+            assert_eq!(write(D, 0x1B, value, &STATE), WriteAction::Deny, "{value:#x}");
         }
     }
 
@@ -426,24 +394,15 @@ mod tests {
             assert_eq!(icr(command, 5), IcrVerdict::Deny, "{command:#x}");
             assert_eq!(write(D, 0x830, command, &STATE), WriteAction::Deny);
         }
-        assert_eq!(
-            write(D, 0x830, own | 0x40, &STATE),
-            WriteAction::Machine(own | 1 << 14 | 0x40)
-        );
+        assert_eq!(write(D, 0x830, own | 0x40, &STATE), WriteAction::Machine(own | 1 << 14 | 0x40));
     }
 
     #[test]
     fn a_time_shared_core_never_writes_the_machines_apic() {
-        for (number, value) in [
-            (0x830, 5 << 32 | 0x40),
-            (0x830, 1 << 18 | 0x40),
-            (0x832, 0x20),
-            (0x835, 0x30),
-        ] {
-            assert!(matches!(
-                write(D, number, value, &STATE),
-                WriteAction::Machine(_)
-            ));
+        for (number, value) in
+            [(0x830, 5 << 32 | 0x40), (0x830, 1 << 18 | 0x40), (0x832, 0x20), (0x835, 0x30)]
+        {
+            assert!(matches!(write(D, number, value, &STATE), WriteAction::Machine(_)));
             assert_eq!(write(S, number, value, &STATE), WriteAction::Deny);
         }
     }
@@ -452,41 +411,23 @@ mod tests {
     fn local_vectors_keep_to_modes_that_stay_inside() {
         let to = |number, value| write(D, number, value, &STATE);
         for mode in 0..3 {
-            assert_eq!(
-                to(0x832, mode << 17 | 0x20),
-                WriteAction::Machine(mode << 17 | 0x20)
-            );
+            assert_eq!(to(0x832, mode << 17 | 0x20), WriteAction::Machine(mode << 17 | 0x20));
         }
         assert_eq!(to(0x832, 3 << 17 | 0x20), WriteAction::Deny);
-        assert_eq!(
-            to(0x832, 4 << 8),
-            WriteAction::Deny,
-            "the timer has no delivery mode"
-        );
+        assert_eq!(to(0x832, 4 << 8), WriteAction::Deny, "the timer has no delivery mode");
         assert_eq!(to(0x837, 0x1_00FE), WriteAction::Machine(0x1_00FE));
         for number in [0x833, 0x834, 0x835, 0x836] {
             assert_eq!(to(number, 4 << 8), WriteAction::Machine(4 << 8));
             assert_eq!(to(number, 2 << 8), WriteAction::Deny, "SMI");
             assert_eq!(to(number, 5 << 8), WriteAction::Deny, "INIT");
             assert_eq!(to(number, 7 << 8), WriteAction::Deny, "ExtINT");
-            assert_eq!(
-                to(number, 1 << 12 | 0x30),
-                WriteAction::Machine(0x30),
-                "read-only bits"
-            );
+            assert_eq!(to(number, 1 << 12 | 0x30), WriteAction::Machine(0x30), "read-only bits");
             assert_eq!(to(number, 1 << 32 | 0x30), WriteAction::Deny);
         }
-        assert_eq!(
-            to(0x835, 1 << 16 | 7 << 8),
-            WriteAction::Machine(1 << 16 | 7 << 8)
-        );
+        assert_eq!(to(0x835, 1 << 16 | 7 << 8), WriteAction::Machine(1 << 16 | 7 << 8));
         assert_eq!(to(0x833, 1 << 16 | 7 << 8), WriteAction::Deny);
         assert_eq!(to(0x835, 1 << 14 | 0xA0FF), WriteAction::Machine(0xA0FF));
-        assert_eq!(
-            to(0x82F, 0x1_0000),
-            WriteAction::Deny,
-            "no machine-check banks, no CMCI"
-        );
+        assert_eq!(to(0x82F, 0x1_0000), WriteAction::Deny, "no machine-check banks, no CMCI");
     }
 
     proptest! {

@@ -18,10 +18,7 @@ use crate::wire::{Kind, MAX_PAYLOAD};
 /// Bytes in front of each payload.
 pub const HEADER: usize = 11;
 
-const _: () = assert!(
-    MAX_PAYLOAD <= u8::MAX as usize,
-    "a payload's length is one byte"
-);
+const _: () = assert!(MAX_PAYLOAD <= u8::MAX as usize, "a payload's length is one byte");
 
 /// No record is open.
 const IDLE: u8 = 0;
@@ -88,8 +85,7 @@ impl<const N: usize> Ring<N> {
 
     fn put(&self, position: usize, bytes: &[u8]) -> usize {
         for (offset, byte) in bytes.iter().enumerate() {
-            self.byte(position.wrapping_add(offset))
-                .store(*byte, Ordering::Relaxed);
+            self.byte(position.wrapping_add(offset)).store(*byte, Ordering::Relaxed);
         }
         position.wrapping_add(bytes.len())
     }
@@ -102,12 +98,10 @@ impl<const N: usize> Ring<N> {
         }
         let start = self.head.load(Ordering::Relaxed);
         let fits = self.fits(start, HEADER);
-        self.state
-            .store(if fits { OPEN } else { OVERFULL }, Ordering::Relaxed);
+        self.state.store(if fits { OPEN } else { OVERFULL }, Ordering::Relaxed);
         if fits {
             let next = self.put(start.wrapping_add(1), &[kind.code(), source]);
-            self.next
-                .store(self.put(next, &tsc.to_le_bytes()), Ordering::Relaxed);
+            self.next.store(self.put(next, &tsc.to_le_bytes()), Ordering::Relaxed);
         }
         fits
     }
@@ -128,9 +122,7 @@ impl<const N: usize> Ring<N> {
 
     /// Payload bytes of the open record whose next byte goes to `next`.
     fn open_length(&self, next: usize) -> usize {
-        next.wrapping_sub(self.head.load(Ordering::Relaxed))
-            .wrapping_sub(HEADER)
-            .min(MAX_PAYLOAD)
+        next.wrapping_sub(self.head.load(Ordering::Relaxed)).wrapping_sub(HEADER).min(MAX_PAYLOAD)
     }
 
     /// Producer: closes the open record and hands it to the consumer. False when there was none, or when it was
@@ -146,8 +138,7 @@ impl<const N: usize> Ring<N> {
         }
         let next = self.next.load(Ordering::Relaxed);
         let length = self.open_length(next);
-        self.byte(self.head.load(Ordering::Relaxed))
-            .store(length as u8, Ordering::Relaxed);
+        self.byte(self.head.load(Ordering::Relaxed)).store(length as u8, Ordering::Relaxed);
         // Release: whoever sees the new head sees the bytes.
         self.head.store(next, Ordering::Release);
         true
@@ -163,13 +154,9 @@ impl<const N: usize> Ring<N> {
     /// Producer: the most payload bytes that a record may have now; 0 when none fits. To push back on a console.
     #[must_use]
     pub fn free(&self) -> usize {
-        let used = self
-            .head
-            .load(Ordering::Relaxed)
-            .wrapping_sub(self.tail.load(Ordering::Acquire));
-        N.saturating_sub(used)
-            .saturating_sub(HEADER)
-            .min(MAX_PAYLOAD)
+        let used =
+            self.head.load(Ordering::Relaxed).wrapping_sub(self.tail.load(Ordering::Acquire));
+        N.saturating_sub(used).saturating_sub(HEADER).min(MAX_PAYLOAD)
     }
 
     /// Consumer: takes the oldest record; its payload is the first [`Record::length`] bytes of `payload`.
@@ -180,14 +167,9 @@ impl<const N: usize> Ring<N> {
         if available == 0 {
             return None;
         }
-        let get = |offset: usize| {
-            self.byte(start.wrapping_add(offset))
-                .load(Ordering::Relaxed)
-        };
+        let get = |offset: usize| self.byte(start.wrapping_add(offset)).load(Ordering::Relaxed);
         let length = usize::from(get(0));
-        let target = payload
-            .get_mut(..length)
-            .filter(|_| HEADER + length <= available);
+        let target = payload.get_mut(..length).filter(|_| HEADER + length <= available);
         let Some(target) = target else {
             // Only two producers or two consumers at once can get here: give the ring up and start anew.
             self.lost.fetch_add(1, Ordering::Relaxed);
@@ -204,8 +186,7 @@ impl<const N: usize> Ring<N> {
             length,
         };
         // Release: the producer may overwrite the bytes once they are read.
-        self.tail
-            .store(start.wrapping_add(HEADER + length), Ordering::Release);
+        self.tail.store(start.wrapping_add(HEADER + length), Ordering::Release);
         Some(record)
     }
 
@@ -244,12 +225,7 @@ mod tests {
         RING.push(b"ab");
         RING.push(b"c");
         assert!(RING.commit());
-        let record = Record {
-            kind: Kind::Log,
-            source: 3,
-            tsc: 0x0102_0304_0506_0708,
-            length: 3,
-        };
+        let record = Record { kind: Kind::Log, source: 3, tsc: 0x0102_0304_0506_0708, length: 3 };
         assert_eq!(pop(&RING), Some((record, b"abc".to_vec())));
         assert_eq!(pop(&RING), None);
         assert_eq!(RING.take_lost(), 0);

@@ -62,9 +62,7 @@ impl Schedule<'_> {
                 frame: cursor.frame,
             };
         };
-        let base = self
-            .epoch
-            .saturating_add(self.frame.saturating_mul(cursor.frame));
+        let base = self.epoch.saturating_add(self.frame.saturating_mul(cursor.frame));
         let start = base.saturating_add(window.start);
         Slot {
             start,
@@ -79,15 +77,9 @@ impl Schedule<'_> {
     pub const fn next(&self, cursor: Cursor) -> Cursor {
         let index = cursor.index.saturating_add(1);
         if index < self.windows.len() {
-            Cursor {
-                frame: cursor.frame,
-                index,
-            }
+            Cursor { frame: cursor.frame, index }
         } else {
-            Cursor {
-                frame: cursor.frame.saturating_add(1),
-                index: 0,
-            }
+            Cursor { frame: cursor.frame.saturating_add(1), index: 0 }
         }
     }
 
@@ -100,10 +92,7 @@ impl Schedule<'_> {
         let ends_later = |window: &Window| window.start.saturating_add(window.length) > offset;
         match self.windows.iter().position(ends_later) {
             Some(index) => Cursor { frame, index },
-            None => Cursor {
-                frame: frame.saturating_add(1),
-                index: 0,
-            },
+            None => Cursor { frame: frame.saturating_add(1), index: 0 },
         }
     }
 
@@ -112,25 +101,16 @@ impl Schedule<'_> {
     pub fn advance(&self, cursor: Cursor, now: u64) -> Step {
         let next = self.next(cursor);
         if self.slot(next).end > now {
-            return Step {
-                cursor: next,
-                missed: 0,
-            };
+            return Step { cursor: next, missed: 0 };
         }
         let target = self.first_not_ended(now).max(next);
         let missed = self.ordinal(target).saturating_sub(self.ordinal(next));
-        Step {
-            cursor: target,
-            missed,
-        }
+        Step { cursor: target, missed }
     }
 
     /// Number of windows from the epoch to `cursor`.
     fn ordinal(&self, cursor: Cursor) -> u64 {
-        cursor
-            .frame
-            .saturating_mul(self.windows.len() as u64)
-            .saturating_add(cursor.index as u64)
+        cursor.frame.saturating_mul(self.windows.len() as u64).saturating_add(cursor.index as u64)
     }
 }
 
@@ -143,11 +123,7 @@ impl Schedule<'_> {
 #[inline(always)]
 pub const fn timer_value(now: u64, deadline: u64, shift: u32, lead: u64) -> u32 {
     let left = deadline.saturating_sub(now).saturating_sub(lead) >> (shift & 63);
-    if left > u32::MAX as u64 {
-        u32::MAX
-    } else {
-        left as u32
-    }
+    if left > u32::MAX as u64 { u32::MAX } else { left as u32 }
 }
 
 #[cfg(test)]
@@ -160,54 +136,21 @@ mod tests {
     const B: Owner = Owner::Partition(1);
 
     fn demo(windows: &[Window]) -> Schedule<'_> {
-        Schedule {
-            epoch: 1000,
-            frame: 100,
-            windows,
-        }
+        Schedule { epoch: 1000, frame: 100, windows }
     }
 
-    const WINDOWS: [Window; 2] = [
-        Window {
-            start: 10,
-            length: 30,
-            owner: A,
-        },
-        Window {
-            start: 50,
-            length: 40,
-            owner: B,
-        },
-    ];
+    const WINDOWS: [Window; 2] =
+        [Window { start: 10, length: 30, owner: A }, Window { start: 50, length: 40, owner: B }];
 
     #[test]
     fn windows_stand_at_their_absolute_places() {
         let schedule = demo(&WINDOWS);
         let at = |frame, index| schedule.slot(Cursor { frame, index });
-        assert_eq!(
-            at(0, 0),
-            Slot {
-                start: 1010,
-                end: 1040,
-                owner: A,
-                frame: 0
-            }
-        );
-        assert_eq!(
-            at(2, 1),
-            Slot {
-                start: 1250,
-                end: 1290,
-                owner: B,
-                frame: 2
-            }
-        );
+        assert_eq!(at(0, 0), Slot { start: 1010, end: 1040, owner: A, frame: 0 });
+        assert_eq!(at(2, 1), Slot { start: 1250, end: 1290, owner: B, frame: 2 });
         let late = at(1_000_000, 0);
         assert_eq!(late.start, 1000 + 1_000_000 * 100 + 10);
-        assert_eq!(
-            schedule.next(Cursor { frame: 0, index: 1 }),
-            Cursor { frame: 1, index: 0 }
-        );
+        assert_eq!(schedule.next(Cursor { frame: 0, index: 1 }), Cursor { frame: 1, index: 0 });
     }
 
     #[test]
@@ -224,11 +167,7 @@ mod tests {
             (1100, 1, 0),
             (1000 + 100 * 7 + 40, 7, 1),
         ] {
-            assert_eq!(
-                schedule.first_not_ended(now),
-                Cursor { frame, index },
-                "{now}"
-            );
+            assert_eq!(schedule.first_not_ended(now), Cursor { frame, index }, "{now}");
         }
     }
 
@@ -237,78 +176,33 @@ mod tests {
         let schedule = demo(&WINDOWS);
         let from = Cursor { frame: 0, index: 0 };
         let step = |now| schedule.advance(from, now);
-        assert_eq!(
-            step(1040),
-            Step {
-                cursor: Cursor { frame: 0, index: 1 },
-                missed: 0
-            }
-        );
-        assert_eq!(
-            step(1089),
-            Step {
-                cursor: Cursor { frame: 0, index: 1 },
-                missed: 0
-            }
-        );
-        assert_eq!(
-            step(1090),
-            Step {
-                cursor: Cursor { frame: 1, index: 0 },
-                missed: 1
-            }
-        );
+        assert_eq!(step(1040), Step { cursor: Cursor { frame: 0, index: 1 }, missed: 0 });
+        assert_eq!(step(1089), Step { cursor: Cursor { frame: 0, index: 1 }, missed: 0 });
+        assert_eq!(step(1090), Step { cursor: Cursor { frame: 1, index: 0 }, missed: 1 });
         assert_eq!(
             step(1000 + 100 * 1000),
-            Step {
-                cursor: Cursor {
-                    frame: 1000,
-                    index: 0
-                },
-                missed: 1999
-            }
+            Step { cursor: Cursor { frame: 1000, index: 0 }, missed: 1999 }
         );
     }
 
     #[test]
     fn a_single_window_follows_itself() {
-        let one = [Window {
-            start: 0,
-            length: 100,
-            owner: A,
-        }];
+        let one = [Window { start: 0, length: 100, owner: A }];
         let schedule = demo(&one);
         let step = schedule.advance(Cursor::default(), 1100);
-        assert_eq!(
-            step,
-            Step {
-                cursor: Cursor { frame: 1, index: 0 },
-                missed: 0
-            }
-        );
+        assert_eq!(step, Step { cursor: Cursor { frame: 1, index: 0 }, missed: 0 });
     }
 
     #[test]
     fn no_windows_and_no_frame_do_not_panic() {
-        let schedule = Schedule {
-            epoch: 5,
-            frame: 0,
-            windows: &[],
-        };
+        let schedule = Schedule { epoch: 5, frame: 0, windows: &[] };
         assert_eq!(schedule.slot(schedule.first_not_ended(77)).end, u64::MAX);
-        assert_eq!(
-            schedule.advance(Cursor::default(), u64::MAX).cursor.index,
-            0
-        );
+        assert_eq!(schedule.advance(Cursor::default(), u64::MAX).cursor.index, 0);
     }
 
     #[test]
     fn the_schedule_never_goes_back_even_at_the_end_of_the_counter() {
-        let schedule = Schedule {
-            epoch: u64::MAX - 10,
-            frame: 100,
-            windows: &WINDOWS,
-        };
+        let schedule = Schedule { epoch: u64::MAX - 10, frame: 100, windows: &WINDOWS };
         let from = Cursor { frame: 5, index: 0 };
         assert_eq!(schedule.advance(from, u64::MAX).cursor, schedule.next(from));
     }

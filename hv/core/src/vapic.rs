@@ -76,9 +76,7 @@ impl Vectors {
     }
 
     fn highest(&self) -> Option<u8> {
-        let word = (0..8_u8)
-            .rev()
-            .find(|word| self.0[usize::from(*word)] != 0)?;
+        let word = (0..8_u8).rev().find(|word| self.0[usize::from(*word)] != 0)?;
         Some(word * 32 + (31 - self.0[usize::from(word)].leading_zeros() as u8))
     }
 
@@ -219,11 +217,7 @@ impl VirtualApic {
     /// TSC at which the timer's interrupt is due; `None` while it is masked, when nobody need wake up for it.
     #[must_use]
     pub const fn next_deadline(&self) -> Option<u64> {
-        if self.lvt[TIMER] & MASKED == 0 {
-            self.due
-        } else {
-            None
-        }
+        if self.lvt[TIMER] & MASKED == 0 { self.due } else { None }
     }
 
     /// The vector that the processor would take now, if interrupts are enabled in it. SDM 3A 11.8.3.
@@ -261,11 +255,7 @@ impl VirtualApic {
     /// SDM 3A 11.8.3.1.
     fn processor_priority(&self) -> u8 {
         let in_service = self.isr.highest().unwrap_or(0);
-        if self.tpr >> 4 >= in_service >> 4 {
-            self.tpr
-        } else {
-            in_service & 0xF0
-        }
+        if self.tpr >> 4 >= in_service >> 4 { self.tpr } else { in_service & 0xF0 }
     }
 
     fn end_of_interrupt(&mut self) {
@@ -296,11 +286,7 @@ impl VirtualApic {
         let Some(entry) = self.lvt.get_mut(index) else {
             return Err(Fault::Absent);
         };
-        let forced = if self.svr & SOFTWARE_ENABLE == 0 {
-            MASKED
-        } else {
-            0
-        };
+        let forced = if self.svr & SOFTWARE_ENABLE == 0 { MASKED } else { 0 };
         let was = *entry;
         *entry = value | forced;
         // SDM 3A 11.5.4.1: a change to or from TSC-deadline mode disarms the timer.
@@ -420,8 +406,7 @@ mod tests {
     #[test]
     fn a_deadline_fires_once_at_its_instant() {
         let mut apic = apic();
-        apic.write(LVT_TIMER, VECTOR_TIMER | DEADLINE_MODE, 0)
-            .unwrap();
+        apic.write(LVT_TIMER, VECTOR_TIMER | DEADLINE_MODE, 0).unwrap();
         apic.write(TSC_DEADLINE, 1000, 0).unwrap();
         apic.expire(999);
         assert_eq!(apic.deliverable(), None);
@@ -447,8 +432,7 @@ mod tests {
     #[test]
     fn changing_the_mode_disarms() {
         let mut apic = apic();
-        apic.write(LVT_TIMER, VECTOR_TIMER | DEADLINE_MODE, 0)
-            .unwrap();
+        apic.write(LVT_TIMER, VECTOR_TIMER | DEADLINE_MODE, 0).unwrap();
         apic.write(TSC_DEADLINE, 1000, 0).unwrap();
         apic.write(LVT_TIMER, VECTOR_TIMER, 0).unwrap();
         assert_eq!(apic.next_deadline(), None);
@@ -457,12 +441,7 @@ mod tests {
     #[test]
     fn a_masked_timer_is_silent() {
         let mut apic = apic();
-        apic.write(
-            LVT_TIMER,
-            VECTOR_TIMER | DEADLINE_MODE | u64::from(MASKED),
-            0,
-        )
-        .unwrap();
+        apic.write(LVT_TIMER, VECTOR_TIMER | DEADLINE_MODE | u64::from(MASKED), 0).unwrap();
         apic.write(TSC_DEADLINE, 10, 0).unwrap();
         apic.expire(20);
         assert_eq!(apic.deliverable(), None);
@@ -505,10 +484,7 @@ mod tests {
         let mut apic = apic();
         apic.write(LVT_TIMER, VECTOR_TIMER, 0).unwrap();
         apic.write(SVR, 0xFF, 0).unwrap();
-        assert_eq!(
-            apic.read(LVT_TIMER, 0),
-            Ok(VECTOR_TIMER | u64::from(MASKED))
-        );
+        assert_eq!(apic.read(LVT_TIMER, 0), Ok(VECTOR_TIMER | u64::from(MASKED)));
         apic.write(SELF_IPI, 0x60, 0).unwrap();
         assert_eq!(apic.deliverable(), None);
     }
@@ -545,15 +521,8 @@ mod tests {
 
     impl Model {
         fn deliverable(&self) -> Option<u8> {
-            let floor = self
-                .in_service
-                .last()
-                .map_or(0, |v| v >> 4)
-                .max(self.tpr >> 4);
-            self.requested
-                .last()
-                .copied()
-                .filter(|vector| vector >> 4 > floor)
+            let floor = self.in_service.last().map_or(0, |v| v >> 4).max(self.tpr >> 4);
+            self.requested.last().copied().filter(|vector| vector >> 4 > floor)
         }
     }
 

@@ -288,17 +288,11 @@ impl StatKey {
         if let Self::Unknown(code) = self {
             return code;
         }
-        STAT_KEYS
-            .iter()
-            .find(|(key, _)| *key == self)
-            .map_or(0, |(_, code)| *code)
+        STAT_KEYS.iter().find(|(key, _)| *key == self).map_or(0, |(_, code)| *code)
     }
 
     fn from_code(code: u16) -> Self {
-        STAT_KEYS
-            .iter()
-            .find(|(_, c)| *c == code)
-            .map_or(Self::Unknown(code), |(key, _)| *key)
+        STAT_KEYS.iter().find(|(_, c)| *c == code).map_or(Self::Unknown(code), |(key, _)| *key)
     }
 }
 
@@ -383,17 +377,11 @@ mod tests {
     fn the_largest_payload_fits_and_one_more_byte_does_not() {
         for byte in [0, 1, 0xFF] {
             let payload = [byte; MAX_PAYLOAD + 1];
-            let largest = Packet {
-                payload: &payload[1..],
-                ..SMALL
-            };
+            let largest = Packet { payload: &payload[1..], ..SMALL };
             let bytes = encoded(&largest);
             assert!(bytes.len() <= MAX_ENCODED);
             assert_eq!(decode(inside(&bytes), &mut { SCRATCH }), Ok(largest));
-            let over = Packet {
-                payload: &payload,
-                ..SMALL
-            };
+            let over = Packet { payload: &payload, ..SMALL };
             assert_eq!(encode(&over, &mut [0; MAX_ENCODED]), None);
         }
     }
@@ -412,10 +400,7 @@ mod tests {
             "short header"
         );
         assert_eq!(defect(&framed(&[1; HEADER + 2])), Some(Defect::Checksum));
-        assert_eq!(
-            defect(&framed(&with_sum(Vec::from([9; HEADER])))),
-            Some(Defect::Version(9))
-        );
+        assert_eq!(defect(&framed(&with_sum(Vec::from([9; HEADER])))), Some(Defect::Version(9)));
         assert_eq!(defect(&framed(&with_sum(Vec::from([1; HEADER])))), None);
     }
 

@@ -14,10 +14,7 @@ use proptest::prelude::*;
 
 const ID: u32 = 3;
 const PARTITION: u16 = 7;
-const GENERAL_PROTECTION: Action = Action::Inject(Event::Exception {
-    vector: 13,
-    error: Some(0),
-});
+const GENERAL_PROTECTION: Action = Action::Inject(Event::Exception { vector: 13, error: Some(0) });
 const XCR0_ALLOWED: u64 = 0b1110_0111;
 const CR4_ALLOWED: u64 = 0x77_0FFF;
 
@@ -35,10 +32,7 @@ fn vcpu(kind: CoreKind) -> VcpuState {
         cpuid: CpuidPolicy::build(machine, &facts),
         xcr0_allowed: XCR0_ALLOWED,
         cr4_allowed: CR4_ALLOWED,
-        msr: MsrState {
-            apic_id: ID,
-            bootstrap: true,
-        },
+        msr: MsrState { apic_id: ID, bootstrap: true },
         apic: VirtualApic::new(ID),
         window: None,
         console: Box::leak(Box::new(ConsoleRing::new())),
@@ -49,18 +43,8 @@ fn vcpu(kind: CoreKind) -> VcpuState {
 /// A processor with every feature and small state components.
 fn machine(leaf: u32, _sub: u32) -> Leaf {
     match leaf {
-        0xD => Leaf {
-            eax: 64,
-            ebx: 576,
-            ecx: 0,
-            edx: 0,
-        },
-        _ => Leaf {
-            eax: !0,
-            ebx: !0,
-            ecx: !0,
-            edx: !0,
-        },
+        0xD => Leaf { eax: 64, ebx: 576, ecx: 0, edx: 0 },
+        _ => Leaf { eax: !0, ebx: !0, ecx: !0, edx: !0 },
     }
 }
 
@@ -82,33 +66,16 @@ fn denied(vcpu: &VcpuState, denial: Denial) -> u64 {
 }
 
 fn call(vcpu: &mut VcpuState, registers: &mut Registers) -> u64 {
-    assert_eq!(
-        act(vcpu, Exit::Hypercall { privileged: true }, registers),
-        Action::Advance
-    );
+    assert_eq!(act(vcpu, Exit::Hypercall { privileged: true }, registers), Action::Advance);
     registers.rax
 }
 
 #[test]
 fn cpuid_replaces_all_four_registers_whole() {
-    let mut registers = Registers {
-        rax: 0xFFFF_FFFF_4000_0001,
-        rbx: !0,
-        rcx: !0,
-        rdx: !0,
-        ..Default::default()
-    };
-    assert_eq!(
-        act(&mut dedicated(), Exit::Cpuid, &mut registers),
-        Action::Advance
-    );
-    let expected = Registers {
-        rax: 1,
-        rbx: 7,
-        rcx: 0,
-        rdx: 0,
-        ..Default::default()
-    };
+    let mut registers =
+        Registers { rax: 0xFFFF_FFFF_4000_0001, rbx: !0, rcx: !0, rdx: !0, ..Default::default() };
+    assert_eq!(act(&mut dedicated(), Exit::Cpuid, &mut registers), Action::Advance);
+    let expected = Registers { rax: 1, rbx: 7, rcx: 0, rdx: 0, ..Default::default() };
     assert_eq!(registers, expected);
 }
 
@@ -116,15 +83,8 @@ fn cpuid_replaces_all_four_registers_whole() {
 fn an_application_cannot_call_the_hypervisor() {
     for number in 0..8 {
         let mut vcpu = dedicated();
-        let mut registers = Registers {
-            rax: number,
-            ..Default::default()
-        };
-        let action = act(
-            &mut vcpu,
-            Exit::Hypercall { privileged: false },
-            &mut registers,
-        );
+        let mut registers = Registers { rax: number, ..Default::default() };
+        let action = act(&mut vcpu, Exit::Hypercall { privileged: false }, &mut registers);
         assert_eq!((action, registers.rax), (Action::Advance, status::DENIED));
         assert_eq!(denied(&vcpu, Denial::Hypercall), 1);
     }
@@ -134,10 +94,7 @@ fn an_application_cannot_call_the_hypervisor() {
 fn an_unknown_call_says_so() {
     let mut vcpu = dedicated();
     for number in [0, 6, 1 << 32 | call::CONSOLE, u64::MAX] {
-        let mut registers = Registers {
-            rax: number,
-            ..Default::default()
-        };
+        let mut registers = Registers { rax: number, ..Default::default() };
         assert_eq!(self::call(&mut vcpu, &mut registers), status::UNKNOWN_CALL);
     }
     assert_eq!(denied(&vcpu, Denial::Hypercall), 4);
@@ -202,82 +159,42 @@ fn a_full_console_pushes_back_and_loses_nothing() {
 #[test]
 fn a_span_counts_what_lies_between_its_calls() {
     let mut vcpu = dedicated();
-    let mut end = Registers {
-        rax: call::SPAN_END,
-        ..Default::default()
-    };
+    let mut end = Registers { rax: call::SPAN_END, ..Default::default() };
     assert_eq!(call(&mut vcpu, &mut end), status::DENIED, "none is open");
     for exits in [0, 1, 17] {
         vcpu.counters.count(18);
         assert_eq!(
-            call(
-                &mut vcpu,
-                &mut Registers {
-                    rax: call::SPAN_BEGIN,
-                    ..Default::default()
-                }
-            ),
+            call(&mut vcpu, &mut Registers { rax: call::SPAN_BEGIN, ..Default::default() }),
             0
         );
         for number in 0..exits {
             vcpu.counters.count(10 + (number % 40) as u16);
         }
         vcpu.counters.count(18);
-        let mut end = Registers {
-            rax: call::SPAN_END,
-            ..Default::default()
-        };
+        let mut end = Registers { rax: call::SPAN_END, ..Default::default() };
         assert_eq!((call(&mut vcpu, &mut end), end.rbx), (0, exits));
-        assert_eq!(
-            vcpu.counters.span.map(|span| span.iter().sum()),
-            Some(exits)
-        );
+        assert_eq!(vcpu.counters.span.map(|span| span.iter().sum()), Some(exits));
     }
 }
 
 #[test]
 fn only_a_time_shared_partition_has_a_window() {
-    let mut registers = Registers {
-        rax: call::WINDOW,
-        ..Default::default()
-    };
+    let mut registers = Registers { rax: call::WINDOW, ..Default::default() };
     assert_eq!(call(&mut dedicated(), &mut registers), status::DENIED);
     let mut vcpu = vcpu(CoreKind::Shared);
-    vcpu.window = Some(WindowView {
-        epoch: 1,
-        frame: 2,
-        start: 3,
-        length: 4,
-    });
-    let mut registers = Registers {
-        rax: call::WINDOW,
-        ..Default::default()
-    };
+    vcpu.window = Some(WindowView { epoch: 1, frame: 2, start: 3, length: 4 });
+    let mut registers = Registers { rax: call::WINDOW, ..Default::default() };
     assert_eq!(call(&mut vcpu, &mut registers), 0);
-    assert_eq!(
-        [registers.rbx, registers.rdi, registers.rsi, registers.rdx],
-        [1, 2, 3, 4]
-    );
+    assert_eq!([registers.rbx, registers.rdi, registers.rsi, registers.rdx], [1, 2, 3, 4]);
 }
 
 #[test]
 fn only_the_verdict_pass_passes() {
-    for (given, passed) in [
-        (verdict::PASS, true),
-        (verdict::FAIL, false),
-        (2, false),
-        (u64::MAX, false),
-    ] {
-        let mut registers = Registers {
-            rax: call::FINISH,
-            rbx: given,
-            ..Default::default()
-        };
-        let action = act(
-            &mut dedicated(),
-            Exit::Hypercall { privileged: true },
-            &mut registers,
-        );
+    for (given, passed) in
+        [(verdict::PASS, true), (verdict::FAIL, false), (2, false), (u64::MAX, false)]
+    {
+        let mut registers = Registers { rax: call::FINISH, rbx: given, ..Default::default() };
+        let action = act(&mut dedicated(), Exit::Hypercall { privileged: true }, &mut registers);
         assert_eq!(action, Action::Finish { passed });
     }
 }
@@ -293,12 +210,7 @@ fn write(vcpu: &mut VcpuState, msr: u32, value: u64) -> Action {
 }
 
 fn read(vcpu: &mut VcpuState, msr: u32) -> Result<u64, Action> {
-    let mut registers = Registers {
-        rcx: u64::from(msr),
-        rax: !0,
-        rdx: !0,
-        ..Default::default()
-    };
+    let mut registers = Registers { rcx: u64::from(msr), rax: !0, rdx: !0, ..Default::default() };
     match act(vcpu, Exit::ReadMsr, &mut registers) {
         Action::Advance => Ok(registers.edx_eax()),
         other => Err(other),
@@ -313,10 +225,7 @@ fn msrs_are_answered_checked_or_refused() {
     let to_itself = u64::from(ID) << 32 | 1 << 14 | 0x40;
     assert_eq!(
         write(&mut vcpu, 0x830, to_itself),
-        Action::WriteMsr {
-            msr: 0x830,
-            value: to_itself
-        }
+        Action::WriteMsr { msr: 0x830, value: to_itself }
     );
     assert_eq!(denied(&vcpu, Denial::Msr), 0);
     assert_eq!(write(&mut vcpu, 0x10, 0), GENERAL_PROTECTION);
@@ -345,32 +254,14 @@ fn a_time_shared_core_has_a_virtual_apic_and_no_other() {
 #[test]
 fn ports_are_an_empty_bus() {
     let mut vcpu = dedicated();
-    let access = |width, input, string| {
-        Exit::Port(PortAccess {
-            port: 0x3F8,
-            width,
-            input,
-            string,
-        })
-    };
-    let mut registers = Registers {
-        rax: 0x1122_3344_5566_7788,
-        ..Default::default()
-    };
-    assert_eq!(
-        act(&mut vcpu, access(2, true, false), &mut registers),
-        Action::Advance
-    );
+    let access =
+        |width, input, string| Exit::Port(PortAccess { port: 0x3F8, width, input, string });
+    let mut registers = Registers { rax: 0x1122_3344_5566_7788, ..Default::default() };
+    assert_eq!(act(&mut vcpu, access(2, true, false), &mut registers), Action::Advance);
     assert_eq!(registers.rax, 0x1122_3344_5566_FFFF);
-    assert_eq!(
-        act(&mut vcpu, access(1, false, false), &mut registers),
-        Action::Advance
-    );
+    assert_eq!(act(&mut vcpu, access(1, false, false), &mut registers), Action::Advance);
     assert_eq!(registers.rax, 0x1122_3344_5566_FFFF);
-    assert_eq!(
-        act(&mut vcpu, access(1, true, true), &mut registers),
-        GENERAL_PROTECTION
-    );
+    assert_eq!(act(&mut vcpu, access(1, true, true), &mut registers), GENERAL_PROTECTION);
     assert_eq!(denied(&vcpu, Denial::Port), 3);
 }
 
@@ -378,61 +269,30 @@ fn ports_are_an_empty_bus() {
 fn extended_states_come_in_whole_families() {
     let valid = [0b1, 0b11, 0b111, 0b1110_0111];
     for value in 0..0x400 {
-        assert_eq!(
-            xcr0_is_valid(value, XCR0_ALLOWED),
-            valid.contains(&value),
-            "{value:#b}"
-        );
-        let mut registers = Registers {
-            rax: value,
-            ..Default::default()
-        };
+        assert_eq!(xcr0_is_valid(value, XCR0_ALLOWED), valid.contains(&value), "{value:#b}");
+        let mut registers = Registers { rax: value, ..Default::default() };
         let action = act(&mut dedicated(), Exit::SetExtendedControl, &mut registers);
-        let expected = if valid.contains(&value) {
-            Action::SetXcr0(value)
-        } else {
-            GENERAL_PROTECTION
-        };
+        let expected =
+            if valid.contains(&value) { Action::SetXcr0(value) } else { GENERAL_PROTECTION };
         assert_eq!(action, expected);
     }
-    let mut registers = Registers {
-        rax: 1,
-        rcx: 1,
-        ..Default::default()
-    };
-    assert_eq!(
-        act(&mut dedicated(), Exit::SetExtendedControl, &mut registers),
-        GENERAL_PROTECTION
-    );
+    let mut registers = Registers { rax: 1, rcx: 1, ..Default::default() };
+    assert_eq!(act(&mut dedicated(), Exit::SetExtendedControl, &mut registers), GENERAL_PROTECTION);
 }
 
 fn control(vcpu: &mut VcpuState, register: u8, value: u64) -> Action {
-    act(
-        vcpu,
-        Exit::WriteControl { register, value },
-        &mut Registers::default(),
-    )
+    act(vcpu, Exit::WriteControl { register, value }, &mut Registers::default())
 }
 
 #[test]
 fn caches_stay_the_hypervisors() {
     let mut vcpu = dedicated();
-    assert_eq!(
-        control(&mut vcpu, 0, 0x8000_0033),
-        Action::SetCr0(0x8000_0033)
-    );
+    assert_eq!(control(&mut vcpu, 0, 0x8000_0033), Action::SetCr0(0x8000_0033));
     assert_eq!(denied(&vcpu, Denial::ControlRegister), 0);
-    assert_eq!(
-        control(&mut vcpu, 0, 0xC000_0033),
-        Action::SetCr0(0xC000_0033)
-    );
+    assert_eq!(control(&mut vcpu, 0, 0xC000_0033), Action::SetCr0(0xC000_0033));
     assert_eq!(denied(&vcpu, Denial::ControlRegister), 1);
     for value in [0x8000_0000, 0x2000_0001, 1 << 32 | 1] {
-        assert_eq!(
-            control(&mut vcpu, 0, value),
-            GENERAL_PROTECTION,
-            "{value:#x}"
-        );
+        assert_eq!(control(&mut vcpu, 0, value), GENERAL_PROTECTION, "{value:#x}");
     }
 }
 
@@ -440,11 +300,7 @@ fn caches_stay_the_hypervisors() {
 fn forbidden_bits_of_cr4_are_refused() {
     for bit in (0..64).filter(|bit| CR4_ALLOWED >> bit & 1 == 0) {
         let mut vcpu = dedicated();
-        assert_eq!(
-            control(&mut vcpu, 4, 1 << bit | 0x20),
-            GENERAL_PROTECTION,
-            "bit {bit}"
-        );
+        assert_eq!(control(&mut vcpu, 4, 1 << bit | 0x20), GENERAL_PROTECTION, "bit {bit}");
         assert_eq!(denied(&vcpu, Denial::ControlRegister), 1);
     }
 }
@@ -454,23 +310,14 @@ fn cpuid_follows_the_state_that_the_guest_sets() {
     let mut vcpu = dedicated();
     let osxsave = |vcpu: &VcpuState| vcpu.cpuid.lookup(1, 0).ecx >> 27 & 1;
     assert_eq!(osxsave(&vcpu), 0);
-    assert_eq!(
-        control(&mut vcpu, 4, 1 << 18 | 0x20),
-        Action::SetCr4(1 << 18 | 0x20)
-    );
+    assert_eq!(control(&mut vcpu, 4, 1 << 18 | 0x20), Action::SetCr4(1 << 18 | 0x20));
     assert_eq!(osxsave(&vcpu), 1);
     assert_eq!(control(&mut vcpu, 4, 1 << 18 | 1 << 13), GENERAL_PROTECTION);
     assert_eq!(osxsave(&vcpu), 1, "a refused write changes nothing");
     assert_eq!(control(&mut vcpu, 4, 0x20), Action::SetCr4(0x20));
     assert_eq!(osxsave(&vcpu), 0);
-    let mut registers = Registers {
-        rax: 0b111,
-        ..Default::default()
-    };
-    assert_eq!(
-        act(&mut vcpu, Exit::SetExtendedControl, &mut registers),
-        Action::SetXcr0(0b111)
-    );
+    let mut registers = Registers { rax: 0b111, ..Default::default() };
+    assert_eq!(act(&mut vcpu, Exit::SetExtendedControl, &mut registers), Action::SetXcr0(0b111));
     assert_eq!(vcpu.cpuid.lookup(0xD, 0).ebx, 576 + 64);
 }
 
@@ -478,68 +325,35 @@ fn cpuid_follows_the_state_that_the_guest_sets() {
 fn task_priority_moves_through_cr8() {
     let mut vcpu = vcpu(CoreKind::Shared);
     let set = |vcpu: &mut VcpuState, value| {
-        act(
-            vcpu,
-            Exit::WriteTaskPriority(value),
-            &mut Registers::default(),
-        )
+        act(vcpu, Exit::WriteTaskPriority(value), &mut Registers::default())
     };
     assert_eq!(set(&mut vcpu, 5), Action::ApicChanged);
-    assert_eq!(
-        (vcpu.apic.tpr(), hv_core::exit::task_priority(&vcpu)),
-        (0x50, 5)
-    );
+    assert_eq!((vcpu.apic.tpr(), hv_core::exit::task_priority(&vcpu)), (0x50, 5));
     assert_eq!(set(&mut vcpu, 16), GENERAL_PROTECTION);
     assert_eq!(vcpu.apic.tpr(), 0x50);
 }
 
 #[test]
 fn what_a_partition_may_not_do_stops_it_by_name() {
-    let memory = Exit::Memory {
-        address: 0xFEE0_0000,
-        write: true,
-        fetch: false,
-    };
+    let memory = Exit::Memory { address: 0xFEE0_0000, write: true, fetch: false };
     let stops = [
-        (
-            memory,
-            Violation::Memory {
-                address: 0xFEE0_0000,
-                write: true,
-                fetch: false,
-            },
-        ),
+        (memory, Violation::Memory { address: 0xFEE0_0000, write: true, fetch: false }),
         (Exit::TripleFault, Violation::TripleFault),
         (Exit::TaskSwitch, Violation::TaskSwitch),
         (Exit::InvalidState, Violation::InvalidState),
         (Exit::Reset, Violation::Reset),
-        (
-            Exit::Exception {
-                vector: 18,
-                error: None,
-            },
-            Violation::MachineCheck,
-        ),
+        (Exit::Exception { vector: 18, error: None }, Violation::MachineCheck),
         (Exit::Unknown(77), Violation::Unknown(77)),
     ];
     for (exit, violation) in stops {
-        assert_eq!(
-            act(&mut dedicated(), exit, &mut Registers::default()),
-            Action::Stop(violation)
-        );
+        assert_eq!(act(&mut dedicated(), exit, &mut Registers::default()), Action::Stop(violation));
     }
 }
 
 #[test]
 fn instructions_that_no_partition_has_are_refused_and_counted() {
     let refused = [
-        (
-            Exit::Absent,
-            Action::Inject(Event::Exception {
-                vector: 6,
-                error: None,
-            }),
-        ),
+        (Exit::Absent, Action::Inject(Event::Exception { vector: 6, error: None })),
         (Exit::ReadCounter, GENERAL_PROTECTION),
         (Exit::CacheFlush, Action::Advance),
     ];
@@ -548,18 +362,9 @@ fn instructions_that_no_partition_has_are_refused_and_counted() {
         assert_eq!(act(&mut vcpu, exit, &mut Registers::default()), action);
         assert_eq!(denied(&vcpu, Denial::Instruction), 1);
     }
-    let alignment = Exit::Exception {
-        vector: 17,
-        error: Some(0),
-    };
-    let again = Action::Inject(Event::Exception {
-        vector: 17,
-        error: Some(0),
-    });
-    assert_eq!(
-        act(&mut dedicated(), alignment, &mut Registers::default()),
-        again
-    );
+    let alignment = Exit::Exception { vector: 17, error: Some(0) };
+    let again = Action::Inject(Event::Exception { vector: 17, error: Some(0) });
+    assert_eq!(act(&mut dedicated(), alignment, &mut Registers::default()), again);
 }
 
 proptest! {

@@ -1,8 +1,5 @@
 //! Starts the other cores of the table, one at a time, verifies each, and holds all until the board is verified.
-#![expect(
-    unsafe_code,
-    reason = "writes the real-mode trampoline and sends start-up IPIs"
-)]
+#![expect(unsafe_code, reason = "writes the real-mode trampoline and sends start-up IPIs")]
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -86,12 +83,9 @@ pub fn start_all(clock: &Clock, defects: &mut Defects) -> u64 {
 
 /// Starts and verifies one core; `None`, told as a defect, when it does not come up.
 fn start(core: usize, apic: &mut LocalApic, clock: &Clock, defects: &mut Defects) -> Option<Skew> {
-    let (Some(id), Some(entry), Some(stacks), Some(verified)) = (
-        apic_id_of(core),
-        TABLE.cores.get(core),
-        STACKS.get(core),
-        VERIFIED.get(core),
-    ) else {
+    let (Some(id), Some(entry), Some(stacks), Some(verified)) =
+        (apic_id_of(core), TABLE.cores.get(core), STACKS.get(core), VERIFIED.get(core))
+    else {
         defects.add(format_args!("the table's core {core} has no APIC id"));
         return None;
     };
@@ -113,9 +107,7 @@ fn start(core: usize, apic: &mut LocalApic, clock: &Clock, defects: &mut Defects
     let skew = skew::measure();
     let finished = wait(clock, VERIFY_LIMIT, || verified.is_completed());
     let (Some(skew), true) = (skew, finished) else {
-        defects.add(format_args!(
-            "core {cpu} (APIC id {id}) came up and then stopped answering"
-        ));
+        defects.add(format_args!("core {cpu} (APIC id {id}) came up and then stopped answering"));
         return None;
     };
     for name in verified.get().into_iter().flatten() {
@@ -136,11 +128,7 @@ fn verify_skew(cpu: u16, skew: Skew, defects: &mut Defects) {
 
 /// INIT, then at most two start-up IPIs. Returns whether the core arrived.
 fn wake(core: usize, id: u32, page: u8, apic: &mut LocalApic, clock: &Clock) -> bool {
-    let arrived = || {
-        ARRIVED
-            .get(core)
-            .is_some_and(|arrived| arrived.load(Ordering::Acquire))
-    };
+    let arrived = || ARRIVED.get(core).is_some_and(|arrived| arrived.load(Ordering::Acquire));
     apic::fence();
     // SAFETY: the target is a core of the table that was not started yet; the trampoline is in place.
     unsafe { apic.send_init_ipi(id) };

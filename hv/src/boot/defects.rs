@@ -33,10 +33,7 @@ impl Defects {
             return;
         }
         let noun = if self.found == 1 { "defect" } else { "defects" };
-        say!(
-            "Bulkhead halts: {} {noun}, named above; no partition was started.",
-            self.found
-        );
+        say!("Bulkhead halts: {} {noun}, named above; no partition was started.", self.found);
         cpu::halt()
     }
 }

@@ -1,8 +1,5 @@
 //! What ACPI says: which cores there are, and where the PM timer is. Read on the boot tables, copied, then left.
-#![expect(
-    unsafe_code,
-    reason = "gives the ACPI crate access to firmware's tables"
-)]
+#![expect(unsafe_code, reason = "gives the ACPI crate access to firmware's tables")]
 
 use core::pin::Pin;
 use core::ptr::NonNull;
@@ -61,9 +58,7 @@ impl AcpiHandler for Identity {
         physical_address: usize,
         size: usize,
     ) -> PhysicalMapping<Self, T> {
-        let reachable = physical_address
-            .checked_add(size)
-            .is_some_and(|end| end <= REACHABLE);
+        let reachable = physical_address.checked_add(size).is_some_and(|end| end <= REACHABLE);
         match NonNull::new(physical_address as *mut T) {
             // SAFETY: the boot tables map all of the first 4 GiB.
             Some(pointer) if reachable => unsafe {
@@ -91,9 +86,7 @@ impl Firmware {
         let tables = match unsafe { AcpiTables::from_rsdt(Identity, root.revision, root.address) } {
             Ok(tables) => tables,
             Err(error) => {
-                defects.add(format_args!(
-                    "firmware's ACPI root table cannot be read ({error:?})"
-                ));
+                defects.add(format_args!("firmware's ACPI root table cannot be read ({error:?})"));
                 return None;
             }
         };
@@ -140,9 +133,7 @@ fn read_processors(tables: &AcpiTables<Identity>, defects: &mut Defects) -> Vec<
     let madt = match tables.find_table::<Madt>() {
         Ok(madt) => madt,
         Err(error) => {
-            defects.add(format_args!(
-                "firmware's ACPI tables have no readable MADT ({error:?})"
-            ));
+            defects.add(format_args!("firmware's ACPI tables have no readable MADT ({error:?})"));
             return processors;
         }
     };
@@ -195,8 +186,5 @@ fn read_pm_timer(tables: &AcpiTables<Identity>) -> Option<PmTimer> {
     }
     let port = u16::try_from(block.address).ok()?;
     let flags = Pin::get_ref(fadt.get()).flags;
-    Some(PmTimer {
-        port,
-        is_32_bits: flags.pm_timer_is_32_bit(),
-    })
+    Some(PmTimer { port, is_32_bits: flags.pm_timer_is_32_bit() })
 }

@@ -70,10 +70,7 @@ fn copy_memory_map(information: &BootInformation<'_>) -> MemoryMap {
     if let Some(tag) = information.memory_map_tag() {
         for area in tag.memory_areas() {
             if area.typ() == multiboot2::MemoryAreaType::Available {
-                memory.add(Range {
-                    start: area.start_address(),
-                    size: area.size(),
-                });
+                memory.add(Range { start: area.start_address(), size: area.size() });
             }
         }
     }
@@ -82,21 +79,13 @@ fn copy_memory_map(information: &BootInformation<'_>) -> MemoryMap {
 
 /// The newer root table when the boot loader hands over both.
 fn find_root_table(information: &BootInformation<'_>) -> Option<RootTable> {
-    let new = information
-        .rsdp_v2_tag()
-        .filter(|tag| tag.checksum_is_valid());
-    let old = information
-        .rsdp_v1_tag()
-        .filter(|tag| tag.checksum_is_valid());
+    let new = information.rsdp_v2_tag().filter(|tag| tag.checksum_is_valid());
+    let old = information.rsdp_v1_tag().filter(|tag| tag.checksum_is_valid());
     match (new, old) {
-        (Some(tag), _) if tag.xsdt_address() != 0 => Some(RootTable {
-            revision: tag.revision(),
-            address: tag.xsdt_address(),
-        }),
-        (_, Some(tag)) => Some(RootTable {
-            revision: 0,
-            address: tag.rsdt_address(),
-        }),
+        (Some(tag), _) if tag.xsdt_address() != 0 => {
+            Some(RootTable { revision: tag.revision(), address: tag.xsdt_address() })
+        }
+        (_, Some(tag)) => Some(RootTable { revision: 0, address: tag.rsdt_address() }),
         _ => None,
     }
 }
@@ -126,10 +115,7 @@ fn usable_framebuffer(tag: &FramebufferTag) -> Option<Framebuffer> {
     let pixel_bytes = tag.bpp().div_ceil(8);
     let size = u64::from(tag.pitch()) * u64::from(tag.height());
     let row = u64::from(tag.width()) * u64::from(pixel_bytes);
-    let fits = tag
-        .address()
-        .checked_add(size)
-        .is_some_and(|end| end <= REACHABLE);
+    let fits = tag.address().checked_add(size).is_some_and(|end| end <= REACHABLE);
     let frame = Framebuffer {
         address: tag.address(),
         pitch: tag.pitch(),
@@ -144,20 +130,14 @@ fn copy_modules(information: &BootInformation<'_>) -> Vec<Module, MODULES> {
     let mut modules = Vec::new();
     for tag in information.module_tags() {
         let (start, end) = (u64::from(tag.start_address()), u64::from(tag.end_address()));
-        let name = tag
-            .cmdline()
-            .ok()
-            .and_then(|name| String::try_from(name.trim()).ok());
+        let name = tag.cmdline().ok().and_then(|name| String::try_from(name.trim()).ok());
         let (Some(name), Some(size)) = (name, end.checked_sub(start)) else {
             say!(
                 "Bulkhead: the boot module at {start:#x} has no readable name or no size; it is left out."
             );
             continue;
         };
-        let module = Module {
-            name,
-            place: Range { start, size },
-        };
+        let module = Module { name, place: Range { start, size } };
         if let Err(module) = modules.push(module) {
             say!(
                 "Bulkhead: there are more boot modules than partitions; {} is left out.",

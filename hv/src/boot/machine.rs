@@ -1,8 +1,5 @@
 //! What boot found out, for the run loop.
-#![expect(
-    unsafe_code,
-    reason = "reads the build id's note and hands out the staged images"
-)]
+#![expect(unsafe_code, reason = "reads the build id's note and hands out the staged images")]
 
 use bulkhead_table::PartitionId;
 use spin::Once;
@@ -68,10 +65,5 @@ pub fn build_id() -> [u8; BUILD_ID] {
         static __hv_build_id_end: u8;
     }
     // SAFETY: the id is the last part of the note that ends at this symbol; linker.ld asserts that the note is there.
-    unsafe {
-        (&raw const __hv_build_id_end)
-            .sub(BUILD_ID)
-            .cast::<[u8; BUILD_ID]>()
-            .read()
-    }
+    unsafe { (&raw const __hv_build_id_end).sub(BUILD_ID).cast::<[u8; BUILD_ID]>().read() }
 }

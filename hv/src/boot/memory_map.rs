@@ -31,11 +31,7 @@ impl MemoryMap {
         while let Some(index) = self.usable.iter().position(|known| touches(known, &joined)) {
             joined = join(&self.usable.remove(index), &joined);
         }
-        let at = self
-            .usable
-            .iter()
-            .filter(|known| known.start < joined.start)
-            .count();
+        let at = self.usable.iter().filter(|known| known.start < joined.start).count();
         if self.usable.insert(at, joined).is_err() {
             say!(
                 "Bulkhead: the memory map has more than {RANGES} pieces; RAM at {:#x} is not seen.",
@@ -52,10 +48,7 @@ impl MemoryMap {
     /// First byte of `range` that is not usable.
     fn first_gap(&self, range: &Range) -> u64 {
         let inside = |known: &&Range| known.start <= range.start && range.start < known.end();
-        self.usable
-            .iter()
-            .find(inside)
-            .map_or(range.start, Range::end)
+        self.usable.iter().find(inside).map_or(range.start, Range::end)
     }
 
     /// A usable page of conventional memory, the highest that there is; never page 0.
@@ -63,12 +56,7 @@ impl MemoryMap {
         (1..CONVENTIONAL_END / PAGE)
             .rev()
             .map(|page| page * PAGE)
-            .find(|start| {
-                self.holds(&Range {
-                    start: *start,
-                    size: PAGE,
-                })
-            })
+            .find(|start| self.holds(&Range { start: *start, size: PAGE }))
     }
 }
 
@@ -78,10 +66,7 @@ fn touches(one: &Range, other: &Range) -> bool {
 
 fn join(one: &Range, other: &Range) -> Range {
     let start = one.start.min(other.start);
-    Range {
-        start,
-        size: one.end().max(other.end()) - start,
-    }
+    Range { start, size: one.end().max(other.end()) - start }
 }
 
 /// Tells each range of the table that is not usable RAM here.
@@ -109,16 +94,10 @@ pub fn verify(map: &MemoryMap, defects: &mut Defects) {
     check(TABLE.hypervisor, format_args!("the hypervisor's range"));
     for partition in TABLE.partitions {
         for region in partition.memory {
-            let range = Range {
-                start: region.host,
-                size: region.size,
-            };
+            let range = Range { start: region.host, size: region.size };
             check(
                 range,
-                format_args!(
-                    "partition {}'s memory ({})",
-                    partition.name, partition.place
-                ),
+                format_args!("partition {}'s memory ({})", partition.name, partition.place),
             );
         }
     }

@@ -112,11 +112,7 @@ fn release(staged: staging::Images, clock: &Clock, tsc_skew: u64) -> ! {
         TABLE.board.name,
         clock.tsc_hz,
         tsc_skew,
-        machine
-            .staged
-            .iter()
-            .filter(|staged| matches!(staged, Staged::Ready(_)))
-            .count(),
+        machine.staged.iter().filter(|staged| matches!(staged, Staged::Ready(_))).count(),
         TABLE.partitions.len()
     );
     serial::wait_until_sent();

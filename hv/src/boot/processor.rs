@@ -17,9 +17,7 @@ const VMX_ALLOWED: u64 = 1 << 2;
 
 /// Without VT-x every other question is moot: this is told alone.
 pub fn verify_virtualization(defects: &mut Defects) {
-    let has_vmx = CpuId::new()
-        .get_feature_info()
-        .is_some_and(|info| info.has_vmx());
+    let has_vmx = CpuId::new().get_feature_info().is_some_and(|info| info.has_vmx());
     if !has_vmx {
         defects.add_plainly(format_args!(
             "Bulkhead needs VT-x (CPUID.1:ECX.VMX), and this processor does not have it."
@@ -74,9 +72,7 @@ pub fn missing_abilities(report: &mut dyn FnMut(&'static str)) {
     );
     need(has(|info| info.has_xsave()), "XSAVE (CPUID.1:ECX.XSAVE)");
     need(
-        cpuid
-            .get_advanced_power_mgmt_info()
-            .is_some_and(|info| info.has_invariant_tsc()),
+        cpuid.get_advanced_power_mgmt_info().is_some_and(|info| info.has_invariant_tsc()),
         "an invariant TSC (CPUID.80000007H:EDX.8), on which all time is built",
     );
     need(

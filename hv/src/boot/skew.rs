@@ -51,10 +51,7 @@ fn wait_for(word: &AtomicU32, value: u32) -> bool {
 
 /// The boot core's side; the other core runs [`answer`]. `None` when it stops answering.
 pub fn measure() -> Option<Skew> {
-    let mut skew = Skew {
-        low: i64::MIN,
-        high: i64::MAX,
-    };
+    let mut skew = Skew { low: i64::MIN, high: i64::MAX };
     for round in 1..=ROUNDS {
         let before = cpu::tsc();
         PING.store(round, Ordering::Release);

@@ -30,14 +30,10 @@ pub fn stage(modules: &[Module]) -> Images {
     carry_out(&moves);
     let mut images = [Staged::Refused; PARTITIONS];
     for step in &moves {
-        let place = Range {
-            start: step.to,
-            size: step.from.size,
-        };
-        if let (Some(partition), Some(image)) = (
-            TABLE.partitions.get(step.partition),
-            images.get_mut(step.partition),
-        ) && is_proven(partition, &place)
+        let place = Range { start: step.to, size: step.from.size };
+        if let (Some(partition), Some(image)) =
+            (TABLE.partitions.get(step.partition), images.get_mut(step.partition))
+            && is_proven(partition, &place)
         {
             *image = Staged::Ready(place);
         }
@@ -47,11 +43,7 @@ pub fn stage(modules: &[Module]) -> Images {
 
 /// Says that a partition does not start, and why. The others do.
 fn refuse(partition: &Partition, why: core::fmt::Arguments<'_>) {
-    say!(
-        "Bulkhead refuses partition {} ({}): {why}.",
-        partition.name,
-        partition.place
-    );
+    say!("Bulkhead refuses partition {} ({}): {why}.", partition.name, partition.place);
 }
 
 /// Where each wanted module goes: one behind the other, in the order in which they lie now.
@@ -59,15 +51,8 @@ fn plan(modules: &[Module]) -> Vec<Move, PARTITIONS> {
     let mut moves: Vec<Move, PARTITIONS> = Vec::new();
     for (index, partition) in TABLE.partitions.iter().enumerate() {
         if let Some(from) = choose(partition, modules) {
-            let step = Move {
-                partition: index,
-                from,
-                to: 0,
-            };
-            let at = moves
-                .iter()
-                .filter(|known| known.from.start < from.start)
-                .count();
+            let step = Move { partition: index, from, to: 0 };
+            let at = moves.iter().filter(|known| known.from.start < from.start).count();
             // Cannot be full: there is at most one for each partition.
             let _fits = moves.insert(at, step);
         }
@@ -97,9 +82,7 @@ fn plan(modules: &[Module]) -> Vec<Move, PARTITIONS> {
 
 /// The module of a partition, if it can be its image.
 fn choose(partition: &Partition, modules: &[Module]) -> Option<Range> {
-    let mut named = modules
-        .iter()
-        .filter(|module| module.name == partition.name);
+    let mut named = modules.iter().filter(|module| module.name == partition.name);
     let Some(module) = named.next() else {
         refuse(
             partition,
@@ -118,10 +101,8 @@ fn choose(partition: &Partition, modules: &[Module]) -> Option<Range> {
         );
         return None;
     }
-    let image = Range {
-        start: memory::image_start(),
-        size: memory::image_end() - memory::image_start(),
-    };
+    let image =
+        Range { start: memory::image_start(), size: memory::image_end() - memory::image_start() };
     if module.place.overlaps(&image) {
         refuse(
             partition,
@@ -147,11 +128,7 @@ fn choose(partition: &Partition, modules: &[Module]) -> Option<Range> {
 
 fn name_unknown(modules: &[Module]) {
     for module in modules {
-        if !TABLE
-            .partitions
-            .iter()
-            .any(|partition| module.name == partition.name)
-        {
+        if !TABLE.partitions.iter().any(|partition| module.name == partition.name) {
             say!(
                 "Bulkhead: the boot module \"{}\" belongs to no partition; it is left alone.",
                 module.name
@@ -164,15 +141,8 @@ fn name_unknown(modules: &[Module]) {
 /// only ever land on others that go up, and those that go down on others that go down: the former from the last on,
 /// the latter from the first on, and none is overwritten before it has moved.
 fn carry_out(moves: &[Move]) {
-    moves
-        .iter()
-        .rev()
-        .filter(|step| step.to > step.from.start)
-        .for_each(Move::carry_out);
-    moves
-        .iter()
-        .filter(|step| step.to < step.from.start)
-        .for_each(Move::carry_out);
+    moves.iter().rev().filter(|step| step.to > step.from.start).for_each(Move::carry_out);
+    moves.iter().filter(|step| step.to < step.from.start).for_each(Move::carry_out);
 }
 
 impl Move {

@@ -47,12 +47,7 @@ pub fn load(core: usize) {
         let code = gdt.append(Descriptor::kernel_code_segment());
         let data = gdt.append(Descriptor::kernel_data_segment());
         let task = gdt.append(Descriptor::tss_segment(task));
-        Segments {
-            gdt,
-            code,
-            data,
-            task,
-        }
+        Segments { gdt, code, data, task }
     });
     segments.gdt.load();
     // SAFETY: the selectors name the descriptors just loaded: flat code and data, and this core's own task state.

@@ -1,9 +1,6 @@
 //! The IDT, shared by all cores: an exception in the hypervisor is a defect and ends the core with a sentence; an NMI is
 //! handed to the run loop; an interrupt is forgotten.
-#![expect(
-    unsafe_code,
-    reason = "installs handlers by address and reads what the processor pushed"
-)]
+#![expect(unsafe_code, reason = "installs handlers by address and reads what the processor pushed")]
 
 use core::arch::global_asm;
 
@@ -135,10 +132,7 @@ const NAMES: [&str; 32] = [
 ];
 
 extern "C" fn on_exception(frame: &Frame) -> ! {
-    let name = NAMES
-        .get(frame.vector as usize)
-        .copied()
-        .unwrap_or("unknown");
+    let name = NAMES.get(frame.vector as usize).copied().unwrap_or("unknown");
     let cause = if frame.vector == PAGE_FAULT && is_guarded(Cr2::read_raw()) {
         ": its stack overflowed"
     } else {

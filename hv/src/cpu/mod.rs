@@ -27,14 +27,10 @@ fn take_machine_checks() {
 /// This core's APIC id, as the processor says it: 32 bits where it knows them.
 pub fn apic_id() -> u32 {
     let cpuid = CpuId::new();
-    let extended = cpuid
-        .get_extended_topology_info()
-        .and_then(|mut levels| levels.next());
+    let extended = cpuid.get_extended_topology_info().and_then(|mut levels| levels.next());
     match extended {
         Some(level) => level.x2apic_id(),
-        None => cpuid
-            .get_feature_info()
-            .map_or(0, |info| u32::from(info.initial_local_apic_id())),
+        None => cpuid.get_feature_info().map_or(0, |info| u32::from(info.initial_local_apic_id())),
     }
 }
 

@@ -21,10 +21,7 @@ struct Guarded<const PAGES: usize> {
 
 impl<const PAGES: usize> Guarded<PAGES> {
     const fn new() -> Self {
-        Self {
-            guard: [0; PAGE as usize],
-            stack: UnsafeCell::new([[0; PAGE as usize]; PAGES]),
-        }
+        Self { guard: [0; PAGE as usize], stack: UnsafeCell::new([[0; PAGE as usize]; PAGES]) }
     }
 
     fn guard(&self) -> u64 {
@@ -73,20 +70,11 @@ impl Stacks {
 
     /// Tops of the interrupt stacks, in the order of [`super::descriptors`]' slots.
     pub fn interrupt_tops(&self) -> [u64; 3] {
-        [
-            self.double_fault.top(),
-            self.nmi.top(),
-            self.machine_check.top(),
-        ]
+        [self.double_fault.top(), self.nmi.top(), self.machine_check.top()]
     }
 
     fn guards(&self) -> [u64; GUARDS_PER_CORE] {
-        [
-            self.main.guard(),
-            self.double_fault.guard(),
-            self.nmi.guard(),
-            self.machine_check.guard(),
-        ]
+        [self.main.guard(), self.double_fault.guard(), self.nmi.guard(), self.machine_check.guard()]
     }
 }
 

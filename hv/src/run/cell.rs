@@ -24,10 +24,7 @@ impl<T> CoreCell<T> {
     /// # Safety
     /// Only the core that owns the content calls this, and it keeps no other reference to it alive. Once the owner is
     /// parked (`module::park`), the core that saw it parked may call it instead.
-    #[expect(
-        clippy::mut_from_ref,
-        reason = "the contract above replaces the borrow checker"
-    )]
+    #[expect(clippy::mut_from_ref, reason = "the contract above replaces the borrow checker")]
     pub unsafe fn get(&self) -> &mut T {
         // SAFETY: the caller's contract is exactly exclusivity.
         unsafe { &mut *self.0.get() }

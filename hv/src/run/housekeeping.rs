@@ -1,10 +1,7 @@
 //! Housekeeping: drains the rings to the serial port, and ends the run when the table says so.
 //!
 //! Runs on a housekeeping core or in a housekeeping window, never inside a partition's time.
-#![expect(
-    unsafe_code,
-    reason = "reads the figures of vCPUs whose cores are parked"
-)]
+#![expect(unsafe_code, reason = "reads the figures of vCPUs whose cores are parked")]
 
 use bulkhead_table::Role;
 use hv_core::wire::{self, Kind, Packet, Stat, StatKey};
@@ -108,13 +105,7 @@ impl Drain {
     fn encode(&mut self, kind: Kind, source: u8, tsc: u64, payload: &[u8]) {
         let build = crate::boot::build_id();
         let build = [build[0], build[1], build[2], build[3]];
-        let packet = Packet {
-            kind,
-            source,
-            build,
-            tsc,
-            payload,
-        };
+        let packet = Packet { kind, source, build, tsc, payload };
         self.length = wire::encode(&packet, &mut self.packet).map_or(0, <[u8]>::len);
         self.sent = 0;
     }
@@ -161,9 +152,7 @@ impl Drain {
                 }
                 ring.pop(&mut payload)
             }
-            None => partition::CONSOLES
-                .get(source - CORES)
-                .and_then(|ring| ring.pop(&mut payload)),
+            None => partition::CONSOLES.get(source - CORES).and_then(|ring| ring.pop(&mut payload)),
         };
         let Some(record) = record else {
             return false;
@@ -236,12 +225,7 @@ fn kick_dedicated() {
 fn send_figures(drain: &mut Drain) {
     let lost = drain.lost;
     let mut tell = |key, subject: usize, detail: usize, value| {
-        let stat = Stat {
-            key,
-            subject: subject as u16,
-            detail: detail as u32,
-            value,
-        };
+        let stat = Stat { key, subject: subject as u16, detail: detail as u32, value };
         drain.send(Kind::Stat, 0, &stat.to_bytes());
     };
     let machine = crate::boot::machine();
@@ -260,18 +244,8 @@ fn send_figures(drain: &mut Drain) {
         if let Some(state) = unsafe { shared::state(index) }
             && state.switch_min <= state.switch_max
         {
-            tell(
-                StatKey::SwitchMax,
-                usize::from(core.cpu),
-                0,
-                state.switch_max,
-            );
-            tell(
-                StatKey::SwitchMin,
-                usize::from(core.cpu),
-                0,
-                state.switch_min,
-            );
+            tell(StatKey::SwitchMax, usize::from(core.cpu), 0, state.switch_max);
+            tell(StatKey::SwitchMin, usize::from(core.cpu), 0, state.switch_min);
         }
     }
 }
@@ -288,20 +262,10 @@ fn tell_partition(index: usize, tell: &mut impl FnMut(StatKey, usize, usize, u64
     };
     tell(StatKey::FirstEntry, index, 0, vcpu.first_entry);
     let counters = &vcpu.state.counters;
-    for (reason, count) in counters
-        .exits
-        .iter()
-        .enumerate()
-        .filter(|(_, count)| **count > 0)
-    {
+    for (reason, count) in counters.exits.iter().enumerate().filter(|(_, count)| **count > 0) {
         tell(StatKey::Exits, index, reason, *count);
     }
-    for (kind, count) in counters
-        .denied
-        .iter()
-        .enumerate()
-        .filter(|(_, count)| **count > 0)
-    {
+    for (kind, count) in counters.denied.iter().enumerate().filter(|(_, count)| **count > 0) {
         tell(StatKey::Denied, index, kind, *count);
     }
     if let Some(span) = &counters.span {

@@ -77,11 +77,7 @@ fn run_shared(core: usize, windows: &'static [Window], machine: &'static Machine
 /// Enters VMX operation and makes the core's partitions. One that cannot be made is refused by name; the others run.
 fn prepare(core: usize, kind: CoreKind, ids: &[PartitionId], machine: &'static Machine) {
     let enabled = partition::enable_core(core, kind);
-    let place = partition::Place {
-        core,
-        kind,
-        host_stack: stack_top(),
-    };
+    let place = partition::Place { core, kind, host_stack: stack_top() };
     for id in ids {
         let Some(partition) = TABLE.partitions.get(usize::from(*id)) else {
             continue;
@@ -157,11 +153,7 @@ fn take_quickly(vcpu: &mut Vcpu) -> Quick {
         return Quick::Other(raw);
     }
     exits::handle_cpuid(vcpu);
-    if vcpu.is_dedicated() || shared::rearm(vcpu) {
-        Quick::Done
-    } else {
-        Quick::Due
-    }
+    if vcpu.is_dedicated() || shared::rearm(vcpu) { Quick::Done } else { Quick::Due }
 }
 
 #[inline(never)]
@@ -268,11 +260,7 @@ fn explain(vcpu: &Vcpu, violation: Violation) {
     let (name, place) = (partition.name, partition.place);
     let rip = instructions::read(field::GUEST_RIP);
     match violation {
-        Violation::Memory {
-            address,
-            write,
-            fetch,
-        } => {
+        Violation::Memory { address, write, fetch } => {
             let verb = if fetch {
                 "fetched from"
             } else if write {
@@ -280,10 +268,7 @@ fn explain(vcpu: &Vcpu, violation: Violation) {
             } else {
                 "read"
             };
-            let end = partition
-                .memory
-                .last()
-                .map_or(0, |region| region.guest + region.size);
+            let end = partition.memory.last().map_or(0, |region| region.guest + region.size);
             defmt::error!(
                 "partition {=str} is stopped: at RIP {=u64:#x} it {=str} guest-physical {=u64:#x}, which nobody gave it; its memory ends at {=u64:#x}; `memory` of {=str} grants more",
                 name,

@@ -27,9 +27,7 @@ const EPOCH_LEAD: u64 = 20_000;
 
 /// How `partition` stands.
 pub fn fate(partition: usize) -> Fate {
-    let code = FATES
-        .get(partition)
-        .map_or(0, |fate| fate.load(Ordering::Acquire));
+    let code = FATES.get(partition).map_or(0, |fate| fate.load(Ordering::Acquire));
     Fate::from_code(u64::from(code)).unwrap_or(Fate::Stopped)
 }
 
@@ -49,8 +47,7 @@ pub fn set_made(partition: PartitionId) {
 
 /// Whether the vCPU of `partition` exists.
 pub fn was_made(partition: usize) -> bool {
-    MADE.get(partition)
-        .is_some_and(|made| made.load(Ordering::Acquire))
+    MADE.get(partition).is_some_and(|made| made.load(Ordering::Acquire))
 }
 
 /// Waits for every core to be ready and returns the epoch of all frames, which the last one to come sets.
@@ -84,10 +81,8 @@ pub fn is_over(now: u64) -> bool {
         return false;
     };
     let out_of_time = shutdown.at_latest != 0 && now >= epoch().saturating_add(shutdown.at_latest);
-    let all_finished = shutdown
-        .when_finished
-        .iter()
-        .all(|id| fate(usize::from(*id)) != Fate::Running);
+    let all_finished =
+        shutdown.when_finished.iter().all(|id| fate(usize::from(*id)) != Fate::Running);
     out_of_time || all_finished
 }
 

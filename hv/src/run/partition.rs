@@ -1,8 +1,5 @@
 //! Makes a partition ready to run: its EPT, its memory, its vCPU.
-#![expect(
-    unsafe_code,
-    reason = "copies guest images to guest memory and hands out static pages"
-)]
+#![expect(unsafe_code, reason = "copies guest images to guest memory and hands out static pages")]
 
 use core::mem::MaybeUninit;
 
@@ -84,11 +81,9 @@ pub struct Place {
 /// An [`Unready`] that names what failed.
 pub fn make(id: PartitionId, image: &[u8], place: &Place, facts: &Machine) -> Result<(), Unready> {
     let index = usize::from(id);
-    let (Some(partition), Some(cell), Some(region)) = (
-        TABLE.partitions.get(index),
-        VCPUS.get(index),
-        VMCS.get(index),
-    ) else {
+    let (Some(partition), Some(cell), Some(region)) =
+        (TABLE.partitions.get(index), VCPUS.get(index), VMCS.get(index))
+    else {
         return Err(Unready::Vmx);
     };
     load_memory(partition, image);
@@ -114,11 +109,7 @@ pub fn make(id: PartitionId, image: &[u8], place: &Place, facts: &Machine) -> Re
         msr_bitmap: MSR_BITMAPS.get(place.core).ok_or(Unready::Vmx)?.address() as u64,
         ept_root,
     };
-    let start = Start {
-        entry: partition.image.entry,
-        vpid: id + 1,
-        cr4_allowed,
-    };
+    let start = Start { entry: partition.image.entry, vpid: id + 1, cr4_allowed };
     setup::fill(vcpu, region, &settings, &pages, &start).map_err(|_| Unready::Vmx)
 }
 
@@ -128,9 +119,7 @@ pub fn make(id: PartitionId, image: &[u8], place: &Place, facts: &Machine) -> Re
 /// As [`CoreCell::get`]; and [`make`] succeeded for it.
 pub unsafe fn vcpu(id: PartitionId) -> Option<&'static mut Vcpu> {
     // SAFETY: the caller's contract.
-    VCPUS
-        .get(usize::from(id))
-        .map(|cell| unsafe { cell.get().assume_init_mut() })
+    VCPUS.get(usize::from(id)).map(|cell| unsafe { cell.get().assume_init_mut() })
 }
 
 fn decisions(id: PartitionId, place: &Place, facts: &Machine) -> VcpuState {
@@ -143,12 +132,7 @@ fn decisions(id: PartitionId, place: &Place, facts: &Machine) -> VcpuState {
     let xcr0_allowed = vcpu::xcr0_allowed();
     let host = |leaf: u32, sub: u32| {
         let found = core::arch::x86_64::__cpuid_count(leaf, sub);
-        Leaf {
-            eax: found.eax,
-            ebx: found.ebx,
-            ecx: found.ecx,
-            edx: found.edx,
-        }
+        Leaf { eax: found.eax, ebx: found.ebx, ecx: found.ecx, edx: found.edx }
     };
     let cpuid = CpuidPolicy::build(
         host,
@@ -167,10 +151,7 @@ fn decisions(id: PartitionId, place: &Place, facts: &Machine) -> VcpuState {
         cpuid,
         xcr0_allowed,
         cr4_allowed: cr4_allowed(),
-        msr: MsrState {
-            apic_id,
-            bootstrap: true,
-        },
+        msr: MsrState { apic_id, bootstrap: true },
         apic: VirtualApic::new(apic_id),
         window: None,
         console: &CONSOLES[usize::from(id) % PARTITIONS],
@@ -217,15 +198,8 @@ fn copy_in(partition: &Partition, guest: u64, bytes: &[u8]) {
 const MAX_REGIONS: usize = 8;
 
 fn build_ept(index: usize, partition: &Partition) -> Result<u64, Unready> {
-    let first: usize = TABLE
-        .partitions
-        .iter()
-        .take(index)
-        .map(|other| other.ept_pages)
-        .sum();
-    let pages = EPT
-        .get(first..first + partition.ept_pages)
-        .ok_or(Unready::Ept)?;
+    let first: usize = TABLE.partitions.iter().take(index).map(|other| other.ept_pages).sum();
+    let pages = EPT.get(first..first + partition.ept_pages).ok_or(Unready::Ept)?;
     let base = pages.as_ptr().cast::<PageTable>().cast_mut();
     // SAFETY: these cells are contiguous pages that belong to this partition, by the prefix sum; `CoreCell` and `PageTable` have the
     // same layout; only this core builds them, once.

@@ -1,8 +1,5 @@
 //! A time-shared core: windows at absolute deadlines, the virtual APIC, the switch between partitions.
-#![expect(
-    unsafe_code,
-    reason = "reaches vCPUs of this core and arms the preemption timer"
-)]
+#![expect(unsafe_code, reason = "reaches vCPUs of this core and arms the preemption timer")]
 
 use bulkhead_table::{Owner, PartitionId, Window};
 use hv_core::exit::WindowView;
@@ -37,26 +34,14 @@ static CORES_STATE: [CoreCell<Option<SharedCore>>; CORES] = [const { CoreCell::n
 /// As [`CoreCell::get`].
 pub unsafe fn state(core: usize) -> Option<&'static mut SharedCore> {
     // SAFETY: the caller's contract.
-    CORES_STATE
-        .get(core)
-        .and_then(|cell| unsafe { cell.get().as_mut() })
+    CORES_STATE.get(core).and_then(|cell| unsafe { cell.get().as_mut() })
 }
 
 /// Starts the cyclic schedule on this core; returns the first vCPU to enter.
 pub fn start(core: usize, epoch: u64, windows: &'static [Window]) -> *mut Vcpu {
-    let schedule = Schedule {
-        epoch,
-        frame: TABLE.frame,
-        windows,
-    };
+    let schedule = Schedule { epoch, frame: TABLE.frame, windows };
     let cursor = schedule.first_not_ended(machine::tsc());
-    let state = SharedCore {
-        schedule,
-        cursor,
-        loaded: None,
-        switch_max: 0,
-        switch_min: u64::MAX,
-    };
+    let state = SharedCore { schedule, cursor, loaded: None, switch_max: 0, switch_min: u64::MAX };
     let Some(cell) = CORES_STATE.get(core) else {
         module::park();
     };
@@ -176,10 +161,7 @@ impl SharedCore {
         let windows = self.schedule.windows;
         for back in 0..missed.min(windows.len() as u64) {
             let index = (self.cursor.index + 1 + back as usize) % windows.len();
-            if let Some(Window {
-                owner: Owner::Partition(id),
-                ..
-            }) = windows.get(index)
+            if let Some(Window { owner: Owner::Partition(id), .. }) = windows.get(index)
                 && let Some(vcpu) = self.runnable(*id)
             {
                 vcpu.windows.late += 1;

@@ -49,10 +49,7 @@ const PROCESSOR: Word = Word {
         (processor::RDPMC_EXITING, "RDPMC exiting"),
         (processor::IO_BITMAPS, "I/O bitmaps"),
         (processor::MSR_BITMAPS, "MSR bitmaps"),
-        (
-            processor::SECONDARY_CONTROLS,
-            "secondary processor-based controls",
-        ),
+        (processor::SECONDARY_CONTROLS, "secondary processor-based controls"),
     ],
 };
 // SDM 3C 25.6.2
@@ -90,15 +87,10 @@ const ENTRY: Word = Word {
 };
 
 /// What only a time-shared core needs.
-const SHARED_PIN: (u32, &str) = (
-    pin::EXTERNAL_INTERRUPT_EXITING,
-    "external-interrupt exiting",
-);
+const SHARED_PIN: (u32, &str) = (pin::EXTERNAL_INTERRUPT_EXITING, "external-interrupt exiting");
 const SHARED_PROCESSOR: u32 = processor::CR8_LOAD_EXITING | processor::CR8_STORE_EXITING;
-const SHARED_EXIT: (u32, &str) = (
-    exit_control::ACKNOWLEDGE_INTERRUPT,
-    "acknowledge interrupt on exit",
-);
+const SHARED_EXIT: (u32, &str) =
+    (exit_control::ACKNOWLEDGE_INTERRUPT, "acknowledge interrupt on exit");
 
 /// EPT abilities: 4-level walk (6), write-back structures (14), 2-MByte pages (16), INVEPT (20), all-context
 /// INVEPT (26), INVVPID (32), single-context INVVPID (41). SDM 3D A.10.

@@ -57,12 +57,7 @@ pub fn handle_cpuid(vcpu: &mut Vcpu) {
 pub fn handle(vcpu: &mut Vcpu, raw: u32) -> Next {
     // Bits 16 and up carry flags; an entry failure has its own numbers and is never one of the frequent ones.
     match raw {
-        VMCALL => frequent(
-            vcpu,
-            &Exit::Hypercall {
-                privileged: guest_privilege() == 0,
-            },
-        ),
+        VMCALL => frequent(vcpu, &Exit::Hypercall { privileged: guest_privilege() == 0 }),
         RDMSR => frequent(vcpu, &Exit::ReadMsr),
         WRMSR => frequent(vcpu, &Exit::WriteMsr),
         IO_INSTRUCTION => frequent(vcpu, &Exit::Port(port_access())),
@@ -283,18 +278,11 @@ fn decode_control(vcpu: &Vcpu) -> Exit {
     let source = || {
         let value = read_register(vcpu, access >> 8 & 0xF);
         // Outside 64-bit code the move takes 32 bits, whatever the upper half of the register holds.
-        if vcpu::is_64_bit() {
-            value
-        } else {
-            value & 0xFFFF_FFFF
-        }
+        if vcpu::is_64_bit() { value } else { value & 0xFFFF_FFFF }
     };
     match (access >> 4 & 3, register) {
         (0, 8) => Exit::WriteTaskPriority(source()),
-        (0, _) => Exit::WriteControl {
-            register,
-            value: source(),
-        },
+        (0, _) => Exit::WriteControl { register, value: source() },
         (1, 8) => Exit::ReadTaskPriority,
         _ => Exit::Unknown(u32::from(reason::CONTROL_REGISTER)),
     }

@@ -95,10 +95,7 @@ fn fill_controls(controls: &Controls, pages: &Pages, start: &Start) {
     set(field::IO_BITMAP_A, pages.io_bitmaps[0]); // SDM 3C 25.6.4
     set(field::IO_BITMAP_B, pages.io_bitmaps[1]); // SDM 3C 25.6.4
     set(field::MSR_BITMAP, pages.msr_bitmap); // SDM 3C 25.6.9
-    set(
-        field::EPT_POINTER,
-        pages.ept_root | EPTP_WRITE_BACK_4_LEVELS,
-    ); // SDM 3C 25.6.11
+    set(field::EPT_POINTER, pages.ept_root | EPTP_WRITE_BACK_4_LEVELS); // SDM 3C 25.6.11
     set(field::VPID, u64::from(start.vpid)); // SDM 3C 25.6.12
     set(field::CR3_TARGET_COUNT, 0); // SDM 3C 25.6.7
     set(field::EXIT_MSR_STORE_COUNT, 0); // SDM 3C 25.7.2
@@ -159,54 +156,19 @@ fn task_segment_base(selector: u16) -> u64 {
 
 /// Selector, base, limit and rights fields of each segment register.
 const SEGMENTS: [[u32; 4]; 8] = [
-    [
-        field::GUEST_CS_SELECTOR,
-        field::GUEST_CS_BASE,
-        field::GUEST_CS_LIMIT,
-        field::GUEST_CS_RIGHTS,
-    ],
-    [
-        field::GUEST_SS_SELECTOR,
-        field::GUEST_SS_BASE,
-        field::GUEST_SS_LIMIT,
-        field::GUEST_SS_RIGHTS,
-    ],
-    [
-        field::GUEST_DS_SELECTOR,
-        field::GUEST_DS_BASE,
-        field::GUEST_DS_LIMIT,
-        field::GUEST_DS_RIGHTS,
-    ],
-    [
-        field::GUEST_ES_SELECTOR,
-        field::GUEST_ES_BASE,
-        field::GUEST_ES_LIMIT,
-        field::GUEST_ES_RIGHTS,
-    ],
-    [
-        field::GUEST_FS_SELECTOR,
-        field::GUEST_FS_BASE,
-        field::GUEST_FS_LIMIT,
-        field::GUEST_FS_RIGHTS,
-    ],
-    [
-        field::GUEST_GS_SELECTOR,
-        field::GUEST_GS_BASE,
-        field::GUEST_GS_LIMIT,
-        field::GUEST_GS_RIGHTS,
-    ],
+    [field::GUEST_CS_SELECTOR, field::GUEST_CS_BASE, field::GUEST_CS_LIMIT, field::GUEST_CS_RIGHTS],
+    [field::GUEST_SS_SELECTOR, field::GUEST_SS_BASE, field::GUEST_SS_LIMIT, field::GUEST_SS_RIGHTS],
+    [field::GUEST_DS_SELECTOR, field::GUEST_DS_BASE, field::GUEST_DS_LIMIT, field::GUEST_DS_RIGHTS],
+    [field::GUEST_ES_SELECTOR, field::GUEST_ES_BASE, field::GUEST_ES_LIMIT, field::GUEST_ES_RIGHTS],
+    [field::GUEST_FS_SELECTOR, field::GUEST_FS_BASE, field::GUEST_FS_LIMIT, field::GUEST_FS_RIGHTS],
+    [field::GUEST_GS_SELECTOR, field::GUEST_GS_BASE, field::GUEST_GS_LIMIT, field::GUEST_GS_RIGHTS],
     [
         field::GUEST_LDTR_SELECTOR,
         field::GUEST_LDTR_BASE,
         field::GUEST_LDTR_LIMIT,
         field::GUEST_LDTR_RIGHTS,
     ],
-    [
-        field::GUEST_TR_SELECTOR,
-        field::GUEST_TR_BASE,
-        field::GUEST_TR_LIMIT,
-        field::GUEST_TR_RIGHTS,
-    ],
+    [field::GUEST_TR_SELECTOR, field::GUEST_TR_BASE, field::GUEST_TR_LIMIT, field::GUEST_TR_RIGHTS],
 ];
 
 /// Flat 32-bit segments, as Multiboot2 3.3 asks; no LDT; a TSS that is never used. SDM 3C 25.4.1, 27.3.1.2.

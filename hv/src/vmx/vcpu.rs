@@ -1,8 +1,5 @@
 //! A vCPU: its registers, its VMCS and what the VMCS does not carry.
-#![expect(
-    unsafe_code,
-    reason = "writes VMCS fields and switches machine registers"
-)]
+#![expect(unsafe_code, reason = "writes VMCS fields and switches machine registers")]
 
 use core::arch::asm;
 
@@ -59,14 +56,8 @@ pub struct WindowFigures {
 }
 
 /// MSRs that the guest may write and the VMCS does not carry: KERNEL_GS_BASE, STAR, LSTAR, CSTAR, FMASK, TSC_AUX.
-const SWITCHED_MSRS: [u32; 6] = [
-    0xC000_0102,
-    0xC000_0081,
-    0xC000_0082,
-    0xC000_0083,
-    0xC000_0084,
-    0xC000_0103,
-];
+const SWITCHED_MSRS: [u32; 6] =
+    [0xC000_0102, 0xC000_0081, 0xC000_0082, 0xC000_0083, 0xC000_0084, 0xC000_0103];
 
 /// Bytes of the XSAVE area: enough for x87, SSE, AVX and AVX-512 (SDM 1 13.5).
 pub const XSAVE_BYTES: usize = 4096;
@@ -102,11 +93,8 @@ const MULTIBOOT2_MAGIC: u64 = 0x36D7_6289;
 impl Vcpu {
     /// A vCPU at its first instruction, with every register defined and nothing of a former owner in it.
     pub fn new(parts: Parts, processor_controls: u32) -> Self {
-        let registers = Registers {
-            rax: MULTIBOOT2_MAGIC,
-            rbx: parts.boot_info,
-            ..Registers::default()
-        };
+        let registers =
+            Registers { rax: MULTIBOOT2_MAGIC, rbx: parts.boot_info, ..Registers::default() };
         Self {
             registers,
             host_stack: parts.host_stack,
@@ -117,12 +105,7 @@ impl Vcpu {
             processor_controls,
             state: parts.state,
             switched: Switched::new(),
-            windows: WindowFigures {
-                run: 0,
-                late: 0,
-                latest: 0,
-                earliest: u64::MAX,
-            },
+            windows: WindowFigures { run: 0, late: 0, latest: 0, earliest: u64::MAX },
             requeued: None,
             first_entry: 0,
         }
@@ -150,11 +133,8 @@ impl Vcpu {
     }
 
     fn set_processor_control(&mut self, bit: u32, on: bool) {
-        let wanted = if on {
-            self.processor_controls | bit
-        } else {
-            self.processor_controls & !bit
-        };
+        let wanted =
+            if on { self.processor_controls | bit } else { self.processor_controls & !bit };
         if wanted != self.processor_controls {
             self.processor_controls = wanted;
             // SAFETY: only window-exiting bits change; both are allowed wherever virtual NMIs are. SDM 3C 25.6.2.
@@ -275,20 +255,14 @@ pub fn xcr0_allowed() -> u64 {
     const OFFERED: u64 = 0b1110_0111;
     let leaf = core::arch::x86_64::__cpuid_count(0xD, 0);
     let supported = (u64::from(leaf.edx) << 32 | u64::from(leaf.eax)) & OFFERED;
-    if xsave_fits(supported) {
-        supported
-    } else {
-        supported & 0b11
-    }
+    if xsave_fits(supported) { supported } else { supported & 0b11 }
 }
 
 fn xsave_fits(components: u64) -> bool {
-    (2..63)
-        .filter(|bit| components & (1 << bit) != 0)
-        .all(|bit| {
-            let leaf = core::arch::x86_64::__cpuid_count(0xD, bit);
-            u64::from(leaf.eax) + u64::from(leaf.ebx) <= XSAVE_BYTES as u64
-        })
+    (2..63).filter(|bit| components & (1 << bit) != 0).all(|bit| {
+        let leaf = core::arch::x86_64::__cpuid_count(0xD, bit);
+        u64::from(leaf.eax) + u64::from(leaf.ebx) <= XSAVE_BYTES as u64
+    })
 }
 
 /// Steps over the instruction that exited. Ends the blocking that STI or MOV SS asked for one
@@ -334,11 +308,7 @@ pub fn inject(event: Event) {
                 // SAFETY: the error code belongs to the vector that is delivered. SDM 3C 25.8.3.
                 unsafe { vmx::write(field::ENTRY_EXCEPTION_ERROR_CODE, u64::from(error)) };
             }
-            let code = if error.is_some() {
-                interruption::DELIVER_ERROR_CODE
-            } else {
-                0
-            };
+            let code = if error.is_some() { interruption::DELIVER_ERROR_CODE } else { 0 };
             u32::from(vector) | interruption::HARDWARE_EXCEPTION | code
         }
         Event::Nmi => 2 | interruption::NMI,
@@ -353,12 +323,7 @@ pub fn inject_interrupt(vector: u8) {
 
 fn write_entry_info(info: u32) {
     // SAFETY: vector and type agree, as the callers build them. SDM 3C 25.8.3.
-    unsafe {
-        vmx::write(
-            field::ENTRY_INTERRUPTION_INFO,
-            u64::from(info | interruption::VALID),
-        )
-    };
+    unsafe { vmx::write(field::ENTRY_INTERRUPTION_INFO, u64::from(info | interruption::VALID)) };
 }
 
 /// Completes a debug exception that was intercepted on its way to the guest: DR7.GD is cleared as the processor would
@@ -446,10 +411,7 @@ pub fn accepts_nmi() -> bool {
 }
 
 /// #GP(0).
-const GENERAL_PROTECTION: Event = Event::Exception {
-    vector: 13,
-    error: Some(0),
-};
+const GENERAL_PROTECTION: Event = Event::Exception { vector: 13, error: Some(0) };
 /// CR4.PCIDE.
 const PCIDE: u64 = 1 << 17;
 

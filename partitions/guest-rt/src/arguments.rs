@@ -17,25 +17,19 @@ impl<'a> Arguments<'a> {
 
     /// All arguments in order; a word without `=` has the empty value.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        self.line
-            .split_ascii_whitespace()
-            .map(|word| word.split_once('=').unwrap_or((word, "")))
+        self.line.split_ascii_whitespace().map(|word| word.split_once('=').unwrap_or((word, "")))
     }
 
     /// The value of `name`; the empty string when it stands alone, `None` when it is not there.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&'a str> {
-        self.iter()
-            .find(|(found, _)| *found == name)
-            .map(|(_, value)| value)
+        self.iter().find(|(found, _)| *found == name).map(|(_, value)| value)
     }
 
     /// The first argument whose name is in neither list.
     #[must_use]
     pub fn unknown(&self, known: &[&str], also: &[&str]) -> Option<&'a str> {
-        self.iter()
-            .map(|(name, _)| name)
-            .find(|name| !known.contains(name) && !also.contains(name))
+        self.iter().map(|(name, _)| name).find(|name| !known.contains(name) && !also.contains(name))
     }
 
     /// The first argument that is given more than once.
@@ -142,10 +136,7 @@ mod tests {
         for bad in ["", "x", "-1", "+1", "1.5", "0x10", "1 "] {
             assert_eq!(parse_number(bad), Err(BadValue::NotANumber), "{bad}");
         }
-        assert_eq!(
-            parse_number("18446744073709551616"),
-            Err(BadValue::TooLarge)
-        );
+        assert_eq!(parse_number("18446744073709551616"), Err(BadValue::TooLarge));
     }
 
     #[test]
@@ -157,10 +148,7 @@ mod tests {
         assert_eq!(parse_duration("100"), Err(BadValue::Unit));
         assert_eq!(parse_duration("1h"), Err(BadValue::Unit));
         assert_eq!(parse_duration("us"), Err(BadValue::NotANumber));
-        assert_eq!(
-            parse_duration("18446744073709551615s"),
-            Err(BadValue::TooLarge)
-        );
+        assert_eq!(parse_duration("18446744073709551615s"), Err(BadValue::TooLarge));
     }
 
     #[test]

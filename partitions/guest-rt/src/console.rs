@@ -26,10 +26,7 @@ const TRANSMITTER_IDLE: u8 = 0x40;
 /// Prints to the console; the macros `print!` and `println!` call this. Waits while the hypervisor's
 /// ring is full.
 pub fn print(text: fmt::Arguments<'_>) {
-    let mut chunk = Chunk {
-        bytes: [0; CONSOLE_BYTES],
-        length: 0,
-    };
+    let mut chunk = Chunk { bytes: [0; CONSOLE_BYTES], length: 0 };
     // Neither the chunk nor the console fails, and a failing `Display` has already printed its part.
     let _ = chunk.write_fmt(text);
     chunk.send();
@@ -99,10 +96,7 @@ pub(crate) fn drain_uart() {
 fn hypervisor_write(mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let taken = hypercall::console(bytes.len(), words(bytes));
-        match usize::try_from(taken)
-            .ok()
-            .and_then(|taken| bytes.get(taken..))
-        {
+        match usize::try_from(taken).ok().and_then(|taken| bytes.get(taken..)) {
             Some(rest) => bytes = rest,
             // A status: this hypervisor takes no console output, so there is no one to tell.
             None => guest::finish_silently(false),

@@ -58,10 +58,7 @@ impl Verdict {
     /// Something did not; `text` says what.
     #[must_use]
     pub const fn fail(text: &'static str) -> Self {
-        Self {
-            passed: false,
-            text,
-        }
+        Self { passed: false, text }
     }
 }
 
@@ -113,8 +110,7 @@ impl Guest {
     /// The number given as `name=N`, else `default`.
     #[must_use]
     pub fn number(&self, name: &str, default: u64) -> u64 {
-        self.argument(name)
-            .map_or(default, |text| understood(name, text, parse_number(text)))
+        self.argument(name).map_or(default, |text| understood(name, text, parse_number(text)))
     }
 
     /// The duration given as `name=100us` (units ns, us, ms, s), else `default`, in ticks.
@@ -134,14 +130,10 @@ impl Guest {
         let Some(text) = self.argument(name) else {
             return first;
         };
-        choices
-            .iter()
-            .find(|choice| **choice == text)
-            .copied()
-            .unwrap_or_else(|| {
-                println!("command line: {name}={text}: write one of {choices:?}");
-                finish(Verdict::fail("an argument that is not understood"))
-            })
+        choices.iter().find(|choice| **choice == text).copied().unwrap_or_else(|| {
+            println!("command line: {name}={text}: write one of {choices:?}");
+            finish(Verdict::fail("an argument that is not understood"))
+        })
     }
 
     /// Frequency of the time-stamp counter, in kHz: from the hypervisor, else from the command line.
@@ -186,19 +178,12 @@ pub fn start(magic: u32, boot_info: u32, main: fn(&Guest) -> Verdict) -> ! {
     interrupts::set_up();
     let spare = read_boot_info(magic, boot_info);
     let arguments = Arguments::new(command_line());
-    POWER_OFF.store(
-        arguments.get("native-power-off").is_some(),
-        Ordering::Relaxed,
-    );
+    POWER_OFF.store(arguments.get("native-power-off").is_some(), Ordering::Relaxed);
     if let Err(lacking) = apic::set_up() {
         println!("{lacking}");
         finish(Verdict::fail("the machine lacks something"));
     }
-    finish(main(&Guest {
-        machine,
-        arguments,
-        spare,
-    }))
+    finish(main(&Guest { machine, arguments, spare }))
 }
 
 fn detect() -> Machine {
@@ -208,10 +193,7 @@ fn detect() -> Machine {
     }
     let base = cpuid(abi::CPUID_BASE, 0);
     let mut signature = [0; 12];
-    for (part, register) in signature
-        .chunks_exact_mut(4)
-        .zip([base.ebx, base.ecx, base.edx])
-    {
+    for (part, register) in signature.chunks_exact_mut(4).zip([base.ebx, base.ecx, base.edx]) {
         part.copy_from_slice(&register.to_le_bytes());
     }
     if signature != abi::CPUID_SIGNATURE {
@@ -237,10 +219,7 @@ fn read_boot_info(magic: u32, address: u32) -> (u64, u64) {
         println!("boot: the boot information at {address:#x} is malformed; the loader is at fault");
         finish(Verdict::fail("malformed boot information"));
     };
-    let line = information
-        .command_line_tag()
-        .and_then(|tag| tag.cmdline().ok())
-        .unwrap_or("");
+    let line = information.command_line_tag().and_then(|tag| tag.cmdline().ok()).unwrap_or("");
     if line.len() > COMMAND_LINE_BYTES {
         println!("boot: the command line is longer than {COMMAND_LINE_BYTES} bytes; shorten it");
         finish(Verdict::fail("command line too long"));
@@ -284,11 +263,7 @@ pub fn finish(verdict: Verdict) -> ! {
 /// Ends the guest without a line.
 pub(crate) fn finish_silently(passed: bool) -> ! {
     if under_hypervisor() {
-        hypercall::finish(if passed {
-            abi::verdict::PASS
-        } else {
-            abi::verdict::FAIL
-        });
+        hypercall::finish(if passed { abi::verdict::PASS } else { abi::verdict::FAIL });
     }
     console::drain_uart();
     if POWER_OFF.load(Ordering::Relaxed) {

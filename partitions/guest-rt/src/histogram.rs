@@ -28,20 +28,12 @@ impl Histogram {
     /// An empty histogram.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            bins: [0; BINS],
-            overflow: 0,
-            count: 0,
-            min: u64::MAX,
-            max: 0,
-        }
+        Self { bins: [0; BINS], overflow: 0, count: 0, min: u64::MAX, max: 0 }
     }
 
     /// Counts one value.
     pub fn record(&mut self, value: u64) {
-        let bin = usize::try_from(value)
-            .ok()
-            .and_then(|index| self.bins.get_mut(index));
+        let bin = usize::try_from(value).ok().and_then(|index| self.bins.get_mut(index));
         match bin {
             Some(bin) => *bin = bin.saturating_add(1),
             None => self.overflow += 1,
@@ -100,10 +92,7 @@ impl Histogram {
     /// Values beyond the bins are said in a line `value NAME-overflow N samples`.
     #[must_use]
     pub const fn report<'a>(&'a self, name: &'a str) -> Report<'a> {
-        Report {
-            histogram: self,
-            name,
-        }
+        Report { histogram: self, name }
     }
 }
 
@@ -125,20 +114,11 @@ impl fmt::Display for Report<'_> {
             histogram.quantile(999),
             histogram.max(),
         )?;
-        for (value, count) in histogram
-            .bins
-            .iter()
-            .enumerate()
-            .filter(|(_, count)| **count != 0)
-        {
+        for (value, count) in histogram.bins.iter().enumerate().filter(|(_, count)| **count != 0) {
             writeln!(out, "{REPORT_PREFIX}bin {name} {value} {count}")?;
         }
         if histogram.overflow() != 0 {
-            writeln!(
-                out,
-                "{REPORT_PREFIX}value {name}-overflow {} samples",
-                histogram.overflow()
-            )?;
+            writeln!(out, "{REPORT_PREFIX}value {name}-overflow {} samples", histogram.overflow())?;
         }
         Ok(())
     }
@@ -157,10 +137,7 @@ mod tests {
     #[test]
     fn an_empty_one_reads_zero() {
         let empty = Histogram::new();
-        assert_eq!(
-            (empty.count(), empty.min(), empty.median(), empty.max()),
-            (0, 0, 0, 0)
-        );
+        assert_eq!((empty.count(), empty.min(), empty.median(), empty.max()), (0, 0, 0, 0));
         assert_eq!(empty.quantile(999), 0);
     }
 
@@ -179,10 +156,7 @@ mod tests {
     fn one_outlier_in_a_thousand_is_not_the_p99_9_but_the_max() {
         let mut histogram = of((0..999).map(|_| 3));
         histogram.record(70);
-        assert_eq!(
-            (histogram.median(), histogram.quantile(999), histogram.max()),
-            (3, 3, 70)
-        );
+        assert_eq!((histogram.median(), histogram.quantile(999), histogram.max()), (3, 3, 70));
         histogram.record(71);
         assert_eq!(histogram.quantile(999), 70);
     }
@@ -190,10 +164,7 @@ mod tests {
     #[test]
     fn beyond_the_bins_the_extremes_stay_exact() {
         let histogram = of([4095, 4096, 1_000_000]);
-        assert_eq!(
-            (histogram.overflow(), histogram.min(), histogram.max()),
-            (2, 4095, 1_000_000)
-        );
+        assert_eq!((histogram.overflow(), histogram.min(), histogram.max()), (2, 4095, 1_000_000));
         assert_eq!(histogram.median(), 1_000_000);
     }
 

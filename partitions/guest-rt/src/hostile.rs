@@ -52,10 +52,7 @@ macro_rules! attempt {
 fn answer() -> Result<(), Fault> {
     match FAULT.load(Ordering::Relaxed) {
         0 => Ok(()),
-        fault => Err(Fault {
-            vector: (fault >> 32) as u8,
-            error: fault as u32,
-        }),
+        fault => Err(Fault { vector: (fault >> 32) as u8, error: fault as u32 }),
     }
 }
 
@@ -246,10 +243,7 @@ struct OneSegment {
     code: u64,
 }
 
-static ONE_SEGMENT: OneSegment = OneSegment {
-    null: 0,
-    code: 0x00CF_9B00_0000_FFFF,
-};
+static ONE_SEGMENT: OneSegment = OneSegment { null: 0, code: 0x00CF_9B00_0000_FFFF };
 
 /// Leaves 64-bit mode for real mode, with no interrupt table, and reads an MSR that is refused there: the exception of an
 /// instruction that the hypervisor answers, in the one mode that has no error codes.
@@ -259,10 +253,7 @@ pub fn real_mode_fault() -> ! {
         limit: u16,
         base: *const OneSegment,
     }
-    let segments = Pointer {
-        limit: 15,
-        base: &raw const ONE_SEGMENT,
-    };
+    let segments = Pointer { limit: 15, base: &raw const ONE_SEGMENT };
     let nothing = [0_u64; 2];
     // SAFETY: does not return; nothing of this guest runs behind it.
     unsafe {
@@ -309,10 +300,7 @@ unsafe extern "C" {
 /// The [`Fault`] that answered.
 pub fn vmcall_from_ring3(number: u64) -> Result<u64, Fault> {
     let Some(segments) = user_segments() else {
-        return Err(Fault {
-            vector: GENERAL_PROTECTION,
-            error: 0,
-        });
+        return Err(Fault { vector: GENERAL_PROTECTION, error: 0 });
     };
     FAULT.store(0, Ordering::Relaxed);
     // SAFETY: ring 3 runs the two instructions of vectors.s and comes back by its gate.
@@ -327,9 +315,7 @@ pub type NamedAttempt = (&'static str, fn() -> Result<(), Fault>);
 
 /// Every instruction of VMX that a guest without nested virtualization must find invalid (#UD).
 pub const VMX_INSTRUCTIONS: [NamedAttempt; 12] = [
-    ("vmxon", || {
-        with_operand(|operand| attempt!("vmxon [{operand}]"; operand = in(reg) operand))
-    }),
+    ("vmxon", || with_operand(|operand| attempt!("vmxon [{operand}]"; operand = in(reg) operand))),
     ("vmclear", || {
         with_operand(|operand| attempt!("vmclear [{operand}]"; operand = in(reg) operand))
     }),
@@ -342,14 +328,8 @@ pub const VMX_INSTRUCTIONS: [NamedAttempt; 12] = [
     ("vmlaunch", || attempt!("vmlaunch")),
     ("vmresume", || attempt!("vmresume")),
     ("vmxoff", || attempt!("vmxoff")),
-    (
-        "vmread",
-        || attempt!("vmread {a}, {b}"; a = inout(reg) 0_u64 => _, b = in(reg) 0x4402_u64),
-    ),
-    (
-        "vmwrite",
-        || attempt!("vmwrite {a}, {b}"; a = in(reg) 0x681E_u64, b = in(reg) 0_u64),
-    ),
+    ("vmread", || attempt!("vmread {a}, {b}"; a = inout(reg) 0_u64 => _, b = in(reg) 0x4402_u64)),
+    ("vmwrite", || attempt!("vmwrite {a}, {b}"; a = in(reg) 0x681E_u64, b = in(reg) 0_u64)),
     ("invept", || {
         with_operand(
             |operand| attempt!("invept {kind}, [{operand}]"; kind = in(reg) 2_u64, operand = in(reg) operand),

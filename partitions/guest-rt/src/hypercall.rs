@@ -21,13 +21,7 @@ struct Returned {
 #[inline(always)]
 fn vmcall(number: u64, rbx: u64, words: [u64; 6]) -> Returned {
     let [rdi, rsi, rdx, r8, r9, r10] = words;
-    let mut returned = Returned {
-        rax: number,
-        rbx,
-        rdi,
-        rsi,
-        rdx,
-    };
+    let mut returned = Returned { rax: number, rbx, rdi, rsi, rdx };
     // SAFETY: a hypercall of this interface reads and writes registers only. RBX cannot be named as an operand,
     // so it is exchanged with one that can.
     unsafe {
@@ -83,17 +77,7 @@ pub fn window() -> Option<Window> {
     if !under_hypervisor() {
         return None;
     }
-    let Returned {
-        rax,
-        rbx: epoch,
-        rdi: frame,
-        rsi: start,
-        rdx: length,
-    } = vmcall(call::WINDOW, 0, [0; 6]);
-    (rax == 0).then_some(Window {
-        epoch,
-        frame,
-        start,
-        length,
-    })
+    let Returned { rax, rbx: epoch, rdi: frame, rsi: start, rdx: length } =
+        vmcall(call::WINDOW, 0, [0; 6]);
+    (rax == 0).then_some(Window { epoch, frame, start, length })
 }

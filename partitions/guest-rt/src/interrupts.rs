@@ -1,8 +1,5 @@
 //! Descriptor tables, exceptions and interrupt handlers.
-#![expect(
-    unsafe_code,
-    reason = "loads descriptor tables, runs on interrupt frames"
-)]
+#![expect(unsafe_code, reason = "loads descriptor tables, runs on interrupt frames")]
 
 use core::arch::{asm, global_asm};
 use core::fmt;
@@ -78,10 +75,7 @@ impl Gate {
 }
 
 /// Segments of ring 3, for guests that test the hypervisor.
-#[cfg_attr(
-    not(feature = "hostile"),
-    expect(dead_code, reason = "used by hostile guests")
-)]
+#[cfg_attr(not(feature = "hostile"), expect(dead_code, reason = "used by hostile guests"))]
 pub(crate) struct UserSegments {
     pub(crate) code: u16,
     pub(crate) data: u16,
@@ -128,13 +122,7 @@ pub(crate) fn set_up() {
         let data = segments.append(Descriptor::user_data_segment());
         let code = segments.append(Descriptor::user_code_segment());
         task_selector = segments.append(Descriptor::tss_segment(task_state));
-        (
-            segments,
-            UserSegments {
-                code: code.0,
-                data: data.0,
-            },
-        )
+        (segments, UserSegments { code: code.0, data: data.0 })
     });
     let gates = GATES.call_once(|| core::array::from_fn(|vector| gate(vector as u8)));
     segments.load();
@@ -178,10 +166,8 @@ struct TablePointer {
 }
 
 fn load_gates(gates: &'static [Gate; 256]) {
-    let pointer = TablePointer {
-        limit: (size_of::<[Gate; 256]>() - 1) as u16,
-        base: gates.as_ptr() as u64,
-    };
+    let pointer =
+        TablePointer { limit: (size_of::<[Gate; 256]>() - 1) as u16, base: gates.as_ptr() as u64 };
     // SAFETY: each gate leads to a stub, and the table lives for ever.
     unsafe {
         asm!("lidt [{}]", in(reg) &raw const pointer, options(readonly, nostack, preserves_flags))
@@ -237,10 +223,8 @@ extern "C" fn exception(frame: &mut Frame) {
         }
         RETRY_FOR_EVER => {}
         resume_at => {
-            FAULT.store(
-                1 << 63 | frame.vector << 32 | frame.error & 0xFFFF_FFFF,
-                Ordering::Relaxed,
-            );
+            FAULT
+                .store(1 << 63 | frame.vector << 32 | frame.error & 0xFFFF_FFFF, Ordering::Relaxed);
             frame.rip = resume_at;
             RECOVERY.store(0, Ordering::Relaxed);
         }
@@ -252,14 +236,7 @@ struct Described<'a>(&'a Frame);
 
 impl fmt::Display for Described<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Frame {
-            vector,
-            error,
-            rip,
-            rsp,
-            rflags,
-            ..
-        } = self.0;
+        let Frame { vector, error, rip, rsp, rflags, .. } = self.0;
         let name = name(*vector);
         write!(
             out,

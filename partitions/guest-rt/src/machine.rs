@@ -23,12 +23,7 @@ pub struct Cpuid {
 #[must_use]
 pub fn cpuid(leaf: u32, sub: u32) -> Cpuid {
     let found = __cpuid_count(leaf, sub);
-    Cpuid {
-        eax: found.eax,
-        ebx: found.ebx,
-        ecx: found.ecx,
-        edx: found.edx,
-    }
+    Cpuid { eax: found.eax, ebx: found.ebx, ecx: found.ecx, edx: found.edx }
 }
 
 /// Reads the time-stamp counter, in ticks.

@@ -39,12 +39,8 @@ impl Window {
 mod tests {
     use super::*;
 
-    const WINDOW: Window = Window {
-        epoch: 1_000_000,
-        frame: 100_000,
-        start: 30_000,
-        length: 29_000,
-    };
+    const WINDOW: Window =
+        Window { epoch: 1_000_000, frame: 100_000, start: 30_000, length: 29_000 };
 
     #[test]
     fn starts_are_counted_from_the_epoch() {
@@ -56,16 +52,8 @@ mod tests {
     #[test]
     fn a_late_and_an_early_start_belong_to_the_same_frame() {
         for offset in [0, 24, 49_999] {
-            assert_eq!(
-                WINDOW.nearest_frame(WINDOW.start_in(7) + offset),
-                7,
-                "{offset} late"
-            );
-            assert_eq!(
-                WINDOW.nearest_frame(WINDOW.start_in(7) - offset),
-                7,
-                "{offset} early"
-            );
+            assert_eq!(WINDOW.nearest_frame(WINDOW.start_in(7) + offset), 7, "{offset} late");
+            assert_eq!(WINDOW.nearest_frame(WINDOW.start_in(7) - offset), 7, "{offset} early");
         }
         assert_eq!(WINDOW.nearest_frame(WINDOW.start_in(7) + 50_000), 8);
     }

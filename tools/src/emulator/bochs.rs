@@ -34,19 +34,11 @@ pub fn start(setup: &Setup<'_>) -> Result<Emulator> {
     for path in [&disk, &serial, &log] {
         check_path(path)?;
     }
-    paths::write(
-        &at("bochsrc"),
-        settings(setup, &disk, &serial, &log).as_bytes(),
-    )?;
+    paths::write(&at("bochsrc"), settings(setup, &disk, &serial, &log).as_bytes())?;
     // This Bochs has its debugger built in and starts in it: the one command lets the machine run.
     paths::write(&at("commands"), b"c\n")?;
     let mut command = Command::new("bochs-bin");
-    command
-        .arg("-q")
-        .arg("-f")
-        .arg(at("bochsrc"))
-        .arg("-rc")
-        .arg(at("commands"));
+    command.arg("-q").arg("-f").arg(at("bochsrc")).arg("-rc").arg(at("commands"));
     Emulator::start(command, "bochs".to_string(), &serial, &log)
 }
 
@@ -133,29 +125,17 @@ mod tests {
 
     #[test]
     fn the_board_is_in_the_settings() {
-        let text = settings(
-            &setup(Firmware::Bios),
-            Path::new("/d"),
-            Path::new("/s"),
-            Path::new("/l"),
-        );
-        for part in [
-            "count=4",
-            "guest=528",
-            "ips=50000000",
-            "path=/d",
-            "dev=/s",
-            "time0=946681200",
-        ] {
+        let text =
+            settings(&setup(Firmware::Bios), Path::new("/d"), Path::new("/s"), Path::new("/l"));
+        for part in ["count=4", "guest=528", "ips=50000000", "path=/d", "dev=/s", "time0=946681200"]
+        {
             assert!(text.contains(part), "{part} is missing in:\n{text}");
         }
     }
 
     #[test]
     fn uefi_is_refused_with_the_way_out() {
-        let Err(error) = start(&setup(Firmware::Uefi)) else {
-            panic!("started")
-        };
+        let Err(error) = start(&setup(Firmware::Uefi)) else { panic!("started") };
         assert!(error.to_string().contains("--target qemu"));
     }
 
@@ -167,25 +147,17 @@ mod tests {
 
     #[test]
     fn the_log_tells_the_version() {
-        assert_eq!(
-            version("00000000000i[      ] Bochs x86 Emulator 2.7\n"),
-            Some("2.7")
-        );
+        assert_eq!(version("00000000000i[      ] Bochs x86 Emulator 2.7\n"), Some("2.7"));
         assert_eq!(version(""), None);
     }
 
     #[test]
     fn the_log_tells_how_it_ended() {
-        assert_eq!(
-            ending("x >>PANIC<< Shutdown port: shutdown requested\n"),
-            Ending::PoweredOff
-        );
+        assert_eq!(ending("x >>PANIC<< Shutdown port: shutdown requested\n"), Ending::PoweredOff);
         let broken = ending("00e[CPU0 ] >>PANIC<< exception with no resolution\n");
         assert_eq!(
             broken,
-            Ending::Broken(Some(
-                "00e[CPU0 ] >>PANIC<< exception with no resolution".into()
-            ))
+            Ending::Broken(Some("00e[CPU0 ] >>PANIC<< exception with no resolution".into()))
         );
         assert_eq!(ending(""), Ending::Broken(None));
     }

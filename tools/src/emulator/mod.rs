@@ -65,9 +65,7 @@ impl Setup<'_> {
     /// tables, which lie at the top.
     #[must_use]
     pub fn megabytes(&self) -> u64 {
-        (self.memory_end.div_ceil(1 << 20) + 1)
-            .next_multiple_of(16)
-            .max(32)
+        (self.memory_end.div_ceil(1 << 20) + 1).next_multiple_of(16).max(32)
     }
 
     /// Copies the image into the folder of the run.
@@ -95,9 +93,7 @@ impl Emulator {
     fn start(mut command: Command, name: String, serial: &Path, log: &Path) -> Result<Self> {
         let output = File::create(paths::beside(log, ".out"))
             .map_err(|cause| Error::file("write", log, &cause))?;
-        let errors = output
-            .try_clone()
-            .map_err(|cause| Error::file("write", log, &cause))?;
+        let errors = output.try_clone().map_err(|cause| Error::file("write", log, &cause))?;
         let child = command
             .stdin(Stdio::null())
             .stdout(output)
@@ -111,12 +107,7 @@ impl Emulator {
                     "run `cargo demo` or `cargo verify`, which install it",
                 )
             })?;
-        Ok(Self {
-            child,
-            serial: Serial::new(serial),
-            log: log.to_path_buf(),
-            name,
-        })
+        Ok(Self { child, serial: Serial::new(serial), log: log.to_path_buf(), name })
     }
 
     /// Its name and version, as its log or the program tells it.
@@ -124,13 +115,9 @@ impl Emulator {
     pub fn version(&self) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        let version = bochs::version(&log)
-            .map(str::to_string)
-            .or_else(|| qemu::version(&self.name));
-        version.map_or_else(
-            || self.name.clone(),
-            |version| format!("{} {version}", self.name),
-        )
+        let version =
+            bochs::version(&log).map(str::to_string).or_else(|| qemu::version(&self.name));
+        version.map_or_else(|| self.name.clone(), |version| format!("{} {version}", self.name))
     }
 
     /// Its name.
@@ -189,10 +176,7 @@ struct Serial {
 
 impl Serial {
     fn new(path: &Path) -> Self {
-        Self {
-            path: path.to_path_buf(),
-            file: None,
-        }
+        Self { path: path.to_path_buf(), file: None }
     }
 
     fn read(&mut self) -> Result<Vec<u8>> {

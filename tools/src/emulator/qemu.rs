@@ -27,16 +27,9 @@ pub struct Monitor {
 
 impl Monitor {
     fn new() -> Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("bulkhead-")
-            .tempdir()
-            .map_err(|cause| {
-                Error::failed(
-                    "cannot create a temporary folder",
-                    cause,
-                    "check TMPDIR and its rights",
-                )
-            })?;
+        let folder = tempfile::Builder::new().prefix("bulkhead-").tempdir().map_err(|cause| {
+            Error::failed("cannot create a temporary folder", cause, "check TMPDIR and its rights")
+        })?;
         Ok(Self { folder })
     }
 
@@ -51,11 +44,7 @@ impl Monitor {
     pub fn screenshot(&self, path: &Path) -> Result<()> {
         let failed = |cause: String| {
             let remedy = "check the folder of the picture, and run it again";
-            Error::failed(
-                format!("cannot take a picture to {}", path.display()),
-                cause,
-                remedy,
-            )
+            Error::failed(format!("cannot take a picture to {}", path.display()), cause, remedy)
         };
         // QEMU's monitor splits at spaces: it writes beside its socket, and we move the picture.
         let taken = self.folder.path().join("screen.png");
@@ -109,10 +98,7 @@ pub fn version(name: &str) -> Option<String> {
 /// A file cannot be written; QEMU or its UEFI firmware is missing.
 pub fn start(setup: &Setup<'_>) -> Result<(Emulator, Monitor)> {
     let disk = setup.copy_image()?;
-    let (serial, log) = (
-        setup.folder.join("serial.log"),
-        setup.folder.join("qemu.log"),
-    );
+    let (serial, log) = (setup.folder.join("serial.log"), setup.folder.join("qemu.log"));
     let monitor = Monitor::new()?;
     let mut command = Command::new(PROGRAM);
     command
@@ -120,21 +106,13 @@ pub fn start(setup: &Setup<'_>) -> Result<(Emulator, Monitor)> {
             "-accel", "tcg", "-cpu", "qemu64", "-display", "none", "-vga", "std", "-nic", "none",
         ])
         .args(["-no-reboot", "-no-user-config", "-nodefaults"])
-        .args([
-            "-m",
-            &format!("{}M", setup.megabytes()),
-            "-smp",
-            &setup.cores.to_string(),
-        ])
+        .args(["-m", &format!("{}M", setup.megabytes()), "-smp", &setup.cores.to_string()])
         .arg("-drive")
         .arg(drive("format=raw,if=ide", &disk))
         .arg("-serial")
         .arg(joined("file:", &serial))
         .arg("-monitor")
-        .arg(format!(
-            "unix:{},server=on,wait=off",
-            monitor.socket().display()
-        ))
+        .arg(format!("unix:{},server=on,wait=off", monitor.socket().display()))
         .arg("-D")
         .arg(&log);
     if setup.firmware == Firmware::Uefi {
@@ -143,25 +121,16 @@ pub fn start(setup: &Setup<'_>) -> Result<(Emulator, Monitor)> {
             .map_err(|cause| Error::file("copy", Path::new(OVMF_VARIABLES), &cause))?;
         command
             .arg("-drive")
-            .arg(drive(
-                "if=pflash,format=raw,unit=0,readonly=on",
-                Path::new(OVMF_CODE),
-            ))
+            .arg(drive("if=pflash,format=raw,unit=0,readonly=on", Path::new(OVMF_CODE)))
             .arg("-drive")
             .arg(drive("if=pflash,format=raw,unit=1", &variables));
     }
-    Ok((
-        Emulator::start(command, NAME.to_string(), &serial, &log)?,
-        monitor,
-    ))
+    Ok((Emulator::start(command, NAME.to_string(), &serial, &log)?, monitor))
 }
 
 /// A `-drive` argument. QEMU doubles commas in a path.
 fn drive(options: &str, file: &Path) -> String {
-    format!(
-        "{options},file={}",
-        file.display().to_string().replace(',', ",,")
-    )
+    format!("{options},file={}", file.display().to_string().replace(',', ",,"))
 }
 
 fn joined(prefix: &str, path: &Path) -> std::ffi::OsString {

@@ -70,36 +70,21 @@ impl System {
             return Err(refuse("it is no block device".to_string()));
         }
         let device = data.rdev();
-        let number = format!(
-            "{}:{}",
-            rustix::fs::major(device),
-            rustix::fs::minor(device)
-        );
+        let number = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
         let link = fs::canonicalize(self.sysfs.join("dev/block").join(&number))
             .map_err(|cause| refuse(format!("the kernel does not know it: {cause}")))?;
-        let kernel = link
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let kernel = link.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Node { kernel, number })
     }
 
     fn choose_node(&self, path: &Path, node: &Node, size: u64) -> Result<Device> {
         let refuse = |cause: String, remedy: &str| {
-            Err(Error::refused(
-                format!("cannot write to {}", path.display()),
-                cause,
-                remedy,
-            ))
+            Err(Error::refused(format!("cannot write to {}", path.display()), cause, remedy))
         };
         let folder = self.sysfs.join("dev/block").join(&node.number);
         if folder.join("partition").exists() {
             let cause = "it is a partition; an image covers a whole device".to_string();
-            return refuse(
-                cause,
-                &format!("name the device that {} lies on", node.kernel),
-            );
+            return refuse(cause, &format!("name the device that {} lies on", node.kernel));
         }
         let family = self.family(&folder, &node.number);
         if let Some(at) = self.mounted(&family) {
@@ -118,10 +103,7 @@ impl System {
             return refuse(cause, remedy);
         }
         if let Some(swap) = self.swap(&family) {
-            return refuse(
-                format!("the running system swaps on {swap}"),
-                "name another device",
-            );
+            return refuse(format!("the running system swaps on {swap}"), "name another device");
         }
         if let Some(holder) = self.holder(&family) {
             let cause = format!("it is a part of {holder} (RAID, LVM or encryption)");
@@ -133,23 +115,12 @@ impl System {
                 "open its write lock, or name another device",
             );
         }
-        let bytes = read(&folder.join("size"))
-            .parse::<u64>()
-            .unwrap_or(0)
-            .saturating_mul(SECTOR);
+        let bytes = read(&folder.join("size")).parse::<u64>().unwrap_or(0).saturating_mul(SECTOR);
         if bytes < size {
-            let cause = format!(
-                "it has {} bytes and the image {}",
-                grouped(bytes),
-                grouped(size)
-            );
+            let cause = format!("it has {} bytes and the image {}", grouped(bytes), grouped(size));
             return refuse(cause, "name a larger device");
         }
-        Ok(Device {
-            path: path.to_path_buf(),
-            model: model(&folder),
-            size: bytes,
-        })
+        Ok(Device { path: path.to_path_buf(), model: model(&folder), size: bytes })
     }
 
     /// The device itself and its partitions: sysfs folder and number of each.
@@ -172,10 +143,7 @@ impl System {
             let mut words = line.split(' ').skip(2);
             let number = words.next()?;
             let at = words.nth(1)?;
-            family
-                .iter()
-                .any(|(_, own)| own == number)
-                .then(|| at.replace("\\040", " "))
+            family.iter().any(|(_, own)| own == number).then(|| at.replace("\\040", " "))
         })
     }
 
@@ -184,30 +152,16 @@ impl System {
         self.swaps.lines().skip(1).find_map(|line| {
             let path = line.split_whitespace().next()?;
             let data = fs::metadata(path).ok()?;
-            let device = if data.file_type().is_block_device() {
-                data.rdev()
-            } else {
-                data.dev()
-            };
-            let number = format!(
-                "{}:{}",
-                rustix::fs::major(device),
-                rustix::fs::minor(device)
-            );
-            family
-                .iter()
-                .any(|(_, own)| *own == number)
-                .then(|| path.to_string())
+            let device = if data.file_type().is_block_device() { data.rdev() } else { data.dev() };
+            let number = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+            family.iter().any(|(_, own)| *own == number).then(|| path.to_string())
         })
     }
 
     /// Which other device is built on one of the family.
     fn holder(&self, family: &[(PathBuf, String)]) -> Option<String> {
         family.iter().find_map(|(folder, _)| {
-            let entry = fs::read_dir(folder.join("holders"))
-                .ok()?
-                .flatten()
-                .next()?;
+            let entry = fs::read_dir(folder.join("holders")).ok()?.flatten().next()?;
             Some(entry.file_name().to_string_lossy().into_owned())
         })
     }
@@ -223,11 +177,7 @@ impl System {
             .filter(|name| !name.contains("/ram"))
             .collect();
         names.sort();
-        if names.is_empty() {
-            "none".to_string()
-        } else {
-            names.join(", ")
-        }
+        if names.is_empty() { "none".to_string() } else { names.join(", ") }
     }
 }
 
@@ -238,22 +188,13 @@ fn model(folder: &Path) -> String {
         return format!("loop device over {backing}");
     }
     let words = ["device/vendor", "device/model", "device/name"];
-    let known: Vec<String> = words
-        .iter()
-        .map(|file| read(&folder.join(file)))
-        .filter(|word| !word.is_empty())
-        .collect();
-    if known.is_empty() {
-        "model unknown".to_string()
-    } else {
-        known.join(" ")
-    }
+    let known: Vec<String> =
+        words.iter().map(|file| read(&folder.join(file))).filter(|word| !word.is_empty()).collect();
+    if known.is_empty() { "model unknown".to_string() } else { known.join(" ") }
 }
 
 fn read(path: &Path) -> String {
-    fs::read_to_string(path)
-        .map(|text| text.trim().to_string())
-        .unwrap_or_default()
+    fs::read_to_string(path).map(|text| text.trim().to_string()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -293,18 +234,11 @@ mod tests {
             swaps: "Filename Type Size Used Priority\n".to_string(),
             devices: PathBuf::from("/dev"),
         };
-        Fake {
-            _folder: folder,
-            system,
-            stick,
-        }
+        Fake { _folder: folder, system, stick }
     }
 
     fn choose(fake: &Fake, size: u64) -> std::result::Result<Device, String> {
-        let node = Node {
-            kernel: "sdx".into(),
-            number: "8:400".into(),
-        };
+        let node = Node { kernel: "sdx".into(), number: "8:400".into() };
         fake.system
             .choose_node(Path::new("/dev/sdx"), &node, size)
             .map_err(|error| error.to_string())
@@ -313,47 +247,30 @@ mod tests {
     #[test]
     fn a_free_stick_is_taken_and_shown() {
         let device = choose(&fake(), 1 << 20).unwrap();
-        assert_eq!(
-            (device.model.as_str(), device.size),
-            ("ACME Stick 9", 1 << 20)
-        );
+        assert_eq!((device.model.as_str(), device.size), ("ACME Stick 9", 1 << 20));
     }
 
     #[test]
     fn a_small_stick_is_refused() {
-        assert!(
-            choose(&fake(), (1 << 20) + 1)
-                .unwrap_err()
-                .contains("1,048,576 bytes")
-        );
+        assert!(choose(&fake(), (1 << 20) + 1).unwrap_err().contains("1,048,576 bytes"));
     }
 
     #[test]
     fn a_mounted_stick_is_refused() {
         for number in ["8:400", "8:401"] {
             let mut fake = fake();
-            fake.system.mounts.push_str(&format!(
-                "26 1 {number} / /media/my\\040stick rw - vfat x rw\n"
-            ));
-            assert!(
-                choose(&fake, 1)
-                    .unwrap_err()
-                    .contains("mounted at /media/my stick")
-            );
+            fake.system
+                .mounts
+                .push_str(&format!("26 1 {number} / /media/my\\040stick rw - vfat x rw\n"));
+            assert!(choose(&fake, 1).unwrap_err().contains("mounted at /media/my stick"));
         }
     }
 
     #[test]
     fn a_disk_of_the_system_is_refused() {
         let mut fake = fake();
-        fake.system
-            .mounts
-            .push_str("26 1 8:401 / /boot/efi rw - vfat x rw\n");
-        assert!(
-            choose(&fake, 1)
-                .unwrap_err()
-                .contains("disk of the running system")
-        );
+        fake.system.mounts.push_str("26 1 8:401 / /boot/efi rw - vfat x rw\n");
+        assert!(choose(&fake, 1).unwrap_err().contains("disk of the running system"));
     }
 
     #[test]
@@ -379,25 +296,14 @@ mod tests {
 
     #[test]
     fn a_typo_lists_what_there_is() {
-        let error = fake()
-            .system
-            .choose(Path::new("/dev/sdxx"), 1)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("/dev/sdxx") && error.contains("/dev/sdx"),
-            "{error}"
-        );
+        let error = fake().system.choose(Path::new("/dev/sdxx"), 1).unwrap_err().to_string();
+        assert!(error.contains("/dev/sdxx") && error.contains("/dev/sdx"), "{error}");
     }
 
     #[test]
     fn a_file_is_no_device() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let error = fake()
-            .system
-            .choose(file.path(), 1)
-            .unwrap_err()
-            .to_string();
+        let error = fake().system.choose(file.path(), 1).unwrap_err().to_string();
         assert!(error.contains("no block device"), "{error}");
     }
 }

@@ -40,17 +40,13 @@ pub fn send_logical(_: &Guest) -> Verdict {
 }
 
 pub fn send_to_all_but_self(_: &Guest) -> Verdict {
-    judge([hostile::write_interrupt_command(
-        ALL_BUT_SELF | ASSERT | NMI,
-    )])
+    judge([hostile::write_interrupt_command(ALL_BUT_SELF | ASSERT | NMI)])
 }
 
 fn send_to_others(kind: IpiKind) -> Verdict {
     let own = apic_id();
     judge(
-        (0..TARGETS)
-            .filter(|target| *target != own)
-            .map(|target| hostile::send_ipi(target, kind)),
+        (0..TARGETS).filter(|target| *target != own).map(|target| hostile::send_ipi(target, kind)),
     )
 }
 

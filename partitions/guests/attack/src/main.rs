@@ -46,9 +46,7 @@ const ATTACKS: [Attack; 28] = [
     ("wbinvd", system::write_back_caches),
     ("triple-fault", |_| guest_rt::hostile::triple_fault()),
     ("real-mode-fault", |_| guest_rt::hostile::real_mode_fault()),
-    ("endless-exceptions", |_| {
-        guest_rt::hostile::endless_exceptions()
-    }),
+    ("endless-exceptions", |_| guest_rt::hostile::endless_exceptions()),
     ("endless-loop", |_| guest_rt::hostile::loop_for_ever()),
 ];
 
@@ -56,10 +54,7 @@ fn main(guest: &Guest) -> Verdict {
     guest.allow_arguments(&["mode"]);
     let mode = guest.argument("mode").unwrap_or("");
     let Some((name, attack)) = ATTACKS.iter().find(|(name, _)| *name == mode) else {
-        println!(
-            "attack: mode={mode}: write one of {:?}",
-            ATTACKS.map(|(name, _)| name)
-        );
+        println!("attack: mode={mode}: write one of {:?}", ATTACKS.map(|(name, _)| name));
         return Verdict::fail("no such attack");
     };
     println!("attack: {name}");
@@ -81,10 +76,7 @@ impl From<Result<(), Fault>> for Answer {
     fn from(result: Result<(), Fault>) -> Self {
         match result {
             Ok(()) => Self::Accepted,
-            Err(Fault {
-                vector: GENERAL_PROTECTION,
-                ..
-            }) => Self::Refused,
+            Err(Fault { vector: GENERAL_PROTECTION, .. }) => Self::Refused,
             Err(Fault { vector, .. }) => Self::OtherFault(vector),
         }
     }

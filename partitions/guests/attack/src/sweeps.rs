@@ -62,10 +62,7 @@ pub fn ports(_: &Guest) -> Verdict {
 /// Reads all leaves that exist, and then some. What the hypervisor cannot give must not be offered.
 pub fn cpuid_leaves(_: &Guest) -> Verdict {
     let begin = tsc();
-    for leaf in (0..0x40)
-        .chain(0x4000_0000..0x4000_0100)
-        .chain(0x8000_0000..0x8000_0040)
-    {
+    for leaf in (0..0x40).chain(0x4000_0000..0x4000_0100).chain(0x8000_0000..0x8000_0040) {
         for sub in 0..8 {
             core::hint::black_box(cpuid(leaf, sub));
         }

@@ -20,10 +20,7 @@ pub fn write_clock(_: &Guest) -> Verdict {
     let set_back = tsc() < before;
     let adjust = Answer::from(hostile::write_msr(TSC_ADJUST, (before / 2).wrapping_neg()));
     let adjusted = tsc() < before;
-    match (
-        refused_or_dropped(direct, set_back),
-        refused_or_dropped(adjust, adjusted),
-    ) {
+    match (refused_or_dropped(direct, set_back), refused_or_dropped(adjust, adjusted)) {
         (first, second) if first == second => first,
         (_, _) if set_back || adjusted => Verdict::fail("the clock was changed"),
         _ => Verdict::pass("refused by #GP or dropped"),
@@ -55,13 +52,7 @@ pub fn vmx_instructions(_: &Guest) -> Verdict {
     let mut wrong = 0;
     for (name, attempt) in hostile::VMX_INSTRUCTIONS {
         let answer = attempt();
-        if !matches!(
-            answer,
-            Err(Fault {
-                vector: INVALID_OPCODE,
-                ..
-            })
-        ) {
+        if !matches!(answer, Err(Fault { vector: INVALID_OPCODE, .. })) {
             println!("attack: {name}: {answer:?} instead of #UD");
             wrong += 1;
         }
@@ -107,10 +98,7 @@ pub fn bad_extended_state(_: &Guest) -> Verdict {
     if cpuid(1, 0).ecx & CPUID_XSAVE == 0 {
         return must_be(
             INVALID_OPCODE,
-            &[(
-                "XCR0=1 without XSAVE",
-                hostile::write_extended_control(0, 1),
-            )],
+            &[("XCR0=1 without XSAVE", hostile::write_extended_control(0, 1))],
         );
     }
     if let Err(fault) = hostile::write_cr4(hostile::read_cr4() | CR4_OSXSAVE) {
@@ -121,14 +109,8 @@ pub fn bad_extended_state(_: &Guest) -> Verdict {
         GENERAL_PROTECTION,
         &[
             ("XCR0=0 (x87 off)", hostile::write_extended_control(0, 0)),
-            (
-                "XCR0=5 (AVX without SSE)",
-                hostile::write_extended_control(0, 5),
-            ),
-            (
-                "XCR0 bit 63",
-                hostile::write_extended_control(0, 1 << 63 | 1),
-            ),
+            ("XCR0=5 (AVX without SSE)", hostile::write_extended_control(0, 5)),
+            ("XCR0 bit 63", hostile::write_extended_control(0, 1 << 63 | 1)),
             ("XCR1", hostile::write_extended_control(1, 1)),
         ],
     )
@@ -158,9 +140,7 @@ pub fn debug_registers(_: &Guest) -> Verdict {
 
 /// Throws the caches away, again and again.
 pub fn write_back_caches(_: &Guest) -> Verdict {
-    let refused = (0..100)
-        .filter(|_| hostile::write_back_caches().is_err())
-        .count();
+    let refused = (0..100).filter(|_| hostile::write_back_caches().is_err()).count();
     println!("attack: {refused} of 100 refused");
     Verdict::pass("went on after WBINVD")
 }

@@ -85,9 +85,5 @@ fn report(name: &str, measure: impl Fn() -> u64) {
     }
     report_value!(name, least, "ticks");
     report_value!(format_args!("{name}-max"), most, "ticks");
-    report_value!(
-        format_args!("{name}-mean"),
-        (sum + RUNS / 2) / RUNS,
-        "ticks"
-    );
+    report_value!(format_args!("{name}-mean"), (sum + RUNS / 2) / RUNS, "ticks");
 }

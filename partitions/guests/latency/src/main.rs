@@ -61,11 +61,7 @@ fn measure(period: u64, samples: u64, wait: Wait) -> Run {
         wakeup.record(deadline.wait(instant).wrapping_sub(instant));
     }
     let span_exits = span_end();
-    Run {
-        wakeup,
-        missed,
-        span_exits,
-    }
+    Run { wakeup, missed, span_exits }
 }
 
 fn judge(machine: Machine, samples: u64, run: &Run) -> Verdict {

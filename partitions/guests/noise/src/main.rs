@@ -43,23 +43,18 @@ const PHASES: [(&str, Nuisance); 7] = [
 
 fn main(guest: &Guest) -> Verdict {
     guest.allow_arguments(&["mode", "phase"]);
-    let modes = [
-        "all", "idle", "loop", "exits", "memory", "cli", "hlt", "wbinvd", "ports", "ipi",
-    ];
+    let modes = ["all", "idle", "loop", "exits", "memory", "cli", "hlt", "wbinvd", "ports", "ipi"];
     let mode = guest.choice("mode", &modes);
     println!("noise: mode={mode}");
     match mode {
         "idle" => halt_for_ever(),
         "loop" => hostile::loop_for_ever(),
         "all" => every_phase(guest),
-        one => PHASES
-            .iter()
-            .filter(|(name, _)| *name == one)
-            .for_each(|(_, nuisance)| {
-                loop {
-                    nuisance(guest);
-                }
-            }),
+        one => PHASES.iter().filter(|(name, _)| *name == one).for_each(|(_, nuisance)| {
+            loop {
+                nuisance(guest);
+            }
+        }),
     }
     Verdict::fail("noise has no such phase")
 }
@@ -115,9 +110,8 @@ fn caches(_: &Guest) {
 /// Reads and writes ports that are not its own: PCI configuration, reset, keyboard controller, timer, interrupt controllers,
 /// UART, and every other one.
 fn ports(_: &Guest) {
-    let well_known = [
-        0xCF8, 0xCFC, 0xCF9, 0x64, 0x60, 0x92, 0x40, 0x43, 0x20, 0x21, 0xA1, 0x3F8, 0x8900,
-    ];
+    let well_known =
+        [0xCF8, 0xCFC, 0xCF9, 0x64, 0x60, 0x92, 0x40, 0x43, 0x20, 0x21, 0xA1, 0x3F8, 0x8900];
     for port in well_known.into_iter().chain((tsc() as u16..).take(64)) {
         for width in [Width::Byte, Width::Word, Width::Double] {
             must_read_all_ones(port, width);
@@ -130,22 +124,14 @@ fn ports(_: &Guest) {
 fn must_read_all_ones(port: u16, width: Width) {
     // A refusal by exception is as good as an empty bus.
     if let Ok(value) = hostile::port_in(port, width) {
-        assert!(
-            value == width.all_ones(),
-            "port {port:#x} answered {value:#x}: it is not closed"
-        );
+        assert!(value == width.all_ones(), "port {port:#x} answered {value:#x}: it is not closed");
     }
 }
 
 /// Tries to interrupt, reset and stop every other CPU, and itself by other ways than its own.
 fn ipis(_: &Guest) {
-    let kinds = [
-        IpiKind::Fixed(0x40),
-        IpiKind::Nmi,
-        IpiKind::Init,
-        IpiKind::Startup(8),
-        IpiKind::Smi,
-    ];
+    let kinds =
+        [IpiKind::Fixed(0x40), IpiKind::Nmi, IpiKind::Init, IpiKind::Startup(8), IpiKind::Smi];
     for target in (0..TARGETS).filter(|target| *target != apic_id()) {
         for kind in kinds {
             // Refused by exception or dropped: either way the target must not notice.

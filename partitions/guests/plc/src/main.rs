@@ -48,11 +48,7 @@ fn main(guest: &Guest) -> Verdict {
     report_value!("windows-skipped", seen.skipped, "windows");
     report_value!("windows-early", seen.early, "windows");
     report_value!("timers-missed", seen.timers_missed, "timers");
-    print!(
-        "{}{}",
-        seen.starts.report("window-start"),
-        seen.timers.report("timer-in-window")
-    );
+    print!("{}{}", seen.starts.report("window-start"), seen.timers.report("timer-in-window"));
     judge(&seen, limit)
 }
 
@@ -64,9 +60,7 @@ fn watch(schedule: Window, windows: u64) -> Seen {
         early: 0,
         timers_missed: 0,
     };
-    let alarm = Alarm::new(TIMER_VECTOR, |came| {
-        TIMER_CAME.store(came, Ordering::Relaxed)
-    });
+    let alarm = Alarm::new(TIMER_VECTOR, |came| TIMER_CAME.store(came, Ordering::Relaxed));
     let gaps = Gaps::new(schedule);
     enable_interrupts();
     // The timer of the window that ran last, once there was one.
@@ -120,9 +114,7 @@ struct Gaps {
 
 impl Gaps {
     const fn new(schedule: Window) -> Self {
-        Self {
-            threshold: schedule.away() / 8,
-        }
+        Self { threshold: schedule.away() / 8 }
     }
 
     /// Waits for the next gap and returns the first TSC behind it.
