@@ -3,7 +3,7 @@
 use bulkhead_table::{MAX_CORES, PAGE_SIZE, Range, Uart};
 
 use crate::diagnostics::{Finding, Findings};
-use crate::reader::ticks;
+use crate::reader::{positive_ticks, ticks};
 use crate::rules::Rule;
 use crate::schema::{BoardFile, Extent};
 use crate::source::{At, Place};
@@ -49,7 +49,7 @@ pub(crate) fn check(board: &BoardFile, findings: &mut Findings) -> CheckedBoard 
     let hz = frequency(board, findings);
     let switch_budget = hz.and_then(|hz| {
         let written = board.switch_budget.as_ref()?;
-        let value = ticks(written, "switch-budget", hz, findings)?;
+        let value = positive_ticks(written, "switch-budget", hz, findings)?;
         Some(At { value, place: written.place })
     });
     let skew = hz.and_then(|hz| ticks(board.skew.as_ref()?, "skew", hz, findings));

@@ -74,7 +74,7 @@ pub fn run(image: &Path) -> Run {
     run_with(RunOptions { image: image.to_path_buf(), ..RunOptions::default() })
 }
 
-/// Runs an image as `options` say, quietly and within [`LIMIT`].
+/// Runs an image as `options` say, quietly, and within [`LIMIT`] where they set no other.
 ///
 /// # Panics
 /// As [`run`].
@@ -83,7 +83,8 @@ pub fn run_with(options: RunOptions) -> Run {
     let _permit = Permit::take();
     let began = Instant::now();
     let name = options.image.display().to_string();
-    let outcome = bulkhead::run_image(&RunOptions { quiet: true, timeout: Some(LIMIT), ..options });
+    let timeout = options.timeout.or(Some(LIMIT));
+    let outcome = bulkhead::run_image(&RunOptions { quiet: true, timeout, ..options });
     println!("{name}: ran {:.1} s", began.elapsed().as_secs_f64());
     sure(&name, outcome)
 }

@@ -202,6 +202,7 @@ impl<'e> Decoder<'e> {
     }
 
     fn packet(&mut self, packet: &Packet<'_>, events: &mut Vec<Event>) -> Result<()> {
+        self.check_build(packet)?;
         match packet.kind {
             Kind::Hello => self.hello(packet, events)?,
             Kind::Log => self.log(packet, events)?,
@@ -220,7 +221,6 @@ impl<'e> Decoder<'e> {
     }
 
     fn hello(&mut self, packet: &Packet<'_>, events: &mut Vec<Event>) -> Result<()> {
-        self.check_build(packet)?;
         let Some((build, rest)) = packet.payload.split_at_checked(20) else {
             self.malformed(packet, "a greeting of the wrong length", events);
             return Ok(());
@@ -257,7 +257,6 @@ impl<'e> Decoder<'e> {
     }
 
     fn log(&mut self, packet: &Packet<'_>, events: &mut Vec<Event>) -> Result<()> {
-        self.check_build(packet)?;
         let Some(elf) = self.elf else {
             let message = format!("({} bytes; give --elf to read them)", packet.payload.len());
             events.push(log_event(packet, String::new(), message, None));

@@ -65,8 +65,16 @@ pub fn flash(options: &FlashOptions) -> Result<()> {
     if !options.yes {
         confirm(&device)?;
     }
-    // Between the question and the answer the device may have been mounted or swapped.
-    system.choose(&options.device, image.size)?;
+    interrupt::check("nothing was written")?;
+    // Between the question and the answer the device may have been mounted, or exchanged for another.
+    let again = System::here().choose(&options.device, image.size)?;
+    if again != device {
+        return Err(Error::refused(
+            format!("nothing was written to {}", device.path.display()),
+            "another device answers to that name now",
+            "start again, and look at the model and size",
+        ));
+    }
     copy(&image, &device.path, options.quiet, &interrupt::requested)?;
     compare(&image, &device.path, options.quiet)?;
     println!("{} holds the image; it was read back and compared", device.path.display());
@@ -82,14 +90,25 @@ struct Image {
 fn open_image(path: &Path) -> Result<Image> {
     let path = paths::absolute(path)?;
     let data = std::fs::metadata(&path).map_err(|cause| Error::file("find", &path, &cause))?;
-    if data.is_file() && data.len() > 0 {
-        return Ok(Image { path, size: data.len() });
+    let refuse = |cause: &str| {
+        let remedy = "give an image that `bulkhead build` made";
+        Err(Error::refused(format!("cannot write {}", path.display()), cause, remedy))
+    };
+    if !data.is_file() || data.len() == 0 {
+        return refuse("it is no file, or an empty one");
     }
-    Err(Error::refused(
-        format!("cannot write {}", path.display()),
-        "it is no file, or an empty one",
-        "give an image that `bulkhead build` made",
-    ))
+    if !has_boot_signature(&path) {
+        return refuse(
+            "no firmware boots it: its first sector has no boot signature (55 AA at byte 510)",
+        );
+    }
+    Ok(Image { path, size: data.len() })
+}
+
+fn has_boot_signature(path: &Path) -> bool {
+    let mut sector = [0; 512];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut sector));
+    read.is_ok() && sector.ends_with(&[0x55, 0xAA])
 }
 
 fn confirm(device: &Device) -> Result<()> {
@@ -130,6 +149,9 @@ fn copy(image: &Image, device: &Path, quiet: bool, stop: &dyn Fn() -> bool) -> R
         .custom_flags(OFlags::EXCL.bits() as i32)
         .open(device)
         .map_err(|cause| Error::file("write", device, &cause))?;
+    if stop() {
+        return Err(Error::Interrupted("nothing was written".to_string()));
+    }
     let bar = bytes_bar("writing  ", image.size, quiet);
     let head = HEAD.min(image.size);
     // An older image's head must not boot a newer image's rest.
@@ -268,13 +290,33 @@ mod tests {
     fn an_interrupted_device_is_said_to_be_incomplete_and_does_not_boot() {
         let folder = tempfile::tempdir().unwrap();
         let (image, device) = image_and_device(folder.path());
-        let error = copy(&image, &device, true, &|| true).unwrap_err();
+        let asked = std::cell::Cell::new(0);
+        let after_the_first = || asked.replace(asked.get() + 1) > 0;
+        let error = copy(&image, &device, true, &after_the_first).unwrap_err();
         assert!(matches!(error, Error::Interrupted(_)));
         assert!(error.to_string().contains("incomplete and does not boot"), "{error}");
         let found = std::fs::read(&device).unwrap();
         assert!(found[..HEAD as usize].iter().all(|byte| *byte == 0));
         copy(&image, &device, true, &|| false).unwrap();
         assert!(std::fs::read(&device).unwrap()[..3 << 20].iter().all(|byte| *byte == 7));
+    }
+
+    #[test]
+    fn who_gives_up_before_the_first_byte_loses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (image, device) = image_and_device(folder.path());
+        let error = copy(&image, &device, true, &|| true).unwrap_err();
+        assert!(error.to_string().contains("nothing was written"), "{error}");
+        assert!(std::fs::read(&device).unwrap().iter().all(|byte| *byte == 9));
+    }
+
+    #[test]
+    fn what_no_firmware_boots_is_no_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("demo.img.json");
+        std::fs::write(&path, vec![b'{'; 4096]).unwrap();
+        let error = open_image(&path).err().unwrap().to_string();
+        assert!(error.contains("no boot signature"), "{error}");
     }
 
     #[test]

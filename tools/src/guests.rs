@@ -1,6 +1,7 @@
 //! Builds guest images: Rust guests by cargo, C guests by make, finished ELF files as they are.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -81,7 +82,11 @@ pub fn executable(messages: &[u8]) -> Option<PathBuf> {
 }
 
 fn make_guest(folder: &Path, name: &str, images: &Path) -> Result<PathBuf> {
-    let out = images.join("make").join(name);
+    // A folder for each path: make must not take another guest of the same name for this one's earlier build.
+    let out = images.join("make").join(format!(
+        "{name}-{:016x}",
+        BuildHasherDefault::<DefaultHasher>::default().hash_one(folder)
+    ));
     paths::create(&out)?;
     let mut setting = std::ffi::OsString::from("OUT=");
     setting.push(&out);

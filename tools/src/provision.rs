@@ -208,8 +208,8 @@ fn install(missing: &[&Package]) -> Result<()> {
             format!("install their like by this machine's own means: {}", names.join(" ")),
         ));
     }
-    let prefix =
-        privilege(&path).ok_or_else(|| refused("neither root, nor sudo without a password"))?;
+    let prefix = privilege(&path)
+        .ok_or_else(|| refused("neither root, nor a sudo that can ask for its password"))?;
     let remedy = format!("look at what apt-get says, then run:  {by_hand}");
     let step = Step::begin("apt-get update", false);
     process::run(&mut apt(&prefix, &["update", "-q"]), "apt-get update failed", &remedy)?;
@@ -222,14 +222,20 @@ fn install(missing: &[&Package]) -> Result<()> {
     Ok(())
 }
 
-/// What to put before apt-get; `None` when this user may not install.
+/// What to put before apt-get; `None` when this user may not install. A sudo that wants a password asks on the terminal.
 fn privilege(path: &[PathBuf]) -> Option<Vec<&'static str>> {
     if rustix::process::geteuid().is_root() {
         return Some(vec![]);
     }
-    let sudo = Command::new("sudo").args(["-n", "true"]).output();
-    let allowed = is_there(&Probe::Program("sudo"), path) && sudo.is_ok_and(|o| o.status.success());
-    allowed.then(|| vec!["sudo", "-n"])
+    if !is_there(&Probe::Program("sudo"), path) {
+        return None;
+    }
+    let silent = Command::new("sudo").args(["-n", "true"]).output();
+    if silent.is_ok_and(|output| output.status.success()) {
+        return Some(vec!["sudo", "-n"]);
+    }
+    let terminal = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty");
+    terminal.is_ok().then(|| vec!["sudo"])
 }
 
 fn apt(prefix: &[&str], arguments: &[&str]) -> Command {

@@ -225,10 +225,11 @@ impl Partition {
         self.values.iter().find(|value| value.name == name).map(|value| value.value)
     }
 
-    /// Whether it did not do what it should: failed, was stopped or refused, or judged itself so.
+    /// Whether it did not do what it should: ended in any other way than passing, left no word of its end, or judged itself
+    /// so.
     #[must_use]
     pub fn went_wrong(&self) -> bool {
-        matches!(self.fate.as_str(), "failed" | "stopped" | "refused")
+        !matches!(self.fate.as_str(), "running" | "passed")
             || self.verdict.as_ref().is_some_and(|verdict| !verdict.pass)
     }
 }

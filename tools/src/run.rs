@@ -348,9 +348,21 @@ pub fn judge(run: &Run, manifest: &Manifest) -> Result<()> {
         )));
     }
     let mut sentences = Vec::new();
+    if run.report.log.garbled > 0 {
+        sentences.push(format!(
+            "{} packets of the log were garbled, so figures may be missing",
+            run.report.log.garbled
+        ));
+    }
     for partition in &run.report.partitions {
         let alone = manifest.native.as_ref().is_some_and(|name| *name != partition.name);
         let must = manifest.native.is_none() && manifest.when_finished.contains(&partition.name);
+        if let Some(windows) = partition.windows.filter(|windows| windows.late > 0) {
+            sentences.push(format!(
+                "{} of {} windows of {} ({}) started later than the board's switch budget",
+                windows.late, windows.run, partition.name, partition.place
+            ));
+        }
         let unfinished = must && partition.fate != "passed";
         if alone || !(partition.went_wrong() || unfinished) {
             continue;

@@ -57,7 +57,9 @@ impl Drop for Loop {
 }
 
 fn pattern(size: usize) -> Vec<u8> {
-    (0..size).map(|at| (at / 512 + at % 251) as u8).collect()
+    let mut bytes: Vec<u8> = (0..size).map(|at| (at / 512 + at % 251) as u8).collect();
+    bytes[510..512].copy_from_slice(&[0x55, 0xAA]);
+    bytes
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod attacks;
 mod bad_input;
 mod control;
 mod demo;
+mod long;
 mod planted;
 mod press_line;
 mod refusal;

@@ -19,6 +19,8 @@ pub struct Device {
     pub model: String,
     /// Bytes.
     pub size: u64,
+    /// Major and minor number, and the kernel's count of devices that came before it: another device never has the same.
+    pub identity: String,
 }
 
 /// The machine's view of its block devices.
@@ -120,7 +122,9 @@ impl System {
             let cause = format!("it has {} bytes and the image {}", grouped(bytes), grouped(size));
             return refuse(cause, "name a larger device");
         }
-        Ok(Device { path: path.to_path_buf(), model: model(&folder), size: bytes })
+        let sequence = fs::read_to_string(folder.join("diskseq")).unwrap_or_default();
+        let identity = format!("{} {}", node.number, sequence.trim());
+        Ok(Device { path: path.to_path_buf(), model: model(&folder), size: bytes, identity })
     }
 
     /// The device itself and its partitions: sysfs folder and number of each.

@@ -1,0 +1,25 @@
+//! What takes minutes, and runs with `cargo verify --long` only.
+
+use std::time::Duration;
+
+use bulkhead::RunOptions;
+use hil_tests::{bench, checks, systems};
+
+/// A million samples of the dedicated loop are 100 s of emulated time.
+#[test]
+fn long_a_million_samples_without_an_exit() {
+    if std::env::var_os("BULKHEAD_LONG").is_none() {
+        println!("not run: a million samples take minutes; `cargo verify --long` runs it");
+        return;
+    }
+    let changes =
+        [("samples=20000", "samples=1000000"), ("at-latest = \"10 s\"", "at-latest = \"150 s\"")];
+    let system = systems::changed("demo", "demo-million", &changes);
+    let image = bench::build(&system, "demo-million").image;
+    let timeout = Some(Duration::from_secs(1800));
+    let run = bench::run_with(RunOptions { image, timeout, ..RunOptions::default() });
+    checks::print(&run.report);
+    checks::want_none(&checks::check_demo(&run.report));
+    let samples = run.report.partition("motion").and_then(|motion| motion.histogram("wakeup"));
+    assert_eq!(samples.map(|histogram| histogram.count), Some(1_000_000));
+}
