@@ -91,7 +91,7 @@ fn prepare(core: usize, kind: CoreKind, ids: &[PartitionId], machine: &'static M
             );
             continue;
         };
-        let made = enabled.and_then(|()| partition::make(*id, image, &place, machine));
+        let made = enabled.and_then(|()| partition::make(*id, image, &place));
         match made {
             Ok(()) => module::set_made(*id),
             Err(why) => {

@@ -13,7 +13,6 @@ use hv_core::vapic::VirtualApic;
 
 use super::cell::CoreCell;
 use super::machine;
-use crate::boot::Machine;
 use crate::cpu::stacks::Stacks;
 use crate::table::{CORES, EPT_PAGES, PARTITIONS, TABLE};
 use crate::vmx::controls;
@@ -79,7 +78,7 @@ pub struct Place {
 ///
 /// # Errors
 /// An [`Unready`] that names what failed.
-pub fn make(id: PartitionId, image: &[u8], place: &Place, facts: &Machine) -> Result<(), Unready> {
+pub fn make(id: PartitionId, image: &[u8], place: &Place) -> Result<(), Unready> {
     let index = usize::from(id);
     let (Some(partition), Some(cell), Some(region)) =
         (TABLE.partitions.get(index), VCPUS.get(index), VMCS.get(index))
@@ -88,7 +87,7 @@ pub fn make(id: PartitionId, image: &[u8], place: &Place, facts: &Machine) -> Re
     };
     load_memory(partition, image);
     let ept_root = build_ept(index, partition)?;
-    let state = decisions(id, place, facts);
+    let state = decisions(id, place);
     let cr4_allowed = state.cr4_allowed;
     let settings = match place.kind {
         CoreKind::Dedicated => controls::dedicated(),
@@ -122,7 +121,7 @@ pub unsafe fn vcpu(id: PartitionId) -> Option<&'static mut Vcpu> {
     VCPUS.get(usize::from(id)).map(|cell| unsafe { cell.get().assume_init_mut() })
 }
 
-fn decisions(id: PartitionId, place: &Place, facts: &Machine) -> VcpuState {
+fn decisions(id: PartitionId, place: &Place) -> VcpuState {
     let apic_id = TABLE
         .cores
         .get(place.core)
@@ -144,7 +143,6 @@ fn decisions(id: PartitionId, place: &Place, facts: &Machine) -> VcpuState {
             xcr0_allowed,
         },
     );
-    let _measured = facts;
     VcpuState {
         partition: id,
         kind: place.kind,
