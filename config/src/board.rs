@@ -120,20 +120,14 @@ fn apic_ids(board: &BoardFile, findings: &mut Findings) -> Option<Vec<u32>> {
         findings.push(finding.at(cores.place, format!("1 to {MAX_CORES} are possible")));
         return None;
     }
-    let mut seen: Vec<&At<u64>> = Vec::new();
-    for id in cores.value.iter().flatten() {
-        match seen.iter().find(|earlier| earlier.value == id.value) {
-            Some(earlier) => findings.push(
-                Finding::new(
-                    Rule::DuplicateApicId,
-                    format!("two cores have the APIC id {}", id.value),
-                    "give each core the id that the firmware's MADT shows for it",
-                )
-                .at(id.place, "again here")
-                .with(earlier.place, "first here"),
-            ),
-            None => seen.push(id),
-        }
+    let written = cores.value.iter().flatten();
+    for (first, again) in findings.comparisons.repeated(written, |id| id.value) {
+        let finding = Finding::new(
+            Rule::DuplicateApicId,
+            format!("two cores have the APIC id {}", again.value),
+            "give each core the id that the firmware's MADT shows for it",
+        );
+        findings.push(finding.at(again.place, "again here").with(first.place, "first here"));
     }
     let ids: Option<Vec<u32>> =
         cores.value.iter().map(|id| u32::try_from(id.as_ref()?.value).ok()).collect();
@@ -181,6 +175,7 @@ fn memory(board: &BoardFile, findings: &mut Findings) -> Option<Vec<At<Range>>> 
         findings.push(finding.at(low.place, "not to be given away"));
         sound = false;
     }
+    findings.comparisons.add(ranges.len());
     for pair in ranges.windows(2) {
         let [earlier, later] = pair else { continue };
         if later.value.start < earlier.value.end() {

@@ -177,6 +177,7 @@ fn known_cores(claims: &[Claim<'_>], board: &CheckedBoard, findings: &mut Findin
 fn role<'s>(core: u64, claims: &[Claim<'s>], findings: &mut Findings) -> Option<Role<'s>> {
     let (windowed, whole): (Vec<&Claim<'s>>, Vec<&Claim<'s>>) =
         claims.iter().partition(|claim| claim.windows.is_some());
+    findings.comparisons.add(claims.len());
     let conflicts = conflicts(core, &windowed, &whole);
     if !conflicts.is_empty() {
         conflicts.into_iter().for_each(|finding| findings.push(finding));

@@ -5,6 +5,7 @@ use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::compare::Comparisons;
 use crate::rules::{Rule, Severity};
 use crate::source::{Place, Sources};
 
@@ -46,23 +47,27 @@ impl Finding {
 
 /// Collects findings.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Findings(Vec<Finding>);
+pub(crate) struct Findings {
+    list: Vec<Finding>,
+    /// What the search for them cost.
+    pub comparisons: Comparisons,
+}
 
 impl Findings {
     /// Adds one.
     pub fn push(&mut self, finding: Finding) {
-        self.0.push(finding);
+        self.list.push(finding);
     }
 
     /// Whether anything refuses the system.
     pub fn has_errors(&self) -> bool {
-        self.0.iter().any(|finding| finding.rule.severity() == Severity::Error)
+        self.list.iter().any(|finding| finding.rule.severity() == Severity::Error)
     }
 
     /// All of them, resolved and in the order of the places.
     pub fn resolve(mut self, sources: &Sources) -> Diagnostics {
-        self.0.sort_by_key(|finding| (finding.primary.as_ref().map(|l| l.place), finding.rule));
-        Diagnostics { sources: sources.clone(), findings: self.0 }
+        self.list.sort_by_key(|finding| (finding.primary.as_ref().map(|l| l.place), finding.rule));
+        Diagnostics { sources: sources.clone(), findings: self.list }
     }
 }
 

@@ -27,8 +27,12 @@ pub enum Form {
     Numbers,
     /// A list of names.
     Names,
-    /// Tables of their own, `[[section]]`.
-    Tables,
+    /// A table of its own, `[section]`.
+    Table(&'static Section),
+    /// Any number of tables, `[[section]]`.
+    Tables(&'static Section),
+    /// Tables by their names, `[section.NAME]`.
+    NamedTables(&'static Section),
 }
 
 impl Form {
@@ -48,7 +52,9 @@ impl Form {
             Self::Number => "an integer",
             Self::Numbers => "a list of integers",
             Self::Names => "a list of names",
-            Self::Tables => "tables of their own",
+            Self::Table(_) => "a section of its own",
+            Self::Tables(_) => "any number of sections",
+            Self::NamedTables(_) => "sections by name",
         }
     }
 
@@ -68,13 +74,15 @@ impl Form {
             Self::Number => "1",
             Self::Numbers => "[1]",
             Self::Names => "[\"motion\", \"plc\"]",
-            Self::Tables => "[[...]]",
+            Self::Table(section) | Self::Tables(section) | Self::NamedTables(section) => {
+                section.header
+            }
         }
     }
 }
 
 /// A key that the hypervisor enforces.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
     /// As written.
     pub name: &'static str,
@@ -87,7 +95,7 @@ pub struct Key {
 }
 
 /// A key that the design foresees: refused until the hypervisor enforces it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Later {
     /// As it will be written.
     pub name: &'static str,
@@ -96,7 +104,7 @@ pub struct Later {
 }
 
 /// A table of a system or board file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Section {
     /// As written, such as `[schedule]`.
     pub header: &'static str,
@@ -133,15 +141,15 @@ pub const SYSTEM_FILE: Section = Section {
     header: "the system file",
     meaning: "Who owns which cores, memory and time.",
     keys: &[
-        must("system", Form::Tables, "names the system and its board"),
-        may("schedule", Form::Tables, "the major frame"),
-        may("shutdown", Form::Tables, "when the system ends by itself"),
+        must("system", Form::Table(&SYSTEM), "names the system and its board"),
+        may("schedule", Form::Table(&SCHEDULE), "the major frame"),
+        may("shutdown", Form::Table(&SHUTDOWN), "when the system ends by itself"),
         may(
             "housekeeping",
-            Form::Tables,
+            Form::Table(&HOUSEKEEPING),
             "who drains the logs; always needed, under a rule of its own",
         ),
-        must("partition", Form::Tables, "the partitions, `[partition.NAME]`"),
+        must("partition", Form::NamedTables(&PARTITION), "the partitions, `[partition.NAME]`"),
     ],
     later: &[
         later("channel", "ports between partitions"),
@@ -194,7 +202,7 @@ pub const HOUSEKEEPING: Section = Section {
     meaning: "Drains the logs, away from the partitions' time: a core of its own, or windows of a time-shared core.",
     keys: &[
         must("core", Form::Number, "the core; without windows it does nothing else"),
-        may("window", Form::Tables, "its windows on a time-shared core"),
+        may("window", Form::Tables(&WINDOW), "its windows on a time-shared core"),
     ],
     later: &[],
 };
@@ -212,7 +220,7 @@ pub const PARTITION: Section = Section {
         may("arguments", Form::Text, "the guest's command line"),
         must("memory", Form::Size, "its RAM, from guest-physical address 0 on"),
         must("cores", Form::Numbers, "the core that it runs on; one for now"),
-        may("window", Form::Tables, "its windows on a time-shared core"),
+        may("window", Form::Tables(&WINDOW), "its windows on a time-shared core"),
     ],
     later: &[
         later("budget", "processor time within a window"),
@@ -250,17 +258,17 @@ pub const BOARD_FILE: Section = Section {
     header: "the board file",
     meaning: "What the hypervisor must find on the machine before it starts any partition.",
     keys: &[
-        must("board", Form::Tables, "names the board"),
-        must("clock", Form::Tables, "its time-stamp counter"),
-        must("hypervisor", Form::Tables, "the hypervisor's own memory"),
-        must("serial", Form::Tables, "where the log goes"),
-        may("power-off", Form::Tables, "how to switch the machine off"),
+        must("board", Form::Table(&BOARD), "names the board"),
+        must("clock", Form::Table(&CLOCK), "its time-stamp counter"),
+        must("hypervisor", Form::Table(&HYPERVISOR), "the hypervisor's own memory"),
+        must("serial", Form::Table(&SERIAL), "where the log goes"),
+        may("power-off", Form::Table(&POWER_OFF), "how to switch the machine off"),
         must(
             "core",
-            Form::Tables,
+            Form::Tables(&CORE),
             "its cores, `[[core]]`, numbered from 0 in the order of the file; core 0 boots",
         ),
-        must("memory", Form::Tables, "its usable RAM, `[[memory]]`"),
+        must("memory", Form::Tables(&MEMORY), "its usable RAM, `[[memory]]`"),
     ],
     later: &[
         later("device", "devices to hand to partitions"),

@@ -10,6 +10,7 @@
 
 mod board;
 mod boot_info;
+mod compare;
 mod cores;
 mod diagnostics;
 mod emit;

@@ -8,6 +8,7 @@ use hv_core::paging::{self, Access, Format, LargePages, Mapping, Memory};
 
 use crate::board::CheckedBoard;
 use crate::boot_info;
+use crate::compare::Comparisons;
 use crate::diagnostics::{Finding, Findings};
 use crate::rules::Rule;
 use crate::schema::SystemFile;
@@ -52,7 +53,7 @@ pub(crate) fn check(
         .zip(sizes)
         .map(|(name, size)| {
             let size = size?;
-            let Some(host) = take(&mut free, size.value) else {
+            let Some(host) = take(&mut free, size.value, &mut findings.comparisons) else {
                 findings.push(does_not_fit(name, size, &free, memory));
                 return None;
             };
@@ -125,8 +126,11 @@ fn aligned(range: Range) -> Option<Range> {
 }
 
 /// Takes `size` bytes from the first range that has them.
-fn take(free: &mut [Range], size: u64) -> Option<u64> {
-    let range = free.iter_mut().find(|range| range.size >= size)?;
+fn take(free: &mut [Range], size: u64, comparisons: &mut Comparisons) -> Option<u64> {
+    let range = free.iter_mut().find(|range| {
+        comparisons.add(1);
+        range.size >= size
+    })?;
     let start = range.start;
     let taken = size.next_multiple_of(ALIGNMENT).min(range.size);
     *range = Range { start: start + taken, size: range.size - taken };

@@ -1,5 +1,6 @@
 //! The plan: what the checks leave, in the machine's own terms (addresses, ticks, core numbers).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bulkhead_table::{PartitionId, Range, Region, Uart, Window};
@@ -28,6 +29,7 @@ pub struct Plan {
     pub(crate) shutdown: Option<PlannedShutdown>,
     pub(crate) sources: Vec<PathBuf>,
     pub(crate) warnings: Diagnostics,
+    pub(crate) comparisons: u64,
 }
 
 /// The board.
@@ -173,6 +175,13 @@ impl Plan {
         &self.warnings
     }
 
+    /// How often the checks held one claim against another. Grows linearly with the system, up to the logarithm
+    /// that sorting adds.
+    #[must_use]
+    pub fn comparisons(&self) -> u64 {
+        self.comparisons
+    }
+
     /// Every file that was read, for `cargo::rerun-if-changed`.
     #[must_use]
     pub fn sources(&self) -> &[PathBuf] {
@@ -289,6 +298,7 @@ fn check(
         shutdown,
         sources: sources.paths(),
         warnings: findings.clone().resolve(sources),
+        comparisons: findings.comparisons.made(),
     })
 }
 
@@ -325,10 +335,7 @@ fn planned_board(board: CheckedBoard) -> Option<PlannedBoard> {
     })
 }
 
-fn planned_cores(
-    roles: &std::collections::BTreeMap<u64, Role<'_>>,
-    schedule: &Schedule,
-) -> Option<Vec<PlannedCore>> {
+fn planned_cores(roles: &BTreeMap<u64, Role<'_>>, schedule: &Schedule) -> Option<Vec<PlannedCore>> {
     roles
         .iter()
         .map(|(core, role)| {
@@ -420,16 +427,16 @@ fn shutdown(
         findings.push(finding.at(names.place, "empty"));
     }
     let known: Vec<_> = system.partitions.iter().map(|p| p.name.value.as_str()).collect();
+    for (first, again) in findings.comparisons.repeated(&names.value, |name| name.value.as_str()) {
+        let message = format!("the shutdown names `{}` twice", again.value);
+        let finding = Finding::new(Rule::ShutdownUnknown, message, "take one of them out");
+        findings.push(finding.at(again.place, "again here").with(first.place, "first here"));
+    }
+    let ids: BTreeMap<&str, u16> = known.iter().copied().zip(0_u16..).collect();
     let mut when_finished = Vec::new();
-    for (position, name) in names.value.iter().enumerate() {
-        let earlier = names.value.iter().take(position).find(|other| other.value == name.value);
-        if let Some(earlier) = earlier {
-            let message = format!("the shutdown names `{}` twice", name.value);
-            let finding = Finding::new(Rule::ShutdownUnknown, message, "take one of them out");
-            findings.push(finding.at(name.place, "again here").with(earlier.place, "first here"));
-        }
-        match known.iter().zip(0_u16..).find(|(known, _)| **known == name.value) {
-            Some((_, id)) => when_finished.push(id),
+    for name in &names.value {
+        match ids.get(name.value.as_str()) {
+            Some(id) => when_finished.push(*id),
             None => findings.push(unknown_partition(name, &known)),
         }
     }

@@ -60,7 +60,9 @@ impl<'f> Reader<'f> {
 
     fn missing(&mut self, section: &Section, name: &str, form: Form, place: Place) {
         let remedy = match form {
-            Form::Tables => format!("add the section `[{name}]`, as config/README.md shows it"),
+            Form::Table(_) | Form::Tables(_) | Form::NamedTables(_) => {
+                format!("add the section `{}`, as config/README.md shows it", form.example())
+            }
             other => format!("add `{name} = {}`, with your own value", other.example()),
         };
         let message = format!("{} has no `{name}`", section.header);

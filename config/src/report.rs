@@ -41,7 +41,8 @@ fn cores(out: &mut String, plan: &Plan) -> std::fmt::Result {
     writeln!(out, "\nCores")?;
     for (cpu, apic_id) in plan.board.apic_ids.iter().enumerate() {
         write!(out, "  {cpu:>2} (APIC id {apic_id})  ")?;
-        match plan.cores.iter().find(|core| usize::from(core.cpu) == cpu).map(|core| &core.role) {
+        let core = plan.cores.binary_search_by_key(&cpu, |core| usize::from(core.cpu));
+        match core.ok().and_then(|index| plan.cores.get(index)).map(|core| &core.role) {
             None => writeln!(out, "not started")?,
             Some(PlannedRole::Dedicated(id)) => {
                 writeln!(out, "dedicated to {}", partition_name(plan, *id))?;

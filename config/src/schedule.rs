@@ -114,7 +114,7 @@ impl Clockwork {
                 Some(Placed { window: window_in_ticks, place: window.place, name })
             }));
         }
-        placed.sort_by_key(|placed| (placed.window.start, placed.place));
+        findings.comparisons.sort(&mut placed, |placed| (placed.window.start, placed.place));
         self.inside_frame(&placed, findings);
         self.apart(&placed, findings);
         self.apart_across_the_edge(&placed, findings);
@@ -152,6 +152,7 @@ impl Clockwork {
     /// Each window against the one before it that ends last.
     fn apart(&self, placed: &[Placed<'_>], findings: &mut Findings) {
         let mut before: Option<&Placed<'_>> = None;
+        findings.comparisons.add(placed.len());
         for window in placed {
             if let Some(before) = before
                 && window.window.start < before.end() + self.budget.value

@@ -45,15 +45,18 @@ pub(crate) struct Source {
     pub path: PathBuf,
     /// Its bytes, which are UTF-8.
     pub text: String,
+    /// Where each line begins: with many places, none of them scans the file.
+    lines: Vec<usize>,
 }
 
 impl Source {
     /// Line and column of a byte, both counted from 1; a column counts characters.
     pub fn line_column(&self, offset: usize) -> (usize, usize) {
-        let before = self.text.get(..offset).unwrap_or(&self.text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-        (line, column)
+        let offset = offset.min(self.text.len());
+        let line = self.lines.partition_point(|begin| *begin <= offset);
+        let begin = line.checked_sub(1).and_then(|index| self.lines.get(index)).copied();
+        let before = self.text.get(begin.unwrap_or(0)..offset).unwrap_or("");
+        (line, before.chars().count() + 1)
     }
 
     /// The path as messages show it: relative to the current directory where it lies beneath.
@@ -76,7 +79,9 @@ impl Sources {
     /// Reads a text file; the error is the cause in words.
     pub fn read(&mut self, path: &Path) -> Result<FileId, String> {
         let text = read_text(path)?;
-        self.0.push(Source { path: path.to_owned(), text });
+        let ends = text.match_indices('\n').map(|(end, _)| end + 1);
+        let lines = std::iter::once(0).chain(ends).collect();
+        self.0.push(Source { path: path.to_owned(), text, lines });
         Ok(FileId(self.0.len() - 1))
     }
 
