@@ -51,12 +51,21 @@ pub(crate) struct Findings {
     list: Vec<Finding>,
     /// What the search for them cost.
     pub comparisons: Comparisons,
+    /// A rule that nobody asks about.
+    without: Option<Rule>,
 }
 
 impl Findings {
+    /// Collects what breaks any rule but this one.
+    pub fn without(rule: Rule) -> Self {
+        Self { without: Some(rule), ..Self::default() }
+    }
+
     /// Adds one.
     pub fn push(&mut self, finding: Finding) {
-        self.list.push(finding);
+        if self.without != Some(finding.rule) {
+            self.list.push(finding);
+        }
     }
 
     /// Whether anything refuses the system.

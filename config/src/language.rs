@@ -27,6 +27,8 @@ pub enum Form {
     Numbers,
     /// A list of names.
     Names,
+    /// A list of paths, each relative to the file that holds it.
+    Paths,
     /// A table of its own, `[section]`.
     Table(&'static Section),
     /// Any number of tables, `[[section]]`.
@@ -36,6 +38,12 @@ pub enum Form {
 }
 
 impl Form {
+    /// Whether a file and what it includes may each have some of it; everything else is there once.
+    #[must_use]
+    pub const fn adds_up(self) -> bool {
+        matches!(self, Self::Paths | Self::Tables(_) | Self::NamedTables(_))
+    }
+
     /// With its article, for messages and the README.
     #[must_use]
     pub const fn describe(self) -> &'static str {
@@ -52,6 +60,7 @@ impl Form {
             Self::Number => "an integer",
             Self::Numbers => "a list of integers",
             Self::Names => "a list of names",
+            Self::Paths => "a list of paths",
             Self::Table(_) => "a section of its own",
             Self::Tables(_) => "any number of sections",
             Self::NamedTables(_) => "sections by name",
@@ -74,6 +83,7 @@ impl Form {
             Self::Number => "1",
             Self::Numbers => "[1]",
             Self::Names => "[\"motion\", \"plc\"]",
+            Self::Paths => "[\"shared/lines.toml\"]",
             Self::Table(section) | Self::Tables(section) | Self::NamedTables(section) => {
                 section.header
             }
@@ -136,11 +146,19 @@ const fn later(name: &'static str, meaning: &'static str) -> Later {
     Later { name, meaning }
 }
 
+/// At the top of a system or board file, or of what one includes.
+const INCLUDE: Key = may(
+    "include",
+    Form::Paths,
+    "files whose sections stand before those of this one; nothing in them is overridden",
+);
+
 /// A system file as a whole.
 pub const SYSTEM_FILE: Section = Section {
     header: "the system file",
     meaning: "Who owns which cores, memory and time.",
     keys: &[
+        INCLUDE,
         must("system", Form::Table(&SYSTEM), "names the system and its board"),
         may("schedule", Form::Table(&SCHEDULE), "the major frame"),
         may("shutdown", Form::Table(&SHUTDOWN), "when the system ends by itself"),
@@ -258,6 +276,7 @@ pub const BOARD_FILE: Section = Section {
     header: "the board file",
     meaning: "What the hypervisor must find on the machine before it starts any partition.",
     keys: &[
+        INCLUDE,
         must("board", Form::Table(&BOARD), "names the board"),
         must("clock", Form::Table(&CLOCK), "its time-stamp counter"),
         must("hypervisor", Form::Table(&HYPERVISOR), "the hypervisor's own memory"),

@@ -1,6 +1,6 @@
 //! The compiler: one TOML file to a proven plan and a static table.
 //!
-//! The way of the data: text -> [`toml`] document with spans -> what it says (`schema`) -> checks
+//! The way of the data: texts -> [`toml`] documents with spans -> what they say (`schema`) -> checks
 //! (`board`, `cores`, `schedule`, `memory`, `image`) -> [`Plan`] -> [`Compiled`] -> [`Compiled::emit`], Rust
 //! source of a [`bulkhead_table::PartitionTable`], and [`Compiled::report`] for a person.
 //!
@@ -13,10 +13,12 @@ mod boot_info;
 mod compare;
 mod cores;
 mod diagnostics;
+mod documents;
 mod emit;
 mod image;
 pub mod language;
 mod memory;
+mod parse;
 mod plan;
 mod reader;
 mod report;
@@ -125,7 +127,7 @@ impl Compiled {
         &self.sources
     }
 
-    /// SHA-256 over system file, board file and flattened images: the table's own.
+    /// SHA-256 over system file, board file, what they include, and flattened images: the table's own.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         self.digest
@@ -145,7 +147,7 @@ impl Plan {
 /// # Errors
 /// Everything that is wrong with the system apart from the bytes of its images.
 pub fn requests(system: &Path) -> Result<Vec<ImageRequest>, Diagnostics> {
-    let analysis = plan::analyse(system);
+    let analysis = plan::analyse(system, Findings::default());
     match analysis.plan {
         Some(plan) => Ok(plan.requests()),
         None => Err(analysis.findings.resolve(&analysis.sources)),
@@ -157,7 +159,7 @@ pub fn requests(system: &Path) -> Result<Vec<ImageRequest>, Diagnostics> {
 /// # Errors
 /// Everything that is wrong with it, as far as it can be seen before a build.
 pub fn check_without_images(system: &Path) -> Result<Plan, Diagnostics> {
-    let Analysis { sources, mut findings, plan, .. } = plan::analyse(system);
+    let Analysis { sources, mut findings, plan, .. } = plan::analyse(system, Findings::default());
     let Some(plan) = plan else {
         return Err(findings.resolve(&sources));
     };
@@ -172,7 +174,22 @@ pub fn check_without_images(system: &Path) -> Result<Plan, Diagnostics> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn compile(system: &Path, images: &Path) -> Result<Compiled, Diagnostics> {
-    let Analysis { sources, mut findings, plan, hypervisor_place } = plan::analyse(system);
+    compile_by(system, images, Findings::default())
+}
+
+/// Everything that would be wrong with a system if there were no such rule, warnings included. So a test finds out
+/// whether a file is refused for one reason alone.
+#[must_use]
+pub fn findings_without(rule: Rule, system: &Path, images: &Path) -> Diagnostics {
+    match compile_by(system, images, Findings::without(rule)) {
+        Ok(compiled) => compiled.plan.warnings,
+        Err(found) => found,
+    }
+}
+
+fn compile_by(system: &Path, images: &Path, findings: Findings) -> Result<Compiled, Diagnostics> {
+    let Analysis { sources, mut findings, plan, hypervisor_place } =
+        plan::analyse(system, findings);
     let Some(plan) = plan else {
         return Err(findings.resolve(&sources));
     };
@@ -183,10 +200,10 @@ pub fn compile(system: &Path, images: &Path) -> Result<Compiled, Diagnostics> {
         flat.extend(load(partition, &path, &mut findings));
         read_files.push(path);
     }
-    if !findings.has_errors() {
+    if flat.len() == plan.partitions.len() {
         staged_images_fit(&plan, &flat, hypervisor_place, &mut findings);
     }
-    if findings.has_errors() {
+    if findings.has_errors() || flat.len() != plan.partitions.len() {
         return Err(findings.resolve(&sources));
     }
     let modules = modules(&plan, &flat);

@@ -9,13 +9,14 @@ use crate::board::{CheckedBoard, Clock};
 use crate::boot_info::{self, LONGEST_ARGUMENTS};
 use crate::cores::{self, Role};
 use crate::diagnostics::{Diagnostics, Finding, Findings};
+use crate::documents::{self, Documents};
 use crate::memory::{self, Placement};
 use crate::reader::{closest, list, positive_ticks};
 use crate::rules::Rule;
 use crate::schedule::{self, Schedule};
 use crate::schema::{self, BoardFile, Partition, SystemFile};
 use crate::source::{Place, Sources, shown};
-use crate::{ImageKind, ImageRequest, board};
+use crate::{ImageKind, ImageRequest, board, language};
 
 /// A proven system, all but the bytes of its guest images.
 #[derive(Clone, Debug)]
@@ -204,14 +205,13 @@ pub(crate) struct Analysis {
     pub hypervisor_place: Option<Place>,
 }
 
-/// Reads and checks everything but the bytes of the guest images.
-pub(crate) fn analyse(path: &Path) -> Analysis {
+/// Reads and checks everything but the bytes of the guest images; `findings` collects what is wrong.
+pub(crate) fn analyse(path: &Path, mut findings: Findings) -> Analysis {
     let mut sources = Sources::default();
-    let mut findings = Findings::default();
     let mut hypervisor_place = None;
     let system = read_system(path, &mut sources, &mut findings);
     let plan = system.and_then(|system| {
-        let board_file = read_board(path, &system, &mut sources, &mut findings);
+        let board_file = read_board(&system, &mut sources, &mut findings);
         hypervisor_place = board_file
             .as_ref()
             .and_then(|board| Some(board.hypervisor.as_ref()?.size.as_ref()?.place));
@@ -222,44 +222,44 @@ pub(crate) fn analyse(path: &Path) -> Analysis {
 }
 
 fn read_system(path: &Path, sources: &mut Sources, findings: &mut Findings) -> Option<SystemFile> {
-    match sources.read(path) {
-        Ok(file) => schema::read_system(file, sources, findings),
+    let main = match sources.read(path) {
+        Ok(file) => file,
         Err(cause) => {
             findings.push(Finding::new(
                 Rule::Unreadable,
                 format!("the system file {} cannot be read: {cause}", shown(path)),
                 "name a system file, such as partitions/demo.toml",
             ));
-            None
+            return None;
         }
-    }
+    };
+    let files = documents::collect(main, &language::SYSTEM_FILE, sources, findings);
+    let documents = Documents::parse(main, &files?, sources, findings)?;
+    Some(schema::read_system(&documents, findings))
 }
 
 fn read_board(
-    path: &Path,
     system: &SystemFile,
     sources: &mut Sources,
     findings: &mut Findings,
 ) -> Option<BoardFile> {
     let name = system.board.as_ref()?;
-    let board_path = beside(path, &name.value);
-    match sources.read(&board_path) {
-        Ok(file) => schema::read_board(file, sources, findings),
+    let board_path = sources.beside(name.place.file, &name.value);
+    let main = match sources.read(&board_path) {
+        Ok(file) => file,
         Err(cause) => {
             let finding = Finding::new(
                 Rule::Unreadable,
                 format!("the board file {} cannot be read: {cause}", shown(&board_path)),
-                "name a board file by its path from the folder of the system file",
+                "name a board file by its path from the folder of the file that names it",
             );
             findings.push(finding.at(name.place, "named here"));
-            None
+            return None;
         }
-    }
-}
-
-/// `relative` as seen from the folder of `file`.
-fn beside(file: &Path, relative: &str) -> PathBuf {
-    file.parent().unwrap_or(Path::new("")).join(relative)
+    };
+    let files = documents::collect(main, &language::BOARD_FILE, sources, findings);
+    let documents = Documents::parse(main, &files?, sources, findings)?;
+    Some(schema::read_board(&documents, findings))
 }
 
 fn check(
@@ -274,7 +274,7 @@ fn check(
     let schedule = schedule::check(system, &roles, board.as_ref(), findings);
     let placements = memory::check(system, board.as_ref(), findings);
     let images: Vec<_> =
-        system.partitions.iter().map(|p| image_request(path, p, findings)).collect();
+        system.partitions.iter().map(|p| image_request(p, sources, findings)).collect();
     for partition in &system.partitions {
         check_arguments(partition, findings);
     }
@@ -350,12 +350,12 @@ fn planned_cores(roles: &BTreeMap<u64, Role<'_>>, schedule: &Schedule) -> Option
 }
 
 fn image_request(
-    system: &Path,
     partition: &Partition,
+    sources: &Sources,
     findings: &mut Findings,
 ) -> Option<ImageRequest> {
     let image = partition.image.as_ref()?;
-    let path = beside(system, &image.value);
+    let path = sources.beside(image.place.file, &image.value);
     let kind = if path.is_file() {
         Some(ImageKind::Elf)
     } else if path.join("Cargo.toml").is_file() {
@@ -374,7 +374,7 @@ fn image_request(
         let finding = Finding::new(
             Rule::ImageMissing,
             format!("the image of `{}` is missing: {cause}", partition.name.value),
-            "name an ELF file, or the folder of a guest, by its path from the folder of the system file",
+            "name an ELF file, or the folder of a guest, by its path from the folder of this file",
         );
         findings.push(finding.at(image.place, "named here"));
         return None;

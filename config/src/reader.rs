@@ -3,6 +3,8 @@
 //! Not serde: a `Deserialize` with `deny_unknown_fields` stops at the first mistake, and this compiler
 //! tells all of them at once. The document is `toml`'s own, each key and value with its span.
 
+use std::collections::BTreeMap;
+
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -12,50 +14,111 @@ use crate::rules::Rule;
 use crate::source::{At, FileId, Place};
 use crate::units::{Dimension, Quantity, QuantityError, Whole, duration_text};
 
-/// A table of the document under the eyes of its section.
+/// A table and the file that it stands in.
+#[derive(Clone, Copy)]
+pub(crate) struct Part<'t> {
+    /// Which file.
+    pub file: FileId,
+    /// The table.
+    pub table: &'t DeTable<'t>,
+}
+
+impl Part<'_> {
+    /// Where a key is set; `None` where it is not.
+    fn place_of(&self, name: &str) -> Option<Place> {
+        let (key, _) = self.table.get_key_value(name)?;
+        Some(Place::new(self.file, key.span()))
+    }
+}
+
+/// A value and the file that it stands in.
+#[derive(Clone, Copy)]
+struct Node<'t> {
+    file: FileId,
+    value: &'t Spanned<DeValue<'t>>,
+}
+
+impl<'t> Node<'t> {
+    fn place(&self) -> Place {
+        Place::new(self.file, self.value.span())
+    }
+
+    fn get(&self) -> &'t DeValue<'t> {
+        self.value.get_ref()
+    }
+
+    fn items(&self) -> Option<impl Iterator<Item = Self>> {
+        let file = self.file;
+        Some(self.get().as_array()?.iter().map(move |value| Self { file, value }))
+    }
+}
+
+/// A table under the eyes of its section. The root of a system or board has a part for each of its files.
 #[derive(Clone)]
 pub(crate) struct View<'t> {
     section: &'static Section,
-    table: &'t DeTable<'t>,
+    parts: Vec<Part<'t>>,
     /// Where its header, or the table itself, stands.
     pub place: Place,
 }
 
-/// Reads one file.
+impl<'t> View<'t> {
+    /// A view whose keys nobody has looked at.
+    pub fn unchecked(section: &'static Section, part: Part<'t>, place: Place) -> Self {
+        Self { section, parts: vec![part], place }
+    }
+
+    /// Every value of this key, in the order of the files.
+    fn nodes(&self, name: &str) -> Vec<Node<'t>> {
+        let value = |part: &Part<'t>| Some(Node { file: part.file, value: part.table.get(name)? });
+        self.parts.iter().filter_map(value).collect()
+    }
+}
+
+/// Reads the documents of a system or of a board.
 pub(crate) struct Reader<'f> {
-    file: FileId,
     findings: &'f mut Findings,
 }
 
 impl<'f> Reader<'f> {
-    /// A reader of `file` that reports into `findings`.
-    pub fn new(file: FileId, findings: &'f mut Findings) -> Self {
-        Self { file, findings }
+    /// A reader that reports into `findings`.
+    pub fn new(findings: &'f mut Findings) -> Self {
+        Self { findings }
     }
 
-    /// The place of a span of this file.
-    pub fn place(&self, span: std::ops::Range<usize>) -> Place {
-        Place::new(self.file, span)
-    }
-
-    /// Looks at a table; reports keys that are unknown, not enforced, or missing.
+    /// Looks at a table, in one or more parts; reports keys that are unknown, not enforced, missing, or in two
+    /// parts though they can be there but once.
     pub fn view<'t>(
         &mut self,
         section: &'static Section,
-        table: &'t DeTable<'t>,
+        parts: Vec<Part<'t>>,
         place: Place,
     ) -> View<'t> {
-        for key in table.keys() {
-            if section.key(key.get_ref()).is_none() {
-                self.refuse_key(section, key.get_ref(), self.place(key.span()));
+        for part in &parts {
+            for key in part.table.keys().filter(|key| section.key(key.get_ref()).is_none()) {
+                self.refuse_key(section, key.get_ref(), Place::new(part.file, key.span()));
             }
         }
         for key in section.keys {
-            if key.required && !table.contains_key(key.name) {
-                self.missing(section, key.name, key.form, place);
+            let mut places = parts.iter().filter_map(|part| part.place_of(key.name));
+            match places.next() {
+                Some(first) if !key.form.adds_up() => {
+                    places.for_each(|again| self.twice(key.name, again, first));
+                }
+                None if key.required => self.missing(section, key.name, key.form, place),
+                _ => {}
             }
         }
-        View { section, table, place }
+        View { section, parts, place }
+    }
+
+    fn twice(&mut self, name: &str, again: Place, first: Place) {
+        let finding = Finding::new(
+            Rule::DuplicateName,
+            format!("`{}` is given twice", shorten(name)),
+            "take one of them out, or give it another name",
+        );
+        self.findings.push(finding.at(again, "again here").with(first, "first here"));
     }
 
     fn missing(&mut self, section: &Section, name: &str, form: Form, place: Place) {
@@ -90,27 +153,26 @@ impl<'f> Reader<'f> {
             .push(Finding::new(Rule::UnknownKey, message, remedy).at(place, "unknown key"));
     }
 
-    fn wrong_type(&mut self, name: &str, form: Form, value: &Spanned<DeValue<'_>>) {
-        let message = format!("`{name}` is {}", article(value.get_ref().type_str()));
+    fn wrong_type(&mut self, name: &str, form: Form, node: Node<'_>) {
+        let message = format!("`{name}` is {}", article(node.get().type_str()));
         let remedy = format!("write {}: `{name} = {}`", form.describe(), form.example());
-        let place = self.place(value.span());
         let finding = Finding::new(Rule::WrongType, message, remedy);
-        self.findings.push(finding.at(place, format!("{} is wanted", form.describe())));
+        self.findings.push(finding.at(node.place(), format!("{} is wanted", form.describe())));
     }
 
-    fn get<'t>(&self, view: &View<'t>, name: &str) -> Option<(Form, &'t Spanned<DeValue<'t>>)> {
+    fn get<'t>(&self, view: &View<'t>, name: &str) -> Option<(Form, Node<'t>)> {
         let key = view.section.key(name)?;
-        Some((key.form, view.table.get(name)?))
+        Some((key.form, view.nodes(name).first().copied()?))
     }
 
     /// A string.
     pub fn text(&mut self, view: &View<'_>, name: &str) -> Option<At<String>> {
-        let (form, value) = self.get(view, name)?;
-        let Some(text) = value.get_ref().as_str() else {
-            self.wrong_type(name, form, value);
+        let (form, node) = self.get(view, name)?;
+        let Some(text) = node.get().as_str() else {
+            self.wrong_type(name, form, node);
             return None;
         };
-        Some(At { value: text.to_owned(), place: self.place(value.span()) })
+        Some(At { value: text.to_owned(), place: node.place() })
     }
 
     /// A string that is a well-formed name.
@@ -177,15 +239,15 @@ impl<'f> Reader<'f> {
     }
 
     fn quantity(&mut self, view: &View<'_>, name: &str, of: Dimension) -> Option<At<Quantity>> {
-        let (form, value) = self.get(view, name)?;
-        let place = self.place(value.span());
+        let (form, node) = self.get(view, name)?;
+        let place = node.place();
         let unit = of.usual_unit();
-        if let Some(number) = plain_number(value.get_ref()) {
+        if let Some(number) = plain_number(node.get()) {
             self.unit_missing(name, &number, of, place);
             return None;
         }
-        let Some(text) = value.get_ref().as_str() else {
-            self.wrong_type(name, form, value);
+        let Some(text) = node.get().as_str() else {
+            self.wrong_type(name, form, node);
             return None;
         };
         let finding = match Quantity::parse(text, of) {
@@ -238,25 +300,19 @@ impl<'f> Reader<'f> {
 
     /// An integer within 0 ..= `most`; where the form is an address, a hexadecimal string too.
     pub fn number(&mut self, view: &View<'_>, name: &str, most: u64) -> Option<At<u64>> {
-        let (form, value) = self.get(view, name)?;
-        self.number_of(name, form, value, most)
+        let (form, node) = self.get(view, name)?;
+        self.number_of(name, form, node, most)
     }
 
-    fn number_of(
-        &mut self,
-        name: &str,
-        form: Form,
-        value: &Spanned<DeValue<'_>>,
-        most: u64,
-    ) -> Option<At<u64>> {
-        let place = self.place(value.span());
-        let parsed = match value.get_ref() {
+    fn number_of(&mut self, name: &str, form: Form, node: Node<'_>, most: u64) -> Option<At<u64>> {
+        let place = node.place();
+        let parsed = match node.get() {
             DeValue::Integer(integer) => {
                 u64::from_str_radix(integer.as_str(), integer.radix()).ok()
             }
             DeValue::String(text) if form == Form::Address => hexadecimal(text),
             _ => {
-                self.wrong_type(name, form, value);
+                self.wrong_type(name, form, node);
                 return None;
             }
         };
@@ -274,32 +330,32 @@ impl<'f> Reader<'f> {
 
     /// A list of integers within 0 ..= `most`, and the place of the whole list.
     pub fn numbers(&mut self, view: &View<'_>, name: &str, most: u64) -> Option<At<Vec<At<u64>>>> {
-        let (form, value) = self.get(view, name)?;
-        let Some(items) = value.get_ref().as_array() else {
-            self.wrong_type(name, form, value);
+        let (form, node) = self.get(view, name)?;
+        let Some(items) = node.items() else {
+            self.wrong_type(name, form, node);
             return None;
         };
         let numbers: Option<Vec<_>> =
-            items.iter().map(|item| self.number_of(name, Form::Number, item, most)).collect();
-        Some(At { value: numbers?, place: self.place(value.span()) })
+            items.map(|item| self.number_of(name, Form::Number, item, most)).collect();
+        Some(At { value: numbers?, place: node.place() })
     }
 
     /// A list of strings, and the place of the whole list.
     pub fn texts(&mut self, view: &View<'_>, name: &str) -> Option<At<Vec<At<String>>>> {
-        let (form, value) = self.get(view, name)?;
-        let Some(items) = value.get_ref().as_array() else {
-            self.wrong_type(name, form, value);
+        let (form, node) = self.get(view, name)?;
+        let Some(items) = node.items() else {
+            self.wrong_type(name, form, node);
             return None;
         };
         let mut texts = Vec::new();
         for item in items {
-            let Some(text) = item.get_ref().as_str() else {
+            let Some(text) = item.get().as_str() else {
                 self.wrong_type(name, form, item);
                 return None;
             };
-            texts.push(At { value: text.to_owned(), place: self.place(item.span()) });
+            texts.push(At { value: text.to_owned(), place: item.place() });
         }
-        Some(At { value: texts, place: self.place(value.span()) })
+        Some(At { value: texts, place: node.place() })
     }
 
     /// A table `[name]`.
@@ -309,68 +365,77 @@ impl<'f> Reader<'f> {
         name: &str,
         section: &'static Section,
     ) -> Option<View<'t>> {
-        let (_, value) = self.get(view, name)?;
-        self.table_of(value, name, section)
+        let (_, node) = self.get(view, name)?;
+        self.table_of(node, name, section)
     }
 
     fn table_of<'t>(
         &mut self,
-        value: &'t Spanned<DeValue<'t>>,
+        node: Node<'t>,
         name: &str,
         section: &'static Section,
     ) -> Option<View<'t>> {
-        let place = self.place(value.span());
-        let Some(table) = value.get_ref().as_table() else {
-            self.not_a_table(name, section, value);
+        let Some(table) = node.get().as_table() else {
+            self.not_a_table(name, section, node);
             return None;
         };
-        Some(self.view(section, table, place))
+        Some(self.view(section, vec![Part { file: node.file, table }], node.place()))
     }
 
-    fn not_a_table(&mut self, name: &str, section: &Section, value: &Spanned<DeValue<'_>>) {
-        let message = format!("`{name}` is {}", article(value.get_ref().type_str()));
+    fn not_a_table(&mut self, name: &str, section: &Section, node: Node<'_>) {
+        let message = format!("`{name}` is {}", article(node.get().type_str()));
         let remedy = format!("write it as a section of its own: {}", section.header);
         let finding = Finding::new(Rule::WrongType, message, remedy);
-        self.findings.push(finding.at(self.place(value.span()), "a section is wanted"));
+        self.findings.push(finding.at(node.place(), "a section is wanted"));
     }
 
-    /// Tables `[[name]]` and the place of the whole list; `None` when there are none.
+    /// Tables `[[name]]` of all parts and the place of the first list; `None` when there are none.
     pub fn tables<'t>(
         &mut self,
         view: &View<'t>,
         name: &str,
         section: &'static Section,
     ) -> Option<At<Vec<View<'t>>>> {
-        let (_, value) = self.get(view, name)?;
-        let Some(items) = value.get_ref().as_array() else {
-            self.not_a_table(name, section, value);
-            return None;
-        };
-        let views = items.iter().filter_map(|item| self.table_of(item, name, section)).collect();
-        Some(At { value: views, place: self.place(value.span()) })
+        let nodes = view.nodes(name);
+        let place = nodes.first()?.place();
+        let mut views = Vec::new();
+        for node in nodes {
+            let Some(items) = node.items() else {
+                self.not_a_table(name, section, node);
+                return None;
+            };
+            views.extend(items.filter_map(|item| self.table_of(item, name, section)));
+        }
+        Some(At { value: views, place })
     }
 
-    /// Tables `[name.KEY]` in the order of the file, each with its key.
+    /// Tables `[name.KEY]` of all parts in the order of the files, each with its key.
     pub fn named_tables<'t>(
         &mut self,
         view: &View<'t>,
         name: &str,
         section: &'static Section,
     ) -> Vec<(At<String>, View<'t>)> {
-        let Some((_, value)) = self.get(view, name) else {
-            return Vec::new();
-        };
-        let Some(table) = value.get_ref().as_table() else {
-            self.not_a_table(name, section, value);
-            return Vec::new();
-        };
-        let mut entries: Vec<_> = table.iter().collect();
-        entries.sort_by_key(|(key, _)| key.span().start);
-        let mut views = Vec::new();
-        for (key, value) in entries {
-            let name = At { value: key.get_ref().to_string(), place: self.place(key.span()) };
-            if let Some(view) = self.table_of(value, &name.value, section) {
-                views.push((name, view));
+        let mut views: Vec<(At<String>, View<'t>)> = Vec::new();
+        let mut first_places = BTreeMap::new();
+        for node in view.nodes(name) {
+            let Some(table) = node.get().as_table() else {
+                self.not_a_table(name, section, node);
+                continue;
+            };
+            let mut entries: Vec<_> = table.iter().collect();
+            entries.sort_by_key(|(key, _)| key.span().start);
+            for (key, value) in entries {
+                let place = Place::new(node.file, key.span());
+                let name = At { value: key.get_ref().to_string(), place };
+                if let Some(first) = first_places.insert(name.value.clone(), place) {
+                    self.twice(&name.value, place, first);
+                    continue;
+                }
+                let node = Node { file: node.file, value };
+                if let Some(view) = self.table_of(node, &name.value, section) {
+                    views.push((name, view));
+                }
             }
         }
         views

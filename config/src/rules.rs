@@ -67,8 +67,10 @@ rules! {
     BadNumber = "BH0108", Error, "A number is well formed and within the range of its key.";
     Inexact = "BH0109", Error, "A quantity is a whole number of ticks, bytes, hertz or parts per million; nothing is rounded.";
     BadName = "BH0110", Error, "A name is `[a-z][a-z0-9-]*`, at most 32 characters long, and not `housekeeping`.";
-    DuplicateName = "BH0111", Error, "A key, and so the name of a partition, is given once.";
-    Unreadable = "BH0112", Error, "The system file and its board file can be read.";
+    DuplicateName = "BH0111", Error, "A key, and so the name of a partition, is given once, in all included files together.";
+    Unreadable = "BH0112", Error, "The system file, its board file and what they include can be read.";
+    IncludeCycle = "BH0113", Error, "No file includes itself, directly or by way of others.";
+    IncludeTwice = "BH0114", Error, "A file is included once.";
 
     DuplicateApicId = "BH0201", Error, "Each core of the board has its own APIC id.";
     BoardMemoryUnaligned = "BH0202", Error, "A memory range of the board, the hypervisor's included, is not empty and made of whole pages.";

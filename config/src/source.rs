@@ -85,6 +85,12 @@ impl Sources {
         Ok(FileId(self.0.len() - 1))
     }
 
+    /// `relative` as seen from the folder of `file`.
+    pub fn beside(&self, file: FileId, relative: &str) -> PathBuf {
+        let folder = self.get(file).and_then(|source| source.path.parent());
+        folder.unwrap_or(Path::new("")).join(relative)
+    }
+
     /// The file of this id.
     pub fn get(&self, id: FileId) -> Option<&Source> {
         self.0.get(id.0)

@@ -31,6 +31,11 @@ fn complaint(name: &str, case: &Case, compiled: bool, diagnostics: &Diagnostics)
     {
         return Some(case.neutral(&diagnostics.render(false)));
     }
+    let other_reasons = case.findings_without(*rule);
+    if !other_reasons.is_empty() {
+        let told = case.neutral(&other_reasons.render(false));
+        return Some(format!("with {} switched off it is still told:\n{told}", rule.code()));
+    }
     let unhelpful = diagnostics.list().into_iter().find(|diagnostic| {
         diagnostic.remedy.is_empty()
             || diagnostic.primary.as_ref().is_none_or(|place| place.end <= place.start)
@@ -38,6 +43,7 @@ fn complaint(name: &str, case: &Case, compiled: bool, diagnostics: &Diagnostics)
     unhelpful.map(|diagnostic| format!("no place or no remedy: {diagnostic:?}"))
 }
 
+/// One reason each: nothing else is told, and nothing at all once the rule is switched off.
 #[test]
 fn each_rejecting_file_breaks_its_rule_and_no_other() {
     let mut complaints = Vec::new();

@@ -80,12 +80,10 @@ fn verdict_json(accepted: bool, found: &Diagnostics) -> String {
 }
 
 /// What the image's manifest takes from the compiled system.
-///
-/// # Errors
-/// The system file cannot be read again.
-pub fn facts(compiled: &Compiled, system: &Path) -> Result<Manifest> {
+#[must_use]
+pub fn facts(compiled: &Compiled) -> Manifest {
     let plan = compiled.plan();
-    Ok(Manifest {
+    Manifest {
         format: FORMAT,
         system: plan.system_name().to_string(),
         board: plan.board_name().to_string(),
@@ -94,9 +92,9 @@ pub fn facts(compiled: &Compiled, system: &Path) -> Result<Manifest> {
         tsc_hz: plan.tsc_hz(),
         digest: hex(&compiled.digest()),
         partitions: places(plan),
-        when_finished: when_finished(system)?,
+        when_finished: when_finished(plan),
         ..Manifest::default()
-    })
+    }
 }
 
 fn places(plan: &Plan) -> Vec<Place> {
@@ -114,14 +112,10 @@ fn places(plan: &Plan) -> Vec<Place> {
     plan.partitions().iter().map(place).collect()
 }
 
-/// `[shutdown] when-finished` of a file that the compiler has accepted.
-fn when_finished(system: &Path) -> Result<Vec<String>> {
-    let text = String::from_utf8_lossy(&paths::read(system)?).into_owned();
-    let document: toml::Table = text.parse().unwrap_or_default();
-    let names =
-        document.get("shutdown").and_then(|shutdown| shutdown.get("when-finished")?.as_array());
-    let strings = names.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_string));
-    Ok(strings.collect())
+/// Names of the partitions whose end ends the system.
+fn when_finished(plan: &Plan) -> Vec<String> {
+    let name = |id: &u16| plan.partitions().get(usize::from(*id)).map(|p| p.name.clone());
+    plan.when_finished().iter().filter_map(name).collect()
 }
 
 /// The arguments of a partition's guest, as one line; empty for a partition that the system lacks.
@@ -134,15 +128,6 @@ pub fn arguments<'c>(compiled: &'c Compiled, partition: &str) -> &'c str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn who_must_finish_is_read_from_the_file() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "[shutdown]\nwhen-finished = [\"motion\", \"plc\"]\n").unwrap();
-        assert_eq!(when_finished(file.path()).unwrap(), ["motion", "plc"]);
-        std::fs::write(file.path(), "[system]\nname = \"x\"\n").unwrap();
-        assert_eq!(when_finished(file.path()).unwrap(), [] as [&str; 0]);
-    }
 
     #[test]
     fn a_rejected_file_is_an_error_with_its_name() {

@@ -159,7 +159,7 @@ fn finish(prepared: Prepared, hypervisor: &[u8]) -> Result<BuiltImage> {
         build_id: elf::hex(&elf::build_id(hypervisor).map_err(read)?),
         hypervisor: elf::sizes(hypervisor).map_err(read)?,
         image_size: file_size(&prepared.image)?,
-        ..compile::facts(&prepared.compiled, &prepared.system)?
+        ..compile::facts(&prepared.compiled)
     };
     manifest.save(&prepared.image)?;
     Ok(BuiltImage {
@@ -178,7 +178,7 @@ fn finish(prepared: Prepared, hypervisor: &[u8]) -> Result<BuiltImage> {
 /// As [`build_image`]; also when the system has no such partition.
 pub fn build_native(options: &BuildOptions, partition: &str) -> Result<BuiltImage> {
     let mut prepared = prepare(options)?;
-    let facts = compile::facts(&prepared.compiled, &prepared.system)?;
+    let facts = compile::facts(&prepared.compiled);
     if !facts.partitions.iter().any(|place| place.name == partition) {
         let names: Vec<&str> = facts.partitions.iter().map(|place| place.name.as_str()).collect();
         return Err(Error::refused(

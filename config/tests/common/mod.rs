@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bulkhead_config::{Compiled, Diagnostics, ImageKind};
+use bulkhead_config::{Compiled, Diagnostics, ImageKind, ImageRequest, Rule};
 use tempfile::TempDir;
 
 /// A segment of an ELF file to be.
@@ -156,14 +156,18 @@ pub struct Case {
 }
 
 impl Case {
-    /// The system of this text, beside the boards of the tests and of the project.
+    /// The system of this text, beside the boards of the tests and of the project, and the fragments of the tests.
     pub fn new(name: &str, text: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let boards = folder.path().join("boards");
-        fs::create_dir_all(&boards).unwrap();
-        for source in ["tests/reject/boards", "../partitions/boards"] {
+        for (source, target) in [
+            ("tests/reject/boards", "boards"),
+            ("../partitions/boards", "boards"),
+            ("tests/reject/shared", "shared"),
+        ] {
+            let target = folder.path().join(target);
+            fs::create_dir_all(&target).unwrap();
             for (path, text) in toml_files(source) {
-                fs::write(boards.join(path.file_name().unwrap()), text).unwrap();
+                fs::write(target.join(path.file_name().unwrap()), text).unwrap();
             }
         }
         for (name, bytes) in images() {
@@ -179,15 +183,44 @@ impl Case {
 
     /// Compiles, with finished ELF files laid down as `bulkhead build` does it.
     pub fn compile(&self) -> Result<Compiled, Diagnostics> {
-        let images = self.folder.path().join("built");
+        let requests = bulkhead_config::requests(&self.system)?;
+        bulkhead_config::compile(&self.system, &self.built(&requests))
+    }
+
+    /// What is told of it when this rule is switched off.
+    pub fn findings_without(&self, rule: Rule) -> Diagnostics {
+        let images = self.folder.path().join("named");
         fs::create_dir_all(&images).unwrap();
-        for request in bulkhead_config::requests(&self.system)? {
-            if request.kind == ImageKind::Elf {
-                let target = images.join(format!("{}.elf", request.partition));
-                fs::copy(&request.path, target).unwrap();
+        for (partition, image) in self.named_images() {
+            let image = self.folder.path().join(image);
+            if image.is_file() {
+                fs::copy(image, images.join(format!("{partition}.elf"))).unwrap();
             }
         }
-        bulkhead_config::compile(&self.system, &images)
+        bulkhead_config::findings_without(rule, &self.system, &images)
+    }
+
+    /// Partition and image of each section, also where the compiler refuses the system.
+    fn named_images(&self) -> Vec<(String, String)> {
+        let mut named = Vec::new();
+        for path in [self.system.clone(), self.folder.path().join("shared/lines.toml")] {
+            let table: toml::Table = fs::read_to_string(path).unwrap().parse().unwrap_or_default();
+            let partitions = table.get("partition").and_then(|value| value.as_table());
+            for (name, section) in partitions.into_iter().flatten() {
+                let image = section.get("image").and_then(|image| image.as_str());
+                named.extend(image.map(|image| (name.clone(), image.to_owned())));
+            }
+        }
+        named
+    }
+
+    fn built(&self, requests: &[ImageRequest]) -> PathBuf {
+        let images = self.folder.path().join("built");
+        fs::create_dir_all(&images).unwrap();
+        for request in requests.iter().filter(|request| request.kind == ImageKind::Elf) {
+            fs::copy(&request.path, images.join(format!("{}.elf", request.partition))).unwrap();
+        }
+        images
     }
 
     /// A message without the name of the temporary folder.
