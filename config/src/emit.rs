@@ -13,10 +13,13 @@ pub(crate) fn emit(compiled: &Compiled) -> String {
     let table = table(compiled);
     let partitions = plan.partitions.len();
     let cores = plan.cores.len();
+    let vcpus: usize = plan.partitions.iter().map(|partition| partition.cpus.len()).sum();
     let ept_pages: usize = plan.partitions.iter().map(|partition| partition.ept_pages).sum();
     let tokens = quote! {
         /// How many partitions the table has.
         pub const PARTITIONS: usize = #partitions;
+        /// How many vCPUs all partitions have together.
+        pub const VCPUS: usize = #vcpus;
         /// How many cores the system uses.
         pub const CORES: usize = #cores;
         /// Pages that the nested page tables of all partitions take together.
@@ -44,9 +47,12 @@ fn table(compiled: &Compiled) -> TokenStream {
     let board = board(&plan.board);
     let hypervisor = range(&plan.board.hypervisor);
     let partitions = plan.partitions.iter().zip(&compiled.images).zip(compiled.modules());
-    let partitions = partitions.map(|((planned, image), module)| partition(planned, image, module));
+    let partitions = partitions
+        .zip(first_vcpus(plan))
+        .map(|(((planned, image), module), first)| partition(planned, first, image, module));
     let cores = plan.cores.iter().map(core);
     let frame = Literal::u64_unsuffixed(plan.frame);
+    let plans = &plan.plans;
     let shutdown = shutdown(plan);
     quote! {
         ::bulkhead_table::PartitionTable {
@@ -58,9 +64,21 @@ fn table(compiled: &Compiled) -> TokenStream {
             partitions: &[#(#partitions),*],
             cores: &[#(#cores),*],
             frame: #frame,
+            plans: &[#(#plans),*],
+            log_windows: false,
             shutdown: #shutdown,
         }
     }
+}
+
+/// Index of each partition's vCPU 0 among all.
+fn first_vcpus(plan: &Plan) -> impl Iterator<Item = u16> {
+    plan.partitions.iter().scan(0_u16, |next, partition| {
+        let first = *next;
+        // 64 partitions of 256 cores are fewer than a u16 counts.
+        *next = next.saturating_add(partition.cpus.len() as u16);
+        Some(first)
+    })
 }
 
 fn board(board: &PlannedBoard) -> TokenStream {
@@ -97,11 +115,13 @@ fn board(board: &PlannedBoard) -> TokenStream {
 
 fn partition(
     planned: &PlannedPartition,
+    first_vcpu: u16,
     image: &crate::image::FlatImage,
     module: &Module,
 ) -> TokenStream {
     let (name, place) = (&planned.name, &planned.place);
-    let cpu = Literal::u16_unsuffixed(planned.cpu);
+    let cpus = planned.cpus.iter().map(|cpu| Literal::u16_unsuffixed(*cpu));
+    let first_vcpu = Literal::u16_unsuffixed(first_vcpu);
     let size = Literal::u64_unsuffixed(module.bytes.len() as u64);
     let digest = bytes(&module.digest);
     let (load_at, entry) = (hex(image.load_at), hex(image.entry));
@@ -113,7 +133,8 @@ fn partition(
         ::bulkhead_table::Partition {
             name: #name,
             place: #place,
-            cpu: #cpu,
+            cpus: &[#(#cpus),*],
+            first_vcpu: #first_vcpu,
             image: ::bulkhead_table::Image {
                 size: #size,
                 digest: #digest,
@@ -124,6 +145,14 @@ fn partition(
             ept_pages: #ept_pages,
             boot_info: #boot_info,
             boot_info_at: #boot_info_at,
+            schedule_at: 0,
+            may_switch_plan: false,
+            donates_to: None,
+            hygiene: ::bulkhead_table::Hygiene {
+                l1d_flush: false,
+                branch_barrier: false,
+                buffer_clear: false,
+            },
         }
     }
 }
@@ -149,9 +178,12 @@ fn core(core: &PlannedCore) -> TokenStream {
             quote!(::bulkhead_table::Role::Dedicated(#id))
         }
         PlannedRole::Housekeeping => quote!(::bulkhead_table::Role::Housekeeping),
-        PlannedRole::Shared(windows) => {
-            let windows = windows.iter().map(window);
-            quote!(::bulkhead_table::Role::Shared(&[#(#windows),*]))
+        PlannedRole::Shared(plans) => {
+            let plans = plans.iter().map(|windows| {
+                let windows = windows.iter().map(window);
+                quote!(&[#(#windows),*])
+            });
+            quote!(::bulkhead_table::Role::Shared(&[#(#plans),*]))
         }
     };
     quote!(::bulkhead_table::Core { cpu: #cpu, role: #role })
@@ -160,6 +192,7 @@ fn core(core: &PlannedCore) -> TokenStream {
 fn window(window: &Window) -> TokenStream {
     let start = Literal::u64_unsuffixed(window.start);
     let length = Literal::u64_unsuffixed(window.length);
+    let budget = Literal::u64_unsuffixed(window.budget);
     let owner = match window.owner {
         Owner::Housekeeping => quote!(::bulkhead_table::Owner::Housekeeping),
         Owner::Partition(id) => {
@@ -167,7 +200,9 @@ fn window(window: &Window) -> TokenStream {
             quote!(::bulkhead_table::Owner::Partition(#id))
         }
     };
-    quote!(::bulkhead_table::Window { start: #start, length: #length, owner: #owner })
+    quote! {
+        ::bulkhead_table::Window { start: #start, length: #length, budget: #budget, owner: #owner }
+    }
 }
 
 fn shutdown(plan: &Plan) -> TokenStream {

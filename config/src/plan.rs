@@ -18,6 +18,9 @@ use crate::schema::{self, BoardFile, Partition, SystemFile};
 use crate::source::{Place, Sources, shown};
 use crate::{ImageKind, ImageRequest, board, language};
 
+/// Name of the plan of a file that names none.
+const ONLY_PLAN: &str = "normal";
+
 /// A proven system, all but the bytes of its guest images.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -27,6 +30,7 @@ pub struct Plan {
     pub(crate) partitions: Vec<PlannedPartition>,
     pub(crate) cores: Vec<PlannedCore>,
     pub(crate) frame: u64,
+    pub(crate) plans: Vec<String>,
     pub(crate) shutdown: Option<PlannedShutdown>,
     pub(crate) sources: Vec<PathBuf>,
     pub(crate) warnings: Diagnostics,
@@ -52,8 +56,8 @@ pub struct PlannedPartition {
     pub name: String,
     /// Where the file declares it: `demo.toml:23`.
     pub place: String,
-    /// Board CPU number on which it runs.
-    pub cpu: u16,
+    /// Board CPU numbers on which it runs, ascending, never empty: vCPU `n` runs on `cpus[n]`.
+    pub cpus: Vec<u16>,
     /// The guest's command line.
     pub arguments: String,
     /// Its memory, guest-physical and host-physical.
@@ -78,8 +82,8 @@ pub struct PlannedCore {
 pub enum PlannedRole {
     /// One partition, by its index.
     Dedicated(PartitionId),
-    /// Windows of the major frame, ascending, in ticks.
-    Shared(Vec<Window>),
+    /// Windows of the major frame by plan, ascending, in ticks.
+    Shared(Vec<Vec<Window>>),
     /// Drains the logs.
     Housekeeping,
 }
@@ -156,6 +160,12 @@ impl Plan {
     #[must_use]
     pub fn frame(&self) -> u64 {
         self.frame
+    }
+
+    /// Names of the plans; the system starts in the first. Never empty.
+    #[must_use]
+    pub fn plans(&self) -> &[String] {
+        &self.plans
     }
 
     /// When it ends at the latest, in ticks after the epoch: `None` when it may run for ever.
@@ -295,6 +305,7 @@ fn check(
         partitions: partitions?,
         cores: planned_cores(&roles, &schedule)?,
         frame: schedule.frame,
+        plans: vec![ONLY_PLAN.to_owned()],
         shutdown,
         sources: sources.paths(),
         warnings: findings.clone().resolve(sources),
@@ -313,7 +324,7 @@ fn planned(
     Some(PlannedPartition {
         name: partition.name.value.clone(),
         place: sources.name_and_line(partition.name.place),
-        cpu: u16::try_from(partition.cores.as_ref()?.value.first()?.value).ok()?,
+        cpus: vec![u16::try_from(partition.cores.as_ref()?.value.first()?.value).ok()?],
         arguments: arguments.to_owned(),
         region,
         ept_pages: placement.ept_pages,
@@ -342,7 +353,7 @@ fn planned_cores(roles: &BTreeMap<u64, Role<'_>>, schedule: &Schedule) -> Option
             let role = match role {
                 Role::Dedicated(partition) => PlannedRole::Dedicated(*partition),
                 Role::Housekeeping => PlannedRole::Housekeeping,
-                Role::Shared(_) => PlannedRole::Shared(schedule.windows.get(core)?.clone()),
+                Role::Shared(_) => PlannedRole::Shared(vec![schedule.windows.get(core)?.clone()]),
             };
             Some(PlannedCore { cpu: u16::try_from(*core).ok()?, role })
         })

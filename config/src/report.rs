@@ -5,7 +5,7 @@ use std::fmt::Write;
 use bulkhead_table::{Owner, Window};
 
 use crate::Module;
-use crate::plan::{Plan, PlannedRole};
+use crate::plan::{Plan, PlannedPartition, PlannedRole};
 use crate::units::{duration_text, size_text};
 
 /// The report; `images` is empty when none were looked at.
@@ -48,18 +48,25 @@ fn cores(out: &mut String, plan: &Plan) -> std::fmt::Result {
                 writeln!(out, "dedicated to {}", partition_name(plan, *id))?;
             }
             Some(PlannedRole::Housekeeping) => writeln!(out, "housekeeping")?,
-            Some(PlannedRole::Shared(windows)) => shared(out, plan, windows)?,
+            Some(PlannedRole::Shared(plans)) => {
+                for (number, (name, windows)) in plan.plans.iter().zip(plans).enumerate() {
+                    if number > 0 {
+                        write!(out, "                   ")?;
+                    }
+                    shared(out, plan, name, windows)?;
+                }
+            }
         }
     }
     Ok(())
 }
 
-fn shared(out: &mut String, plan: &Plan, windows: &[Window]) -> std::fmt::Result {
+fn shared(out: &mut String, plan: &Plan, name: &str, windows: &[Window]) -> std::fmt::Result {
     let hz = plan.tsc_hz();
     let used: u64 = windows.iter().map(|window| window.length).sum();
     writeln!(
         out,
-        "time-shared, frame {} ({} ticks), {:.1} % in windows, {} before each for the switch",
+        "time-shared, plan {name}, frame {} ({} ticks), {:.1} % in windows, {} before each for the switch",
         duration_text(plan.frame, hz),
         plan.frame,
         100.0 * used as f64 / plan.frame.max(1) as f64,
@@ -114,7 +121,7 @@ fn module_images(out: &mut String, plan: &Plan, images: &[Module]) -> std::fmt::
             out,
             "  {:<32} core {}, {}, declared at {}",
             partition.name,
-            partition.cpu,
+            cpus(partition),
             size_text(partition.region.size),
             partition.place
         )?;
@@ -127,6 +134,11 @@ fn module_images(out: &mut String, plan: &Plan, images: &[Module]) -> std::fmt::
         }
     }
     Ok(())
+}
+
+fn cpus(partition: &PlannedPartition) -> String {
+    let numbers: Vec<_> = partition.cpus.iter().map(u16::to_string).collect();
+    numbers.join(", ")
 }
 
 fn partition_name(plan: &Plan, id: u16) -> &str {

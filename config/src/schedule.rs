@@ -131,7 +131,7 @@ impl Clockwork {
         let start = window.start.as_ref().and_then(|at| ticks(at, "start", self.hz, findings));
         let length =
             window.length.as_ref().and_then(|at| positive_ticks(at, "length", self.hz, findings));
-        Some(Window { start: start?, length: length?, owner })
+        Some(Window { start: start?, length: length?, budget: self.budget.value, owner })
     }
 
     fn inside_frame(&self, placed: &[Placed<'_>], findings: &mut Findings) {

@@ -20,15 +20,16 @@ mod table {
 fn the_table_says_what_the_system_says() {
     let table = &table::TABLE;
     assert_eq!((table.format, table.system, table.frame), (FORMAT, "everything", 100_000));
-    assert_eq!((table::PARTITIONS, table::CORES), (3, 2));
+    assert_eq!((table::PARTITIONS, table::VCPUS, table::CORES), (3, 3, 2));
+    assert_eq!((table.plans, table.partitions[2].first_vcpu), (&["normal"][..], 2));
     let pages: usize = table.partitions.iter().map(|partition| partition.ept_pages).sum();
     assert_eq!(table::EPT_PAGES, pages);
     const WINDOWS: &[Window] = &[
-        Window { start: 1_000, length: 30_000, owner: Owner::Partition(1) },
-        Window { start: 32_000, length: 40_000, owner: Owner::Partition(2) },
-        Window { start: 75_000, length: 20_000, owner: Owner::Housekeeping },
+        Window { start: 1_000, length: 30_000, budget: 1_000, owner: Owner::Partition(1) },
+        Window { start: 32_000, length: 40_000, budget: 1_000, owner: Owner::Partition(2) },
+        Window { start: 75_000, length: 20_000, budget: 1_000, owner: Owner::Housekeeping },
     ];
-    assert_eq!(table.cores[0].role, Role::Shared(WINDOWS));
+    assert_eq!(table.cores[0].role, Role::Shared(&[WINDOWS]));
     assert_eq!(table.cores[1].role, Role::Dedicated(0));
     let shutdown = table.shutdown.unwrap();
     assert_eq!((shutdown.when_finished, shutdown.at_latest), (&[1_u16, 0][..], 500_000_000));

@@ -71,9 +71,10 @@ fn partition(body: &mut String, name: &str, wish: &Wish, core: usize) {
 
 fn windows_are_apart(plan: &Plan) {
     for core in plan.cores() {
-        let PlannedRole::Shared(windows) = &core.role else {
+        let PlannedRole::Shared(plans) = &core.role else {
             continue;
         };
+        let [windows] = plans.as_slice() else { panic!("one plan") };
         let mut free_from = 0;
         for (position, window) in windows.iter().enumerate() {
             assert!(position == 0 || window.start >= free_from + BUDGET);

@@ -5,7 +5,7 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/table.rs"));
 }
 
-pub use generated::{CORES, EPT_PAGES, PARTITIONS, TABLE};
+pub use generated::{CORES, EPT_PAGES, PARTITIONS, TABLE, VCPUS};
 
 const _: () = assert!(
     TABLE.format == bulkhead_table::FORMAT,

@@ -137,7 +137,7 @@ impl<'m> Collector<'m> {
         Partition {
             name: place.name.clone(),
             place: place.place.clone(),
-            cpu: place.cpu,
+            cpus: place.cpus.clone(),
             kind: if place.shared { "shared" } else { "dedicated" }.to_string(),
             fate: self.fate(id, &measured),
             exits: by_reason(StatKey::Exits),
@@ -170,11 +170,12 @@ impl<'m> Collector<'m> {
     }
 
     fn windows(&self, id: u16) -> Option<Windows> {
+        let of_each_vcpu = |key| self.all(key, id).map(|stat| stat.value);
         Some(Windows {
-            run: self.one(StatKey::WindowsRun, id)?,
-            late: self.one(StatKey::WindowsLate, id).unwrap_or(0),
-            lateness_min: self.one(StatKey::WindowLatenessMin, id),
-            lateness_max: self.one(StatKey::WindowLatenessMax, id),
+            run: of_each_vcpu(StatKey::WindowsRun).reduce(|sum, run| sum + run)?,
+            late: of_each_vcpu(StatKey::WindowsLate).sum(),
+            lateness_min: of_each_vcpu(StatKey::WindowLatenessMin).min(),
+            lateness_max: of_each_vcpu(StatKey::WindowLatenessMax).max(),
         })
     }
 
@@ -244,7 +245,7 @@ mod tests {
         let place = |name: &str, cpu, shared| Place {
             name: name.into(),
             place: format!("demo.toml:{cpu}"),
-            cpu,
+            cpus: vec![cpu],
             shared,
         };
         Manifest {
@@ -271,7 +272,8 @@ mod tests {
             stat(StatKey::Exits, 0, 12, 0),
             stat(StatKey::Exits, 1, 900, 2),
             stat(StatKey::SpanExits, 0, 0, 0),
-            stat(StatKey::WindowsRun, 1, 0, 50),
+            stat(StatKey::WindowsRun, 1, 0, 30),
+            stat(StatKey::WindowsRun, 1, 1, 20),
             stat(StatKey::WindowsLate, 1, 0, 1),
             stat(StatKey::WindowLatenessMax, 1, 0, 30),
             stat(StatKey::Denied, 1, 1, 4),
@@ -295,7 +297,8 @@ mod tests {
         let plc = report.partition("plc").unwrap();
         assert_eq!(plc.exits, BTreeMap::from([("reason 900".to_string(), 2)]));
         assert_eq!(plc.span_exits, None);
-        assert_eq!(plc.windows.unwrap().late, 1);
+        let windows = plc.windows.unwrap();
+        assert_eq!((windows.run, windows.late, windows.lateness_max), (50, 1, Some(30)));
         assert_eq!(plc.denied, BTreeMap::from([("MSR".to_string(), 4)]));
         assert_eq!(report.boot.to_last_partition, Some(700));
         assert_eq!(report.cores, [Core { cpu: 0, switch_max: Some(400), ..Core::default() }]);

@@ -106,8 +106,8 @@ fn places(plan: &Plan) -> Vec<Place> {
     let place = |partition: &bulkhead_config::PlannedPartition| Place {
         name: partition.name.clone(),
         place: partition.place.clone(),
-        cpu: partition.cpu,
-        shared: shared(partition.cpu),
+        cpus: partition.cpus.clone(),
+        shared: partition.cpus.iter().any(|cpu| shared(*cpu)),
     };
     plan.partitions().iter().map(place).collect()
 }

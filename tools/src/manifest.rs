@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::paths;
 
 /// Version of the layout.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Facts of one image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,8 +49,8 @@ pub struct Place {
     pub name: String,
     /// Where the system file declares it: `demo.toml:23`.
     pub place: String,
-    /// Board CPU number.
-    pub cpu: u16,
+    /// Board CPU numbers; vCPU `n` runs on the one at `n`.
+    pub cpus: Vec<u16>,
     /// Whether the core runs other partitions too.
     pub shared: bool,
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::elf::Sizes;
 
 /// Version of the report's layout; a field that changes its meaning raises it.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What one tick is where the run took place, in one sentence.
 pub const EMULATED_TICKS: &str = "ticks are instructions of the emulator, not microseconds: \
@@ -57,8 +57,8 @@ pub struct Partition {
     pub name: String,
     /// Where the system file declares it: `demo.toml:23`.
     pub place: String,
-    /// Board CPU number.
-    pub cpu: u16,
+    /// Board CPU numbers, one for each vCPU.
+    pub cpus: Vec<u16>,
     /// `dedicated` or `shared`.
     pub kind: String,
     /// `running`, `passed`, `failed`, `stopped`, `refused`; `unknown` when the log did not say.

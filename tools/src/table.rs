@@ -60,6 +60,10 @@ fn partitions(report: &Report) -> String {
     format!("\n{}{notes}", grid(&rows))
 }
 
+fn cpus(partition: &Partition) -> String {
+    partition.cpus.iter().map(u16::to_string).collect::<Vec<_>>().join(",")
+}
+
 fn partition_row(partition: &Partition) -> Vec<String> {
     let dash = || "-".to_string();
     let window = |pick: &dyn Fn(&crate::report::Windows) -> String| {
@@ -67,7 +71,7 @@ fn partition_row(partition: &Partition) -> Vec<String> {
     };
     vec![
         partition.name.clone(),
-        format!("{} {}", partition.cpu, partition.kind),
+        format!("{} {}", cpus(partition), partition.kind),
         partition.fate.clone(),
         grouped(partition.exits_total()),
         partition.span_exits.map_or_else(dash, grouped),

@@ -12,13 +12,19 @@
 pub mod abi;
 
 /// Version of the layout of these types; the hypervisor refuses a table of another version.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Most logical processors that a table can name. Bounds every per-core array of the hypervisor.
-pub const MAX_CORES: usize = 64;
+pub const MAX_CORES: usize = 256;
 
 /// Most partitions that a table can name.
 pub const MAX_PARTITIONS: usize = 64;
+
+/// Most schedules (plans) that a table can name.
+pub const MAX_PLANS: usize = 16;
+
+/// Most windows of one core in one plan.
+pub const MAX_WINDOWS: usize = 128;
 
 /// Size of a page of host- or guest-physical memory, in bytes.
 pub const PAGE_SIZE: u64 = 4096;
@@ -41,14 +47,23 @@ pub struct PartitionTable {
     /// The cores that the system uses, in ascending order of [`Core::cpu`]. Entry 0 is the boot core.
     /// A core of the board that is not named here is never started.
     pub cores: &'static [Core],
-    /// Length of the major frame that all time-shared cores share; 0 when no core is time-shared.
+    /// Length of the major frame that all time-shared cores share in every plan, so that a change of plan
+    /// moves no instant; 0 when no core is time-shared.
     pub frame: u64,
+    /// Names of the plans (ARINC 653: module schedules); a [`PlanId`] indexes them. The system starts in the first; there is
+    /// always one.
+    pub plans: &'static [&'static str],
+    /// Whether each window that ran is told in the log.
+    pub log_windows: bool,
     /// When the module ends by itself; `None` means never.
     pub shutdown: Option<Shutdown>,
 }
 
 /// Index into [`PartitionTable::partitions`].
 pub type PartitionId = u16;
+
+/// Index into [`PartitionTable::plans`].
+pub type PlanId = u16;
 
 /// A half-open range of host-physical memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +109,7 @@ pub struct Board {
     pub tsc_tolerance_ppm: u32,
     /// Largest accepted difference between the TSCs of two cores, in ticks.
     pub tsc_skew: u64,
-    /// Time that precedes each window for the switch into it, in ticks.
+    /// Time that precedes each window for the switch into it, in ticks, hygiene not counted.
     pub switch_budget: u64,
     /// The serial port that carries the log.
     pub uart: Uart,
@@ -120,15 +135,18 @@ pub struct PowerOff {
     pub bytes: &'static [u8],
 }
 
-/// One partition: one virtual machine with one vCPU.
+/// One partition: one virtual machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Partition {
     /// `[partition.NAME]`; also the name of its boot module.
     pub name: &'static str,
     /// Where the file declares it: `demo.toml:23`. Quoted in messages about the partition.
     pub place: &'static str,
-    /// Board CPU number on which it runs.
-    pub cpu: u16,
+    /// Board CPU numbers on which it runs, ascending, never empty: vCPU `n` runs on `cpus[n]`, and its virtual APIC id is that
+    /// core's. All are of one kind. vCPU 0 starts by itself, the others when the partition starts them (INIT, SIPI).
+    pub cpus: &'static [u16],
+    /// Index of vCPU 0 among the vCPUs of all partitions; the others follow it.
+    pub first_vcpu: u16,
     /// The flattened guest image that the boot loader hands over as a module.
     pub image: Image,
     /// Guest-physical memory, ascending, disjoint.
@@ -140,6 +158,46 @@ pub struct Partition {
     pub boot_info: &'static [u8],
     /// Guest-physical address of [`Self::boot_info`]; 8-byte aligned.
     pub boot_info_at: u64,
+    /// Guest-physical address of the read-only schedule page of vCPU 0 ([`abi::SchedulePage`]); that of vCPU `n` lies `n` pages
+    /// behind it. 0 on dedicated cores, which have none.
+    pub schedule_at: u64,
+    /// Whether it may ask for another plan.
+    pub may_switch_plan: bool,
+    /// Who receives what it donates of its windows; `None`: it may not donate.
+    pub donates_to: Option<PartitionId>,
+    /// What is cleaned at each switch into it and out of it.
+    pub hygiene: Hygiene,
+}
+
+impl Partition {
+    /// The vCPU that runs on board CPU `cpu`.
+    #[must_use]
+    pub fn vcpu_on(&self, cpu: u16) -> Option<usize> {
+        self.cpus.iter().position(|own| *own == cpu)
+    }
+}
+
+/// What is cleaned when a time-shared core changes its partition. The time that it takes is in [`Window::budget`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hygiene {
+    /// The level-1 data cache is flushed (IA32_FLUSH_CMD).
+    pub l1d_flush: bool,
+    /// Indirect branch predictions of before are forgotten (IBPB, IA32_PRED_CMD).
+    pub branch_barrier: bool,
+    /// The processor's internal buffers are overwritten (VERW).
+    pub buffer_clear: bool,
+}
+
+impl Hygiene {
+    /// What either asks for.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self {
+            l1d_flush: self.l1d_flush || other.l1d_flush,
+            branch_barrier: self.branch_barrier || other.branch_barrier,
+            buffer_clear: self.buffer_clear || other.buffer_clear,
+        }
+    }
 }
 
 /// A flattened guest image: the loadable segments of an ELF file, gaps filled with zeros.
@@ -199,20 +257,23 @@ pub struct Core {
 pub enum Role {
     /// One partition, nothing else; no exits in steady state.
     Dedicated(PartitionId),
-    /// A cyclic major frame of windows.
-    Shared(&'static [Window]),
+    /// A cyclic major frame of windows, by plan: as many lists as there are plans. The windows of a list ascend.
+    Shared(&'static [&'static [Window]]),
     /// Drains the logs; runs no guest.
     Housekeeping,
 }
 
-/// A window of the major frame. Start and end are absolute within the frame; the board's switch budget
-/// before `start` is free of any other window.
+/// A window of the major frame. Start and end are absolute within the frame; the budget before `start` is
+/// free of any other window, across the edge of the frame too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Ticks from the start of the frame to the first instant of guest time.
     pub start: u64,
     /// Ticks of guest time.
     pub length: u64,
+    /// Ticks before `start` for the switch: the board's switch budget and the declared cost of the hygiene that owner and
+    /// predecessor ask for.
+    pub budget: u64,
     /// Who runs.
     pub owner: Owner,
 }

@@ -2,13 +2,15 @@
 
 /// How many partitions the table has.
 pub const PARTITIONS: usize = 3usize;
+/// How many vCPUs all partitions have together.
+pub const VCPUS: usize = 3usize;
 /// How many cores the system uses.
 pub const CORES: usize = 2usize;
 /// Pages that the nested page tables of all partitions take together.
 pub const EPT_PAGES: usize = 11usize;
 /// The system, as proven at build time.
 pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::PartitionTable {
-    format: 1,
+    format: 2,
     system: "everything",
     digest: [
         122, 241, 178, 241, 29, 226, 98, 80, 181, 35, 10, 170, 46, 126, 86, 104, 19, 176,
@@ -44,7 +46,8 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
         ::bulkhead_table::Partition {
             name: "alone",
             place: "system.toml:21",
-            cpu: 1,
+            cpus: &[1],
+            first_vcpu: 0,
             image: ::bulkhead_table::Image {
                 size: 4100,
                 digest: [
@@ -69,11 +72,20 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
             ept_pages: 3,
             boot_info: b"h\0\0\0\0\0\0\0\x01\0\0\0\x15\0\0\0period=100us\0\0\0\0\x02\0\0\0\x11\0\0\0Bulkhead\0\0\0\0\0\0\0\0\x06\0\0\0(\0\0\0\x18\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x80\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\x08\0\0\0",
             boot_info_at: 0x1000,
+            schedule_at: 0,
+            may_switch_plan: false,
+            donates_to: None,
+            hygiene: ::bulkhead_table::Hygiene {
+                l1d_flush: false,
+                branch_barrier: false,
+                buffer_clear: false,
+            },
         },
         ::bulkhead_table::Partition {
             name: "shared",
             place: "system.toml:27",
-            cpu: 0,
+            cpus: &[0],
+            first_vcpu: 1,
             image: ::bulkhead_table::Image {
                 size: 4100,
                 digest: [
@@ -98,11 +110,20 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
             ept_pages: 4,
             boot_info: b"`\0\0\0\0\0\0\0\x01\0\0\0\t\0\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\x11\0\0\0Bulkhead\0\0\0\0\0\0\0\0\x06\0\0\0(\0\0\0\x18\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x000\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\x08\0\0\0",
             boot_info_at: 0x1000,
+            schedule_at: 0,
+            may_switch_plan: false,
+            donates_to: None,
+            hygiene: ::bulkhead_table::Hygiene {
+                l1d_flush: false,
+                branch_barrier: false,
+                buffer_clear: false,
+            },
         },
         ::bulkhead_table::Partition {
             name: "neighbour",
             place: "system.toml:36",
-            cpu: 0,
+            cpus: &[0],
+            first_vcpu: 2,
             image: ::bulkhead_table::Image {
                 size: 4100,
                 digest: [
@@ -127,6 +148,14 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
             ept_pages: 4,
             boot_info: b"`\0\0\0\0\0\0\0\x01\0\0\0\t\0\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\x11\0\0\0Bulkhead\0\0\0\0\0\0\0\0\x06\0\0\0(\0\0\0\x18\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x10 \0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\x08\0\0\0",
             boot_info_at: 0x1000,
+            schedule_at: 0,
+            may_switch_plan: false,
+            donates_to: None,
+            hygiene: ::bulkhead_table::Hygiene {
+                l1d_flush: false,
+                branch_barrier: false,
+                buffer_clear: false,
+            },
         },
     ],
     cores: &[
@@ -134,21 +163,26 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
             cpu: 0,
             role: ::bulkhead_table::Role::Shared(
                 &[
-                    ::bulkhead_table::Window {
-                        start: 1000,
-                        length: 30000,
-                        owner: ::bulkhead_table::Owner::Partition(1),
-                    },
-                    ::bulkhead_table::Window {
-                        start: 32000,
-                        length: 40000,
-                        owner: ::bulkhead_table::Owner::Partition(2),
-                    },
-                    ::bulkhead_table::Window {
-                        start: 75000,
-                        length: 20000,
-                        owner: ::bulkhead_table::Owner::Housekeeping,
-                    },
+                    &[
+                        ::bulkhead_table::Window {
+                            start: 1000,
+                            length: 30000,
+                            budget: 1000,
+                            owner: ::bulkhead_table::Owner::Partition(1),
+                        },
+                        ::bulkhead_table::Window {
+                            start: 32000,
+                            length: 40000,
+                            budget: 1000,
+                            owner: ::bulkhead_table::Owner::Partition(2),
+                        },
+                        ::bulkhead_table::Window {
+                            start: 75000,
+                            length: 20000,
+                            budget: 1000,
+                            owner: ::bulkhead_table::Owner::Housekeeping,
+                        },
+                    ],
                 ],
             ),
         },
@@ -158,6 +192,8 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
         },
     ],
     frame: 100000,
+    plans: &["normal"],
+    log_windows: false,
     shutdown: Some(::bulkhead_table::Shutdown {
         when_finished: &[1, 0],
         at_latest: 500000000,

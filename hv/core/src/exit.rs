@@ -252,7 +252,7 @@ pub const DENIALS: usize = 7;
 /// The basic reason of the exit that a hypercall is.
 const HYPERCALL: u16 = hv_defs::exit::reason::VMCALL;
 
-/// The counters of one partition.
+/// The counters of one vCPU.
 #[derive(Clone, Debug)]
 pub struct Counters {
     /// Exits by basic reason.
@@ -306,6 +306,20 @@ impl Counters {
         *call = call.saturating_sub(1);
         self.span = Some(span);
         Some(span.iter().fold(0, |sum, count| sum.wrapping_add(*count)))
+    }
+
+    /// Adds what another vCPU of the same partition counted; an open span is left out.
+    pub fn add(&mut self, other: &Self) {
+        let add = |sums: &mut [u64], counts: &[u64]| {
+            for (sum, count) in sums.iter_mut().zip(counts) {
+                *sum = sum.wrapping_add(*count);
+            }
+        };
+        add(&mut self.exits, &other.exits);
+        add(&mut self.denied, &other.denied);
+        if let Some(span) = &other.span {
+            add(self.span.get_or_insert([0; REASONS]), span);
+        }
     }
 
     /// Counts one denied access.

@@ -139,8 +139,10 @@ mod tests {
         Schedule { epoch: 1000, frame: 100, windows }
     }
 
-    const WINDOWS: [Window; 2] =
-        [Window { start: 10, length: 30, owner: A }, Window { start: 50, length: 40, owner: B }];
+    const WINDOWS: [Window; 2] = [
+        Window { start: 10, length: 30, budget: 5, owner: A },
+        Window { start: 50, length: 40, budget: 5, owner: B },
+    ];
 
     #[test]
     fn windows_stand_at_their_absolute_places() {
@@ -187,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_single_window_follows_itself() {
-        let one = [Window { start: 0, length: 100, owner: A }];
+        let one = [Window { start: 0, length: 100, budget: 0, owner: A }];
         let schedule = demo(&one);
         let step = schedule.advance(Cursor::default(), 1100);
         assert_eq!(step, Step { cursor: Cursor { frame: 1, index: 0 }, missed: 0 });
@@ -226,6 +228,7 @@ mod tests {
                 list.push(Window {
                     start: next + gap,
                     length,
+                    budget: gap,
                     owner: Owner::Partition(number as u16),
                 });
                 next += gap + length;
@@ -283,7 +286,7 @@ mod tests {
             epoch in any::<u64>(), frame in any::<u64>(), start in any::<u64>(), length in any::<u64>(),
             number in any::<u64>(), index in any::<usize>(), now in any::<u64>(),
         ) {
-            let list = [Window { start, length, owner: A }, Window { start: length, length: start, owner: B }];
+            let list = [Window { start, length, budget: 0, owner: A }, Window { start: length, length: start, budget: 0, owner: B }];
             let schedule = Schedule { epoch, frame, windows: &list };
             let cursor = Cursor { frame: number, index };
             let _ = (schedule.slot(cursor), schedule.next(cursor), schedule.first_not_ended(now));

@@ -4,12 +4,15 @@
 #![expect(unsafe_code, reason = "reads the figures of vCPUs whose cores are parked")]
 
 use bulkhead_table::Role;
+use hv_core::exit::Counters;
 use hv_core::wire::{self, Kind, Packet, Stat, StatKey};
 
 use super::cell::CoreCell;
+use super::partition::VcpuIndex;
 use super::{machine, module, partition, percpu, shared};
 use crate::log::RINGS;
 use crate::table::{CORES, TABLE};
+use crate::vmx::vcpu::Vcpu;
 
 /// One packet may take this long to encode, in ticks (160 us); none is begun with less time left in a window.
 const ENCODING: u64 = TABLE.board.tsc_hz / 1_000_000 * 160;
@@ -253,29 +256,40 @@ fn send_figures(drain: &mut Drain) {
 fn tell_partition(index: usize, tell: &mut impl FnMut(StatKey, usize, usize, u64)) {
     let fate = module::fate(index);
     tell(StatKey::Fate, index, 0, fate.code());
-    if !module::was_made(index) {
-        return;
-    }
-    // SAFETY: made, and its core is parked or is this one, which runs no guest any more.
-    let Some(vcpu) = (unsafe { partition::vcpu(index as u16) }) else {
+    let Some(partition) = TABLE.partitions.get(index) else {
         return;
     };
-    tell(StatKey::FirstEntry, index, 0, vcpu.first_entry);
-    let counters = &vcpu.state.counters;
-    for (reason, count) in counters.exits.iter().enumerate().filter(|(_, count)| **count > 0) {
+    // Of a partition that was refused, vCPUs may not have been made.
+    // SAFETY: their cores are parked or this one, which runs no guest any more.
+    let made = VcpuIndex::of(partition).map(|vcpu| unsafe { partition::vcpu(vcpu) });
+    let mut sum = Counters::new();
+    for (number, vcpu) in made.enumerate().filter_map(|(number, vcpu)| Some((number, vcpu?))) {
+        sum.add(&vcpu.state.counters);
+        tell_vcpu(index, number, vcpu, tell);
+    }
+    for (reason, count) in sum.exits.iter().enumerate().filter(|(_, count)| **count > 0) {
         tell(StatKey::Exits, index, reason, *count);
     }
-    for (kind, count) in counters.denied.iter().enumerate().filter(|(_, count)| **count > 0) {
+    for (kind, count) in sum.denied.iter().enumerate().filter(|(_, count)| **count > 0) {
         tell(StatKey::Denied, index, kind, *count);
     }
-    if let Some(span) = &counters.span {
+    if let Some(span) = &sum.span {
         tell_span(index, span, tell);
     }
+}
+
+fn tell_vcpu(
+    index: usize,
+    number: usize,
+    vcpu: &Vcpu,
+    tell: &mut impl FnMut(StatKey, usize, usize, u64),
+) {
+    tell(StatKey::FirstEntry, index, number, vcpu.first_entry);
     if vcpu.windows.run > 0 {
-        tell(StatKey::WindowsRun, index, 0, vcpu.windows.run);
-        tell(StatKey::WindowsLate, index, 0, vcpu.windows.late);
-        tell(StatKey::WindowLatenessMax, index, 0, vcpu.windows.latest);
-        tell(StatKey::WindowLatenessMin, index, 0, vcpu.windows.earliest);
+        tell(StatKey::WindowsRun, index, number, vcpu.windows.run);
+        tell(StatKey::WindowsLate, index, number, vcpu.windows.late);
+        tell(StatKey::WindowLatenessMax, index, number, vcpu.windows.latest);
+        tell(StatKey::WindowLatenessMin, index, number, vcpu.windows.earliest);
     }
 }
 

@@ -11,7 +11,7 @@ mod partition;
 pub mod percpu;
 mod shared;
 
-use bulkhead_table::{Owner, PartitionId, Role, Window};
+use bulkhead_table::{Core, Owner, PartitionId, Role, Window};
 use hv_core::exit::{Denial, Event, Violation};
 use hv_core::msr::CoreKind;
 use hv_core::wire::Fate;
@@ -22,16 +22,17 @@ use crate::table::TABLE;
 use crate::vmx::exits::{self, Next};
 use crate::vmx::vcpu::{self, Vcpu};
 use crate::vmx::{entry, instructions};
+use partition::VcpuIndex;
 
 /// Where every core of the table goes once the board is verified; `core` indexes the table's cores.
 pub fn core_main(core: usize, machine: &'static Machine) -> ! {
     percpu::set_core_index(core);
-    let Some(role) = TABLE.cores.get(core).map(|core| core.role) else {
+    let Some(&Core { cpu, role }) = TABLE.cores.get(core) else {
         module::park();
     };
     match role {
-        Role::Dedicated(id) => run_dedicated(core, id, machine),
-        Role::Shared(windows) => run_shared(core, windows, machine),
+        Role::Dedicated(id) => run_dedicated(core, cpu, id, machine),
+        Role::Shared(plans) => run_shared(core, cpu, plans, machine),
         Role::Housekeeping => {
             module::wait_for_epoch();
             housekeeping::run()
@@ -39,14 +40,15 @@ pub fn core_main(core: usize, machine: &'static Machine) -> ! {
     }
 }
 
-fn run_dedicated(core: usize, id: PartitionId, machine: &'static Machine) -> ! {
-    prepare(core, CoreKind::Dedicated, &[id], machine);
+fn run_dedicated(core: usize, cpu: u16, id: PartitionId, machine: &'static Machine) -> ! {
+    prepare(core, cpu, CoreKind::Dedicated, &[id], machine);
     let epoch = module::wait_for_epoch();
     if module::fate(usize::from(id)) != Fate::Running {
         module::park();
     }
-    // SAFETY: the partition is this core's alone and was made, as its fate says.
-    let Some(vcpu) = (unsafe { partition::vcpu(id) }) else {
+    let own = VcpuIndex::on_cpu(id, cpu);
+    // SAFETY: the vCPU is this core's alone.
+    let Some(vcpu) = own.and_then(|index| unsafe { partition::vcpu(index) }) else {
         module::park();
     };
     vcpu.load();
@@ -57,9 +59,14 @@ fn run_dedicated(core: usize, id: PartitionId, machine: &'static Machine) -> ! {
     unsafe { entry::enter(vcpu) }
 }
 
-fn run_shared(core: usize, windows: &'static [Window], machine: &'static Machine) -> ! {
+fn run_shared(
+    core: usize,
+    cpu: u16,
+    plans: &'static [&'static [Window]],
+    machine: &'static Machine,
+) -> ! {
     let mut ids = heapless::Vec::<PartitionId, { crate::table::PARTITIONS }>::new();
-    for window in windows {
+    for window in plans.iter().copied().flatten() {
         if let Owner::Partition(id) = window.owner
             && !ids.contains(&id)
         {
@@ -67,17 +74,17 @@ fn run_shared(core: usize, windows: &'static [Window], machine: &'static Machine
             let _fits = ids.push(id);
         }
     }
-    prepare(core, CoreKind::Shared, &ids, machine);
+    prepare(core, cpu, CoreKind::Shared, &ids, machine);
     let epoch = module::wait_for_epoch();
-    let first = shared::start(core, epoch, windows);
+    let first = shared::start(core, cpu, epoch, plans);
     // SAFETY: `start` loaded the VMCS of the vCPU that it returns; the host stack is this core's.
     unsafe { entry::enter(first) }
 }
 
 /// Enters VMX operation and makes the core's partitions. One that cannot be made is refused by name; the others run.
-fn prepare(core: usize, kind: CoreKind, ids: &[PartitionId], machine: &'static Machine) {
+fn prepare(core: usize, cpu: u16, kind: CoreKind, ids: &[PartitionId], machine: &'static Machine) {
     let enabled = partition::enable_core(core, kind);
-    let place = partition::Place { core, kind, host_stack: stack_top() };
+    let place = partition::Place { core, cpu, kind, host_stack: stack_top() };
     for id in ids {
         let Some(partition) = TABLE.partitions.get(usize::from(*id)) else {
             continue;
@@ -92,12 +99,9 @@ fn prepare(core: usize, kind: CoreKind, ids: &[PartitionId], machine: &'static M
             continue;
         };
         let made = enabled.and_then(|()| partition::make(*id, image, &place));
-        match made {
-            Ok(()) => module::set_made(*id),
-            Err(why) => {
-                module::set_fate(*id, Fate::Refused);
-                defmt::error!("partition {=str} is refused: {}", partition.name, why);
-            }
+        if let Err(why) = made {
+            module::set_fate(*id, Fate::Refused);
+            defmt::error!("partition {=str} is refused: {}", partition.name, why);
         }
     }
 }

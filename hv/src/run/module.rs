@@ -12,7 +12,6 @@ use super::{machine, percpu};
 use crate::table::{CORES, PARTITIONS, TABLE};
 
 static FATES: [AtomicU8; PARTITIONS] = [const { AtomicU8::new(0) }; PARTITIONS];
-static MADE: [AtomicBool; PARTITIONS] = [const { AtomicBool::new(false) }; PARTITIONS];
 /// By core: an NMI may be answered by an early exit, because a VMCS is current.
 static MAY_BE_KICKED: [AtomicBool; CORES] = [const { AtomicBool::new(false) }; CORES];
 /// By core: an NMI came in root mode and waits for the next exit.
@@ -36,18 +35,6 @@ pub fn set_fate(partition: PartitionId, fate: Fate) {
     if let Some(slot) = FATES.get(usize::from(partition)) {
         slot.store(fate.code() as u8, Ordering::Release);
     }
-}
-
-/// Notes that the vCPU of `partition` exists.
-pub fn set_made(partition: PartitionId) {
-    if let Some(slot) = MADE.get(usize::from(partition)) {
-        slot.store(true, Ordering::Release);
-    }
-}
-
-/// Whether the vCPU of `partition` exists.
-pub fn was_made(partition: usize) -> bool {
-    MADE.get(partition).is_some_and(|made| made.load(Ordering::Acquire))
 }
 
 /// Waits for every core to be ready and returns the epoch of all frames, which the last one to come sets.

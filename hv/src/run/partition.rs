@@ -1,7 +1,8 @@
-//! Makes a partition ready to run: its EPT, its memory, its vCPU.
+//! Makes a partition ready to run: its EPT, its memory, its vCPUs.
 #![expect(unsafe_code, reason = "copies guest images to guest memory and hands out static pages")]
 
 use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use bulkhead_table::{Partition, PartitionId};
 use hv_core::cpuid::{CpuidPolicy, Facts, Leaf};
@@ -14,7 +15,7 @@ use hv_core::vapic::VirtualApic;
 use super::cell::CoreCell;
 use super::machine;
 use crate::cpu::stacks::Stacks;
-use crate::table::{CORES, EPT_PAGES, PARTITIONS, TABLE};
+use crate::table::{CORES, EPT_PAGES, PARTITIONS, TABLE, VCPUS as VCPU_COUNT};
 use crate::vmx::controls;
 use crate::vmx::setup::{self, Page, Pages, Start};
 use crate::vmx::vcpu::{self, Parts, Vcpu};
@@ -22,9 +23,10 @@ use crate::vmx::vcpu::{self, Parts, Vcpu};
 /// The consoles, by partition.
 pub static CONSOLES: [ConsoleRing; PARTITIONS] = [const { Ring::new() }; PARTITIONS];
 
-static VCPUS: [CoreCell<MaybeUninit<Vcpu>>; PARTITIONS] =
-    [const { CoreCell::new(MaybeUninit::uninit()) }; PARTITIONS];
-static VMCS: [CoreCell<Page>; PARTITIONS] = [const { CoreCell::new(Page([0; 512])) }; PARTITIONS];
+static VCPUS: [CoreCell<MaybeUninit<Vcpu>>; VCPU_COUNT] =
+    [const { CoreCell::new(MaybeUninit::uninit()) }; VCPU_COUNT];
+static MADE: [AtomicBool; VCPU_COUNT] = [const { AtomicBool::new(false) }; VCPU_COUNT];
+static VMCS: [CoreCell<Page>; VCPU_COUNT] = [const { CoreCell::new(Page([0; 512])) }; VCPU_COUNT];
 static VMXON: [CoreCell<Page>; CORES] = [const { CoreCell::new(Page([0; 512])) }; CORES];
 static MSR_BITMAPS: [CoreCell<Page>; CORES] = [const { CoreCell::new(Page([0; 512])) }; CORES];
 static EPT: [CoreCell<PageTable>; EPT_PAGES] =
@@ -64,30 +66,56 @@ pub fn enable_core(core: usize, kind: CoreKind) -> Result<(), Unready> {
     setup::enable(region).map_err(|_| Unready::Vmx)
 }
 
+/// Which vCPU, among those of all partitions: an index into the pools above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VcpuIndex(u16);
+
+impl VcpuIndex {
+    /// The vCPU of `id` that runs on board CPU `cpu`.
+    pub fn on_cpu(id: PartitionId, cpu: u16) -> Option<Self> {
+        let partition = TABLE.partitions.get(usize::from(id))?;
+        Some(Self(partition.first_vcpu + partition.vcpu_on(cpu)? as u16))
+    }
+
+    /// Every vCPU of a partition, vCPU 0 first.
+    pub fn of(partition: &Partition) -> impl Iterator<Item = Self> {
+        let first = partition.first_vcpu;
+        (first..first + partition.cpus.len() as u16).map(Self)
+    }
+}
+
 /// What a vCPU is made for.
 pub struct Place {
     /// Index of the core in the table.
     pub core: usize,
+    /// Board CPU number of the core.
+    pub cpu: u16,
     /// Kind of the core.
     pub kind: CoreKind,
     /// Top of the core's stack.
     pub host_stack: u64,
 }
 
-/// Loads the guest's memory and makes its vCPU, with its VMCS filled.
+/// Makes the vCPU of partition `id` on this core, with its VMCS filled. The core of vCPU 0 also loads the memory that all vCPUs of
+/// the partition share; nobody runs before the epoch, so the others need not wait for it.
 ///
 /// # Errors
 /// An [`Unready`] that names what failed.
 pub fn make(id: PartitionId, image: &[u8], place: &Place) -> Result<(), Unready> {
-    let index = usize::from(id);
-    let (Some(partition), Some(cell), Some(region)) =
-        (TABLE.partitions.get(index), VCPUS.get(index), VMCS.get(index))
-    else {
+    let partition = TABLE.partitions.get(usize::from(id)).ok_or(Unready::Vmx)?;
+    let vcpu = partition.vcpu_on(place.cpu).ok_or(Unready::Vmx)?;
+    let index = usize::from(partition.first_vcpu) + vcpu;
+    let (Some(cell), Some(region)) = (VCPUS.get(index), VMCS.get(index)) else {
         return Err(Unready::Vmx);
     };
-    load_memory(partition, image);
-    let ept_root = build_ept(index, partition)?;
-    let state = decisions(id, place);
+    let ept_pool = ept_pool(usize::from(id), partition).ok_or(Unready::Ept)?;
+    let ept_root = ept_pool.as_ptr() as u64;
+    if vcpu == 0 {
+        load_memory(partition, image);
+        build_ept(partition, ept_pool)?;
+    }
+    crate::vmx::instructions::invept_all();
+    let state = decisions(id, vcpu, place);
     let cr4_allowed = state.cr4_allowed;
     let settings = match place.kind {
         CoreKind::Dedicated => controls::dedicated(),
@@ -99,7 +127,7 @@ pub fn make(id: PartitionId, image: &[u8], place: &Place) -> Result<(), Unready>
         state,
         boot_info: partition.boot_info_at,
     };
-    // SAFETY: this partition belongs to this core alone, and it is made once, before the epoch.
+    // SAFETY: this vCPU belongs to this core alone, and it is made once, before the epoch.
     let vcpu = unsafe { cell.get() }.write(Vcpu::new(parts, settings.processor));
     // SAFETY: as above.
     let region = unsafe { region.get() };
@@ -108,26 +136,29 @@ pub fn make(id: PartitionId, image: &[u8], place: &Place) -> Result<(), Unready>
         msr_bitmap: MSR_BITMAPS.get(place.core).ok_or(Unready::Vmx)?.address() as u64,
         ept_root,
     };
-    let start = Start { entry: partition.image.entry, vpid: id + 1, cr4_allowed };
-    setup::fill(vcpu, region, &settings, &pages, &start).map_err(|_| Unready::Vmx)
+    let start = Start { entry: partition.image.entry, vpid: index as u16 + 1, cr4_allowed };
+    setup::fill(vcpu, region, &settings, &pages, &start).map_err(|_| Unready::Vmx)?;
+    if let Some(made) = MADE.get(index) {
+        made.store(true, Ordering::Release);
+    }
+    Ok(())
 }
 
-/// The vCPU of a partition that was made.
+/// A vCPU, if it was made.
 ///
 /// # Safety
-/// As [`CoreCell::get`]; and [`make`] succeeded for it.
-pub unsafe fn vcpu(id: PartitionId) -> Option<&'static mut Vcpu> {
-    // SAFETY: the caller's contract.
-    VCPUS.get(usize::from(id)).map(|cell| unsafe { cell.get().assume_init_mut() })
+/// As [`CoreCell::get`].
+pub unsafe fn vcpu(index: VcpuIndex) -> Option<&'static mut Vcpu> {
+    let index = usize::from(index.0);
+    if !MADE.get(index)?.load(Ordering::Acquire) {
+        return None;
+    }
+    // SAFETY: the caller's contract; `make` filled the cell before it set the flag.
+    VCPUS.get(index).map(|cell| unsafe { cell.get().assume_init_mut() })
 }
 
-fn decisions(id: PartitionId, place: &Place) -> VcpuState {
-    let apic_id = TABLE
-        .cores
-        .get(place.core)
-        .and_then(|core| TABLE.board.apic_ids.get(usize::from(core.cpu)))
-        .copied()
-        .unwrap_or(0);
+fn decisions(id: PartitionId, vcpu: usize, place: &Place) -> VcpuState {
+    let apic_id = TABLE.board.apic_ids.get(usize::from(place.cpu)).copied().unwrap_or(0);
     let xcr0_allowed = vcpu::xcr0_allowed();
     let host = |leaf: u32, sub: u32| {
         let found = core::arch::x86_64::__cpuid_count(leaf, sub);
@@ -149,7 +180,7 @@ fn decisions(id: PartitionId, place: &Place) -> VcpuState {
         cpuid,
         xcr0_allowed,
         cr4_allowed: cr4_allowed(),
-        msr: MsrState { apic_id, bootstrap: true },
+        msr: MsrState { apic_id, bootstrap: vcpu == 0 },
         apic: VirtualApic::new(apic_id),
         window: None,
         console: &CONSOLES[usize::from(id) % PARTITIONS],
@@ -195,12 +226,16 @@ fn copy_in(partition: &Partition, guest: u64, bytes: &[u8]) {
 /// Most regions that one partition can have.
 const MAX_REGIONS: usize = 8;
 
-fn build_ept(index: usize, partition: &Partition) -> Result<u64, Unready> {
-    let first: usize = TABLE.partitions.iter().take(index).map(|other| other.ept_pages).sum();
-    let pages = EPT.get(first..first + partition.ept_pages).ok_or(Unready::Ept)?;
+/// The pages of a partition's nested page tables; the first is the root.
+fn ept_pool(id: usize, partition: &Partition) -> Option<&'static [CoreCell<PageTable>]> {
+    let first: usize = TABLE.partitions.iter().take(id).map(|other| other.ept_pages).sum();
+    EPT.get(first..first + partition.ept_pages)
+}
+
+fn build_ept(partition: &Partition, pages: &'static [CoreCell<PageTable>]) -> Result<(), Unready> {
     let base = pages.as_ptr().cast::<PageTable>().cast_mut();
     // SAFETY: these cells are contiguous pages that belong to this partition, by the prefix sum; `CoreCell` and `PageTable` have the
-    // same layout; only this core builds them, once.
+    // same layout; only the core of its vCPU 0 builds them, once.
     let pool = unsafe { core::slice::from_raw_parts_mut(base, pages.len()) };
     let mut mappings = heapless::Vec::<Mapping, MAX_REGIONS>::new();
     for region in partition.memory {
@@ -218,9 +253,8 @@ fn build_ept(index: usize, partition: &Partition) -> Result<u64, Unready> {
         mappings.push(mapping).map_err(|_| Unready::Ept)?;
     }
     paging::build(Format::Ept, LargePages::Up2M, &mappings, pool, base as u64)
-        .map_err(|_| Unready::Ept)?;
-    crate::vmx::instructions::invept_all();
-    Ok(base as u64)
+        .map(|_| ())
+        .map_err(|_| Unready::Ept)
 }
 
 /// TSC now, noted as the partition's first entry unless it had one.

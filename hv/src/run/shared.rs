@@ -9,6 +9,7 @@ use hv_defs::vmcs::field;
 
 use super::cell::CoreCell;
 use super::housekeeping::Course;
+use super::partition::VcpuIndex;
 use super::{Then, housekeeping, machine, module, partition};
 use crate::table::{CORES, TABLE};
 use crate::vmx::instructions as vmx;
@@ -16,6 +17,8 @@ use crate::vmx::vcpu::{self, Vcpu};
 
 /// What a time-shared core knows.
 pub struct SharedCore {
+    /// Board CPU number.
+    cpu: u16,
     schedule: Schedule<'static>,
     cursor: Cursor,
     /// Whose state is in the machine.
@@ -38,10 +41,12 @@ pub unsafe fn state(core: usize) -> Option<&'static mut SharedCore> {
 }
 
 /// Starts the cyclic schedule on this core; returns the first vCPU to enter.
-pub fn start(core: usize, epoch: u64, windows: &'static [Window]) -> *mut Vcpu {
+pub fn start(core: usize, cpu: u16, epoch: u64, plans: &'static [&'static [Window]]) -> *mut Vcpu {
+    let windows = plans.first().copied().unwrap_or_default();
     let schedule = Schedule { epoch, frame: TABLE.frame, windows };
     let cursor = schedule.first_not_ended(machine::tsc());
-    let state = SharedCore { schedule, cursor, loaded: None, switch_max: 0, switch_min: u64::MAX };
+    let state =
+        SharedCore { cpu, schedule, cursor, loaded: None, switch_max: 0, switch_min: u64::MAX };
     let Some(cell) = CORES_STATE.get(core) else {
         module::park();
     };
@@ -96,8 +101,9 @@ impl SharedCore {
         if module::fate(usize::from(id)) != Fate::Running {
             return None;
         }
-        // SAFETY: the partition is in this core's windows, so it is this core's; it runs, so it was made.
-        unsafe { partition::vcpu(id) }
+        let index = VcpuIndex::on_cpu(id, self.cpu)?;
+        // SAFETY: the vCPU is this core's, by its CPU number.
+        unsafe { partition::vcpu(index) }
     }
 
     fn begin(
@@ -132,8 +138,10 @@ impl SharedCore {
         let Some(id) = self.loaded.take() else {
             return;
         };
-        // SAFETY: only partitions of this core are ever loaded here, and the reference ends with this line.
-        if let Some(previous) = unsafe { partition::vcpu(id) } {
+        // SAFETY: only vCPUs of this core are ever loaded here, and the reference ends with this line.
+        if let Some(index) = VcpuIndex::on_cpu(id, self.cpu)
+            && let Some(previous) = unsafe { partition::vcpu(index) }
+        {
             previous.save_switched();
         }
     }
