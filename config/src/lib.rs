@@ -15,6 +15,7 @@ mod cores;
 mod diagnostics;
 mod documents;
 mod emit;
+mod explain;
 mod image;
 pub mod language;
 mod memory;
@@ -35,6 +36,7 @@ use sha2::{Digest, Sha256};
 
 pub use boot_info::{ADDRESS as BOOT_INFO_ADDRESS, LONGEST_ARGUMENTS};
 pub use diagnostics::{Diagnostic, Diagnostics, Location};
+pub use explain::Explanation;
 pub use plan::{Plan, PlannedCore, PlannedPartition, PlannedRole};
 pub use rules::{Rule, Severity};
 

@@ -1,9 +1,11 @@
 //! The command line: what each subcommand takes, with examples, and what it calls.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulkhead::compile;
+use bulkhead::explain::explain;
 use bulkhead::flash::{FlashOptions, flash};
 use bulkhead::measure::{Format, MeasureOptions, close, demo, measure};
 use bulkhead::provision::{self, Need};
@@ -32,6 +34,18 @@ enum Command {
         /// The system file
         system: PathBuf,
         /// How mistakes and the plan are printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Explains a rule: why it exists, with a good and a bad example
+    #[command(after_help = "Examples:
+  bulkhead explain BH0301
+  bulkhead explain                      # lists every rule
+  bulkhead explain BH0301 --format json")]
+    Explain {
+        /// The code of the rule, as messages show it
+        code: Option<String>,
+        /// How it is printed
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
@@ -170,6 +184,10 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         match self.command {
             Command::Check { system, format } => compile::check(&system, format == Format::Json),
+            Command::Explain { code, format } => {
+                show(&explain(code.as_deref(), format == Format::Json)?);
+                Ok(())
+            }
             Command::Build { system, output } => build(&system, output),
             Command::Run(arguments) => run(&arguments),
             Command::Log { source, elf, baud } => {
@@ -191,6 +209,11 @@ impl Cli {
             Command::Verify { long } => verify(long),
         }
     }
+}
+
+/// Prints a text; a reader that went away, such as `head`, is no error.
+fn show(text: &str) {
+    let _closed = std::io::stdout().write_all(text.as_bytes());
 }
 
 fn build(system: &Path, output: PathBuf) -> Result<()> {

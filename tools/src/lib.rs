@@ -12,6 +12,7 @@ pub mod decode;
 pub mod elf;
 pub mod emulator;
 pub mod error;
+pub mod explain;
 pub mod flash;
 pub mod grub;
 pub mod guests;

@@ -1,0 +1,432 @@
+//! The explanation of each rule: why it exists, a file that breaks it, and what mends that file.
+//!
+//! The bad example is the rejecting file of the tests itself, and the good one is made from it by the changes that
+//! stand here, so that neither drifts from what the compiler does. A rule without an explanation does not compile.
+
+use crate::rules::Rule;
+
+/// Longest example that is shown as a whole, in lines.
+const WHOLE_LINES: usize = 40;
+
+/// Of a longer one, so many lines are shown at its beginning and at its end.
+const END_LINES: usize = 6;
+
+/// Longest line that is shown as a whole, in characters.
+const WHOLE_LINE: usize = 110;
+
+/// Why a rule exists, with an example on each side of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// Why the rule exists: what would go wrong without it.
+    pub why: &'static str,
+    /// The file that breaks it, by its path below `config/tests/reject`: a system file, or a board file in `boards`.
+    pub file: &'static str,
+    /// The text of that file.
+    pub bad: &'static str,
+    /// What mends it: texts and what takes their place, in this order.
+    changes: &'static [(&'static str, &'static str)],
+}
+
+impl Explanation {
+    /// The good example, whole: the bad one with its changes.
+    #[must_use]
+    pub fn good(&self) -> String {
+        let mend = |text: String, (old, new): &(&str, &str)| text.replacen(old, new, 1);
+        self.changes.iter().fold(self.bad.to_owned(), mend)
+    }
+
+    /// The bad example as it is shown: whole, or of a long one the sections that differ from the good one.
+    #[must_use]
+    pub fn shown_bad(&self) -> String {
+        if self.bad.lines().count() <= WHOLE_LINES {
+            return shortened(self.bad.trim_end());
+        }
+        shortened(&sections_without(self.bad, &self.good()))
+    }
+
+    /// What of the good example is not in the bad one, by whole sections; a sentence where it only leaves some out.
+    #[must_use]
+    pub fn shown_good(&self) -> String {
+        let changed = sections_without(&self.good(), self.bad);
+        shortened(&if changed.is_empty() { self.left_out() } else { changed })
+    }
+
+    fn left_out(&self) -> String {
+        let gone = sections_without(self.bad, &self.good());
+        let quoted: Vec<_> = gone.lines().map(|line| format!("# {line}")).collect();
+        format!("# The same without:\n{}", quoted.join("\n").replace("# \n", "#\n"))
+    }
+}
+
+/// The text without the middle of what is long.
+fn shortened(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(shortened_line).collect();
+    if lines.len() <= WHOLE_LINES {
+        return lines.join("\n");
+    }
+    let (head, rest) = lines.split_at(END_LINES);
+    let (_, tail) = rest.split_at(rest.len() - END_LINES);
+    format!("{}\n...\n{}", head.join("\n"), tail.join("\n"))
+}
+
+fn shortened_line(line: &str) -> String {
+    match line.char_indices().nth(WHOLE_LINE) {
+        Some((end, _)) => format!("{}...", line.get(..end).unwrap_or(line)),
+        None => line.to_owned(),
+    }
+}
+
+/// The sections of `text`, divided by empty lines, that `other` does not have.
+fn sections_without(text: &str, other: &str) -> String {
+    let known: Vec<&str> = sections(other).collect();
+    let own: Vec<_> = sections(text).filter(|section| !known.contains(section)).collect();
+    own.join("\n\n")
+}
+
+fn sections(text: &str) -> impl Iterator<Item = &str> {
+    text.split("\n\n").map(str::trim).filter(|section| !section.is_empty())
+}
+
+macro_rules! explanations {
+    ($($rule:ident, $file:literal, $why:literal, [$($old:literal => $new:literal),+ $(,)?];)+) => {
+        impl Rule {
+            /// Why it exists, and an example on each side of it.
+            #[must_use]
+            pub const fn explanation(self) -> Explanation {
+                match self {
+                    $(Self::$rule => Explanation {
+                        why: $why,
+                        file: $file,
+                        bad: include_str!(concat!("../tests/reject/", $file)),
+                        changes: &[$(($old, $new)),+],
+                    },)+
+                }
+            }
+        }
+    };
+}
+
+explanations! {
+    Syntax, "BH0101-broken-line.toml",
+    "Nothing can be proven about a file that cannot be read. A text lacks its closing quote most of the time, and the \
+     lines behind it are then read as part of it.",
+    ["image = \"good.elf\n" => "image = \"good.elf\"\n", "nonsense\n" => ""];
+
+    UnknownKey, "BH0102-unknown-key.toml",
+    "A key that nobody reads is the worst kind of mistake: the file says one thing, the machine does another, and no \
+     message tells. So a misspelt key is refused like a wrong one.",
+    ["argument = " => "arguments = ", "colour = \"red\"\n" => "", "\n[schedul]\nframe = \"2 ms\"\n" => ""];
+
+    NotEnforced, "BH0103-not-enforced.toml",
+    "These keys are to come. Until the hypervisor enforces one, writing it would promise what nothing holds.",
+    [
+        "devices = [\"00:1f.2\"]\nports = [\"0x60\"]\ninterrupts = [1]\nhealth = \"restart\"\nbudget = \"1 ms\"\n" => "",
+        "\n[channel.setpoints]\nfrom = \"a\"\n" => "",
+        "\n[[plans]]\nname = \"start-up\"\n" => "",
+    ];
+
+    MissingKey, "BH0104-missing-keys.toml",
+    "A required key has no default that is right for every machine: memory, a core and an image are yours to name. A \
+     default would be a decision that nobody took.",
+    [
+        "name = \"test\"\n" => "name = \"test\"\nboard = \"boards/bochs-skylake-x.toml\"\n",
+        "image = \"good.elf\"\n" => "image = \"good.elf\"\nmemory = \"8 MiB\"\n",
+    ];
+
+    WrongType, "BH0105-wrong-type.toml",
+    "TOML tells a text from a number from a list, and so does the language: guessing what was meant would be silent \
+     misconfiguration.",
+    [
+        "image = [\"good.elf\"]" => "image = \"good.elf\"",
+        "cores = 1" => "cores = [1]",
+        "cores = [\"2\"]" => "cores = [2]",
+        "\n[partition]\nc = 3\n" => "",
+    ];
+
+    MissingUnit, "BH0106-bare-number.toml",
+    "Is 20 a count of microseconds, of milliseconds or of ticks? A reader of the plant's files must not have to know \
+     our habits, so each quantity says its unit.",
+    [
+        "frame = 2" => "frame = \"2 ms\"",
+        "memory = 8388608" => "memory = \"8 MiB\"",
+        "start = \"20\"" => "start = \"20 us\"",
+        "length = \"600\"" => "length = \"600 us\"",
+        "memory = \"8\"" => "memory = \"8 MiB\"",
+    ];
+
+    WrongUnit, "BH0107-wrong-unit.toml",
+    "One spelling for each unit, so that files can be compared and searched. `MB` is refused because half of the world \
+     means 1,000,000 bytes by it, and the other half 1,048,576.",
+    [
+        "frame = \"64 KiB\"" => "frame = \"2 ms\"",
+        "memory = \"8 ms\"" => "memory = \"8 MiB\"",
+        "20 usec" => "20 us",
+        "600 fortnights" => "600 us",
+        "memory = \"8 MB\"" => "memory = \"8 MiB\"",
+    ];
+
+    BadNumber, "BH0108-bad-numbers.toml",
+    "A number outside its range has no meaning on the machine: there is no core -2, and a frame of centuries does not \
+     fit the counter.",
+    [
+        "99999999999999 s" => "2 ms",
+        "many MiB" => "8 MiB",
+        "1.0000000000000000000 MiB" => "8 MiB",
+        "cores = [-2]" => "cores = [2]",
+    ];
+
+    Inexact, "BH0109-inexact.toml",
+    "Rounding in silence is how two files that look alike drift apart: a window that is short by half a tick is late \
+     by an hour after a long run. What you write is what happens, to the tick, or it is refused with the two nearest \
+     values.",
+    ["20.005 us" => "20 us", "0.3 KiB" => "8 MiB"];
+
+    BadName, "BH0110-names.toml",
+    "Names travel: into file names, logs, reports and the boot loader's modules. Lower-case letters, digits and hyphens \
+     mean the same everywhere. `housekeeping` is the hypervisor's own in reports.",
+    [
+        "[partition.Motion]" => "[partition.motion]",
+        "[partition.\"\"]" => "[partition.plc]",
+        "[partition.housekeeping]" => "[partition.office]",
+    ];
+
+    DuplicateName, "BH0111-partition-twice.toml",
+    "Of two values for one key, one would win in silence.",
+    [
+        "[partition.a]\nimage = \"good.elf\"\nmemory = \"8 MiB\"\ncores = [2]\ncores = [3]\n"
+            => "[partition.b]\nimage = \"good.elf\"\nmemory = \"8 MiB\"\ncores = [2]\n",
+    ];
+
+    Unreadable, "BH0112-no-board.toml",
+    "A system is proven against one board; without it, there is nothing to prove. The path counts from the folder of \
+     the file that names it.",
+    ["boards/press.toml" => "boards/bochs-skylake-x.toml"];
+
+    IncludeCycle, "BH0113-itself.toml",
+    "A file that includes itself has no beginning: each of its sections would be given again and again.",
+    ["include = [\"system.toml\"]\n\n" => ""];
+
+    IncludeTwice, "BH0114-twice.toml",
+    "Sections that are included twice claim everything twice. It is one file by two paths most of the time.",
+    [", \"boards/../shared/lines.toml\"" => ""];
+
+    DuplicateApicId, "boards/duplicate-apic-id.toml",
+    "The APIC id is the address of a core: with two of one id, one core is never reached, or starts twice.",
+    ["apic-id = 2\n[[core]]\napic-id = 1" => "apic-id = 2\n[[core]]\napic-id = 3"];
+
+    BoardMemoryUnaligned, "boards/unaligned-memory.toml",
+    "Page tables guard whole pages. A range that ends inside one would give its neighbour's bytes away with it.",
+    ["size = \"0 MiB\"" => "size = \"31 MiB\"", "0x100010" => "0x100000", "510.5 KiB" => "510 MiB"];
+
+    BoardMemoryOrder, "boards/overlapping-memory.toml",
+    "Memory that is listed twice would be given to two owners. Ascending order lets a reader see holes and overlaps.",
+    [
+        "size = \"510 MiB\"" => "size = \"63 MiB\"",
+        "start = \"0x10000000\"" => "start = \"0x4000000\"",
+        "start = \"0x4000000\"\nsize = \"64 MiB\"\n[[memory]]\nstart = \"0x4000000\""
+            => "start = \"0x4000000\"\nsize = \"64 MiB\"\n[[memory]]\nstart = \"0x10000000\"",
+    ];
+
+    HypervisorOutside, "boards/hypervisor-outside.toml",
+    "The boot loader writes the hypervisor and the staged images into this range. Where there is no RAM, the machine \
+     dies before it can say why.",
+    ["size = \"511 MiB\"" => "size = \"31 MiB\""];
+
+    HypervisorTooSmall, "BH0205-images-too-large.toml",
+    "The range also keeps each guest's image as it was proven. What does not fit would overwrite memory behind it. The \
+     range is the board's to make larger: here another board has more.",
+    ["boards/small-hypervisor.toml" => "boards/bochs-skylake-x.toml"];
+
+    BadBaud, "boards/odd-baud.toml",
+    "A 16550 divides 115200 by a whole number. At any other rate the log would arrive as noise, on the day when it is \
+     needed.",
+    ["baud = 100000" => "baud = 115200"];
+
+    TooManyCores, "boards/many-cores.toml",
+    "The table of the hypervisor has room for so many cores and no heap to grow. A board may have more: name the ones \
+     to use.",
+    ["    { apic-id = 256 },\n" => ""];
+
+    PowerOffEmpty, "boards/empty-power-off.toml",
+    "A power-off that writes nothing leaves the machine on, and everybody believes it is off.",
+    ["bytes = \"\"" => "bytes = \"Shutdown\""];
+
+    HypervisorStart, "boards/moved-hypervisor.toml",
+    "The hypervisor is linked to one address and uses 32-bit addresses until paging is on. Loaded elsewhere, its first \
+     jump goes astray.",
+    ["start = \"0x200000\"" => "start = \"0x100000\""];
+
+    BoardMemoryLow, "boards/low-memory.toml",
+    "Firmware keeps its tables below 1 MiB, and the other cores start there. A guest on top of it stops both.",
+    ["start = 0\nsize = \"511 MiB\"" => "start = \"0x100000\"\nsize = \"510 MiB\""];
+
+    CoreClaimedTwice, "BH0301-one-core-twice.toml",
+    "A dedicated core takes no exits because nobody else is there. Two partitions on it would each believe to be \
+     alone: give each a core, or windows to both.",
+    ["cores = [1]\n\n[partition.b]\nimage = \"good.elf\"\nmemory = \"8 MiB\"\ncores = [1]"
+        => "cores = [1]\n\n[partition.b]\nimage = \"good.elf\"\nmemory = \"8 MiB\"\ncores = [2]"];
+
+    CoreMixed, "BH0302-mixed.toml",
+    "Whoever has no windows owns the core at every instant, the windows of the others included. A core is one kind or \
+     the other.",
+    ["memory = \"8 MiB\"\ncores = [1]\n\n[[partition.a.window]]" => "memory = \"8 MiB\"\ncores = [2]\n\n[[partition.a.window]]"];
+
+    CoreUnknown, "BH0303-unknown-core.toml",
+    "Cores count from 0 in the order of the board file. A core that is not there would leave its partition without a \
+     machine, found out at boot.",
+    ["cores = [4]" => "cores = [3]"];
+
+    CoreCount, "BH0304-no-core.toml",
+    "A partition without a core never runs. Leaving it out of the file says the same, honestly.",
+    ["cores = []" => "cores = [1]"];
+
+    HousekeepingMissing, "BH0305-missing.toml",
+    "Logs leave the machine in somebody's time. If nobody's is declared, it would be a partition's, and its latency \
+     would depend on how much is logged.",
+    ["[partition.a]" => "[housekeeping]\ncore = 0\n\n[partition.a]", "cores = [0]" => "cores = [1]"];
+
+    HousekeepingOnDedicated, "BH0306-dedicated.toml",
+    "A dedicated core is never taken away from its partition, so there is no instant at which housekeeping could run.",
+    ["cores = [0]" => "cores = [0]\n\n[[partition.a.window]]\nstart = \"20 us\"\nlength = \"900 us\""];
+
+    HousekeepingCoreUsed, "BH0307-core-used.toml",
+    "Without windows, housekeeping drains the logs on its core all the time. A partition there would never run.",
+    [
+        "cores = [0]\n\n[partition.b]" => "cores = [1]\n\n[partition.b]",
+        "cores = [0]\n\n[[partition.b.window]]" => "cores = [2]\n\n[[partition.b.window]]",
+    ];
+
+    TooManyPartitions, "BH0308-too-many-partitions.toml",
+    "The table of the hypervisor has room for so many partitions and no heap to grow.",
+    ["p64 = { image = \"good.elf\", memory = \"2 MiB\", cores = [1], window = [{ start = \"6420 us\", length = \"80 us\" }] }\n" => ""];
+
+    NoPartition, "BH0309-no-partition.toml",
+    "A system that runs nothing boots, says so, and waits for ever. It is a forgotten section, not a wish.",
+    ["[partition]" => "[partition.a]\nimage = \"good.elf\"\nmemory = \"8 MiB\"\ncores = [1]"];
+
+    BootCoreUnused, "BH0310-boot-core-idle.toml",
+    "Core 0 boots the machine and starts the others. It cannot be switched off afterwards, so it has to be somebody's.",
+    ["core = 1" => "core = 0"];
+
+    WindowOutsideFrame, "BH0401-outside-frame.toml",
+    "The frame repeats: what is behind its end would run inside the next one, on top of the first window.",
+    ["1000.02 us" => "1000 us", "start = \"3 ms\"" => "start = \"1 ms\""];
+
+    WindowsOverlap, "BH0402-overlap.toml",
+    "One core runs one partition at an instant. The board's switch budget before each start is the hypervisor's, or \
+     the window would begin late, always, by what the switch takes.",
+    ["start = \"600 us\"" => "start = \"640 us\""];
+
+    ZeroDuration, "BH0403-zero-window.toml",
+    "Nothing can be done in no time: a frame of zero never ends, and a window of zero never begins.",
+    ["at-latest = \"0 s\"" => "at-latest = \"10 s\"", "10 ns" => "20 us", "length = \"0 us\"" => "length = \"600 us\""];
+
+    FrameWithoutWindows, "BH0404-frame-alone.toml",
+    "A frame that divides nothing has no effect, and a key without effect is a mistake in the making.",
+    ["[schedule]\nframe = \"2 ms\"\n\n" => ""];
+
+    WindowsWithoutFrame, "BH0405-windows-alone.toml",
+    "A window starts at an instant of the frame and comes again with the next one. Without a frame, it has no next.",
+    ["[housekeeping]" => "[schedule]\nframe = \"2 ms\"\n\n[housekeeping]"];
+
+    NoWindow, "BH0406-empty-list.toml",
+    "A partition with an empty list shares its core and never runs. Without the key, the core is its own.",
+    ["window = []\n" => ""];
+
+    MemoryTooSmall, "BH0501-too-small.toml",
+    "The page at 0x1000 holds the guest's boot information: without it, the guest knows neither its memory nor its \
+     arguments.",
+    ["memory = \"0 MiB\"" => "memory = \"8 MiB\"", "memory = \"4 KiB\"" => "memory = \"8 MiB\""];
+
+    MemoryUnaligned, "BH0502-unaligned.toml",
+    "Page tables guard whole pages of 4 KiB; half a page can neither be given nor kept back.",
+    ["8194 KiB" => "8196 KiB"];
+
+    MemoryDoesNotFit, "BH0503-too-large.toml",
+    "Every byte has one owner, and there are only so many. Memory is placed in the order of the file, on bounds of \
+     2 MiB.",
+    ["300 MiB\"\ncores = [2]" => "150 MiB\"\ncores = [2]"];
+
+    MemoryTooLarge, "BH0504-devices.toml",
+    "From 3 GiB on, the addresses of a PC belong to devices, the local APIC among them. RAM there would hide them.",
+    ["memory = \"4 GiB\"" => "memory = \"3 GiB\""];
+
+    ImageMissing, "BH0601-no-file.toml",
+    "A partition without a program never runs. The path counts from the folder of the system file.",
+    ["guests/motion" => "good.elf", "image = \"empty\"" => "image = \"good.elf\""];
+
+    ImageNotBuilt, "BH0602-not-built.toml",
+    "The digest of the image goes into the table, so the image must be there. `bulkhead build` builds the guests of \
+     folders first; the example names a finished file instead.",
+    ["image = \"made\"" => "image = \"good.elf\""];
+
+    ImageNotElf, "BH0603-not-elf.toml",
+    "The compiler lays the segments of an ELF file out to where they are linked. Other files do not say where that is.",
+    ["text.elf" => "good.elf"];
+
+    ImageMachine, "BH0604-arm.toml",
+    "A program for another processor would fault at its first instruction.",
+    ["arm.elf" => "i386.elf"];
+
+    ImageDynamic, "BH0605-dynamic.toml",
+    "Nobody in a partition would relocate it or load its libraries: link it statically, at fixed addresses.",
+    ["dynamic.elf" => "good.elf", "pie.elf" => "good.elf"];
+
+    ImageBroken, "BH0606-broken.toml",
+    "A file that was cut off, or whose segments overlap, is not what its author built. What runs must be what was \
+     proven.",
+    ["truncated.elf" => "good.elf", "hostile.elf" => "good.elf", "overlapping.elf" => "good.elf", "empty.elf" => "good.elf"];
+
+    ImageDoesNotFit, "BH0607-too-large.toml",
+    "A segment behind the partition's memory would lie in somebody else's.",
+    ["memory = \"4 MiB\"" => "memory = \"8 MiB\"", "huge.elf" => "good.elf", "sparse.elf" => "good.elf"];
+
+    ImageEntryOutside, "BH0608-entry.toml",
+    "The first instruction must be one that the image brings: zeros run as instructions too, for a while.",
+    ["no-entry.elf" => "good.elf"];
+
+    ImageOnBootInfo, "BH0609-boot-info.toml",
+    "The hypervisor writes the boot information to 0x1000, over whatever the image has there.",
+    ["low.elf" => "good.elf"];
+
+    BadArguments, "BH0610-arguments.toml",
+    "Guests read their arguments as bytes, from one page. What does not fit would be cut off in silence.",
+    ["arguments = \"xxxx" => "# Shortened: arguments = \"xxxx", "a\\nb" => "a b"];
+
+    ShutdownUnknown, "BH0701-unknown.toml",
+    "The system would wait for ever for a partition that is not there.",
+    ["[\"motoin\", \"motion\", \"motion\", \"office\"]" => "[\"motion\"]"];
+
+    ShutdownEmpty, "BH0702-empty.toml",
+    "Once nobody is waited for, the system ends at its start. Without the section, it runs for ever.",
+    ["when-finished = []" => "when-finished = [\"a\"]"];
+
+    ShortWindow, "BH0901-short-window.toml",
+    "A window that is no longer than the switch into it spends more of the core on switching than on work. It is \
+     enforced all the same, hence a warning.",
+    ["length = \"20 us\"" => "length = \"600 us\""];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_changes_something() {
+        for rule in Rule::ALL {
+            let explanation = rule.explanation();
+            let mut text = explanation.bad.to_owned();
+            for (old, new) in explanation.changes {
+                assert!(text.contains(old), "{rule:?}: {old:?} is not there");
+                text = text.replacen(old, new, 1);
+            }
+        }
+    }
+
+    #[test]
+    fn long_examples_lose_their_middle() {
+        let text: String = (0..100).map(|line| format!("{line}\n")).collect();
+        assert_eq!(shortened(&text), "0\n1\n2\n3\n4\n5\n...\n94\n95\n96\n97\n98\n99");
+        assert_eq!(shortened(&"x".repeat(200)).len(), WHOLE_LINE + 3);
+    }
+}
