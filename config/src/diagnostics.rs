@@ -184,19 +184,7 @@ impl Diagnostics {
     }
 
     fn location(&self, label: &Label) -> Option<Location> {
-        let source = self.sources.get(label.place.file)?;
-        let (line, column) = source.line_column(label.place.start);
-        let (end_line, end_column) = source.line_column(label.place.end);
-        Some(Location {
-            file: source.shown(),
-            line,
-            column,
-            end_line,
-            end_column,
-            start: label.place.start,
-            end: label.place.end,
-            label: label.text.clone(),
-        })
+        self.sources.location(label.place, &label.text)
     }
 
     fn group<'a>(&'a self, finding: &'a Finding) -> Group<'a> {

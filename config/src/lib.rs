@@ -20,6 +20,7 @@ mod image;
 pub mod language;
 mod memory;
 mod parse;
+mod places;
 mod plan;
 mod reader;
 mod report;
@@ -28,6 +29,8 @@ mod schedule;
 mod schema;
 mod source;
 mod units;
+mod view;
+mod who;
 
 use std::path::{Path, PathBuf};
 
@@ -39,6 +42,7 @@ pub use diagnostics::{Diagnostic, Diagnostics, Location};
 pub use explain::Explanation;
 pub use plan::{Plan, PlannedCore, PlannedPartition, PlannedRole};
 pub use rules::{Rule, Severity};
+pub use who::{Answer, FORMS as WHO_FORMS, QueryError, Verdict};
 
 use diagnostics::{Finding, Findings};
 use image::FlatImage;

@@ -33,6 +33,8 @@ pub struct Plan {
     pub(crate) plans: Vec<String>,
     pub(crate) shutdown: Option<PlannedShutdown>,
     pub(crate) sources: Vec<PathBuf>,
+    /// The text files as they were read: the places that reports quote.
+    pub(crate) texts: Sources,
     pub(crate) warnings: Diagnostics,
     pub(crate) comparisons: u64,
 }
@@ -308,6 +310,7 @@ fn check(
         plans: vec![ONLY_PLAN.to_owned()],
         shutdown,
         sources: sources.paths(),
+        texts: sources.clone(),
         warnings: findings.clone().resolve(sources),
         comparisons: findings.comparisons.made(),
     })

@@ -4,6 +4,8 @@ use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use crate::diagnostics::Location;
+
 /// Longest system or board file that is read, in bytes; a longer one is a mistake, not a system.
 const LONGEST: u64 = 1 << 20;
 
@@ -104,6 +106,28 @@ impl Sources {
     /// All files.
     pub fn iter(&self) -> impl Iterator<Item = &Source> {
         self.0.iter()
+    }
+
+    /// A place for a person or a program, with what is to be said there.
+    pub fn location(&self, place: Place, label: &str) -> Option<Location> {
+        let source = self.get(place.file)?;
+        let (line, column) = source.line_column(place.start);
+        let (end_line, end_column) = source.line_column(place.end);
+        Some(Location {
+            file: source.shown(),
+            line,
+            column,
+            end_line,
+            end_column,
+            start: place.start,
+            end: place.end,
+            label: label.to_owned(),
+        })
+    }
+
+    /// All files with their ids, in the order of reading.
+    pub fn ids(&self) -> impl Iterator<Item = (FileId, &Source)> {
+        self.0.iter().enumerate().map(|(index, source)| (FileId(index), source))
     }
 
     /// `demo.toml:23`: file name and line, as the hypervisor's messages quote it.

@@ -10,6 +10,7 @@ use bulkhead::flash::{FlashOptions, flash};
 use bulkhead::measure::{Format, MeasureOptions, close, demo, measure};
 use bulkhead::provision::{self, Need};
 use bulkhead::verify::verify;
+use bulkhead::who::who;
 use bulkhead::{
     BuildOptions, Error, Firmware, Result, RunOptions, Target, build_image, build_native, log,
     paths, run_image,
@@ -131,6 +132,28 @@ Examples:
         #[arg(long)]
         yes: bool,
     },
+    /// Says who owns an address, a port, a core or an instant, and shows the line that says so
+    #[command(
+        after_help = "Questions: 0x2100000 (or \"33 MiB\"), plc:0x1000, port 0x3f8, irq 4, pci 00:1f.2, core 2,
+at 350 us [core N] [plan NAME], partition NAME, housekeeping, hypervisor.
+Exit code 0 for every answer, also when it is nobody's; 2 for a question that is not understood.
+
+Examples:
+  bulkhead who partitions/demo.toml 0x2100000
+  bulkhead who partitions/demo.toml at 350 us
+  bulkhead who partitions/demo.toml at 350 us core 0 --format json
+  bulkhead who partitions/demo.toml motion"
+    )]
+    Who {
+        /// The system file
+        system: PathBuf,
+        /// What to ask for
+        #[arg(required = true)]
+        query: Vec<String>,
+        /// How the answer is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     /// Everything from a bare machine to a latency table: installs, builds, boots, measures
     #[command(after_help = "Examples:
   cargo demo")]
@@ -205,6 +228,7 @@ impl Cli {
             Command::Flash { image, device, yes } => {
                 flash(&FlashOptions { image, device, yes, quiet: false })
             }
+            Command::Who { system, query, format } => who(&system, &query, format),
             Command::Demo => demo(),
             Command::Verify { long } => verify(long),
         }

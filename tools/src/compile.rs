@@ -29,6 +29,14 @@ pub fn compile(system: &Path, images: &Path) -> Result<Compiled> {
     Ok(compiled)
 }
 
+/// The proven plan of a system whose guests need not be built.
+///
+/// # Errors
+/// The system file is rejected.
+pub fn plan(system: &Path) -> Result<Plan> {
+    bulkhead_config::check_without_images(system).map_err(|found| rejected(&found))
+}
+
 fn rejected(found: &Diagnostics) -> Error {
     Error::Rejected(format!("the system is rejected\n{}", rendered(found)))
 }

@@ -32,6 +32,7 @@ pub mod run;
 pub mod screen;
 pub mod table;
 pub mod verify;
+pub mod who;
 
 pub use emulator::{Firmware, Target};
 pub use error::{Error, Result};

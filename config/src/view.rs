@@ -1,0 +1,159 @@
+//! The plan as it is seen: who has which piece of memory and which part of the frame, gaps included.
+//!
+//! The page, `who` and `diff` all read the plan through this, so that they cannot contradict each other.
+
+use bulkhead_table::{Owner, PartitionId, Range, Window};
+
+use crate::plan::{Plan, PlannedRole};
+
+/// Who has something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// A partition.
+    Partition(PartitionId),
+    /// The hypervisor: its image, its stacks, the staged guest images.
+    Hypervisor,
+    /// Nobody.
+    Free,
+}
+
+/// A piece of the board's memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    pub range: Range,
+    pub holder: Holder,
+}
+
+/// A part of the major frame on one core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// Ticks from the start of the frame.
+    pub start: u64,
+    /// Ticks.
+    pub length: u64,
+    pub use_of_it: Use,
+}
+
+/// What a part of the frame is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// A window.
+    Window(Owner),
+    /// Kept free for the switch into the window of this owner.
+    Switch(Owner),
+    /// Nobody's: the core waits.
+    Slack,
+}
+
+impl Plan {
+    /// The name of a partition.
+    pub(crate) fn name_of(&self, id: PartitionId) -> &str {
+        self.partitions.get(usize::from(id)).map_or("", |partition| partition.name.as_str())
+    }
+
+    /// The name of a window's owner.
+    pub(crate) fn owner_name(&self, owner: Owner) -> &str {
+        match owner {
+            Owner::Partition(id) => self.name_of(id),
+            Owner::Housekeeping => "housekeeping",
+        }
+    }
+
+    /// What a core of the board does; `None` when it is never started.
+    pub(crate) fn role_of(&self, cpu: u16) -> Option<&PlannedRole> {
+        let index = self.cores.binary_search_by_key(&cpu, |core| core.cpu).ok()?;
+        self.cores.get(index).map(|core| &core.role)
+    }
+
+    /// The cores that a partition runs on, ascending.
+    pub(crate) fn cores_of(&self, id: PartitionId) -> &[u16] {
+        self.partitions.get(usize::from(id)).map_or(&[], |partition| &partition.cpus)
+    }
+
+    /// The windows of a core in a plan, ascending; none unless the core is time-shared.
+    pub(crate) fn windows_of(&self, cpu: u16, plan: usize) -> &[Window] {
+        match self.role_of(cpu) {
+            Some(PlannedRole::Shared(plans)) => plans.get(plan).map_or(&[], Vec::as_slice),
+            _ => &[],
+        }
+    }
+
+    /// The frame of a core in a plan, without a gap, ascending.
+    pub(crate) fn segments(&self, cpu: u16, plan: usize) -> Vec<Segment> {
+        let mut busy = Vec::new();
+        for window in self.windows_of(cpu, plan) {
+            self.switch_before(window, &mut busy);
+            let use_of_it = Use::Window(window.owner);
+            busy.push(Segment { start: window.start, length: window.length, use_of_it });
+        }
+        busy.sort_by_key(|segment| segment.start);
+        self.with_slack(&busy)
+    }
+
+    /// The switch into a window; one before the first window of a frame may begin in the frame before.
+    fn switch_before(&self, window: &Window, out: &mut Vec<Segment>) {
+        let budget = window.budget;
+        let use_of_it = Use::Switch(window.owner);
+        let inside = budget.min(window.start);
+        let wrapped = budget - inside;
+        if inside > 0 {
+            out.push(Segment { start: window.start - inside, length: inside, use_of_it });
+        }
+        if wrapped > 0 && wrapped <= self.frame {
+            out.push(Segment { start: self.frame - wrapped, length: wrapped, use_of_it });
+        }
+    }
+
+    fn with_slack(&self, busy: &[Segment]) -> Vec<Segment> {
+        let mut all = Vec::new();
+        let mut now = 0;
+        let end = Segment { start: self.frame, length: 0, use_of_it: Use::Slack };
+        for segment in busy.iter().chain([&end]) {
+            if segment.start > now {
+                let length = segment.start - now;
+                all.push(Segment { start: now, length, use_of_it: Use::Slack });
+            }
+            if segment.length > 0 {
+                all.push(*segment);
+            }
+            now = segment.start + segment.length;
+        }
+        all
+    }
+
+    /// Ticks a frame that `owner` has on a core in a plan.
+    pub(crate) fn time_of(&self, owner: Owner, cpu: u16, plan: usize) -> u64 {
+        let windows = self.windows_of(cpu, plan).iter();
+        windows.filter(|window| window.owner == owner).map(|window| window.length).sum()
+    }
+
+    /// The board's memory without a gap, ascending.
+    pub(crate) fn memory_map(&self) -> Vec<Extent> {
+        let mut taken = vec![Extent { range: self.board.hypervisor, holder: Holder::Hypervisor }];
+        for (partition, id) in self.partitions.iter().zip(0_u16..) {
+            let range = Range { start: partition.region.host, size: partition.region.size };
+            taken.push(Extent { range, holder: Holder::Partition(id) });
+        }
+        taken.sort_by_key(|extent| extent.range.start);
+        self.board.memory.iter().flat_map(|range| fill(*range, &taken)).collect()
+    }
+}
+
+/// What of `taken` lies in `range`, and what is free between.
+fn fill(range: Range, taken: &[Extent]) -> Vec<Extent> {
+    let mut all = Vec::new();
+    let mut now = range.start;
+    let free_until = |now: u64, end: u64, all: &mut Vec<Extent>| {
+        if end > now {
+            let range = Range { start: now, size: end - now };
+            all.push(Extent { range, holder: Holder::Free });
+        }
+    };
+    for extent in taken.iter().filter(|extent| range.contains(&extent.range)) {
+        free_until(now, extent.range.start, &mut all);
+        all.push(*extent);
+        now = extent.range.end();
+    }
+    free_until(now, range.end(), &mut all);
+    all
+}

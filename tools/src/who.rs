@@ -1,0 +1,25 @@
+//! `bulkhead who`: who owns an address, a port, a core or an instant, with the line that says so.
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::measure::Format;
+use crate::{compile, paths};
+
+/// Answers a question about a system and prints the answer. Nobody's is an answer too.
+///
+/// # Errors
+/// The system file is rejected, or the question is not understood.
+pub fn who(system: &Path, words: &[String], format: Format) -> Result<()> {
+    let plan = compile::plan(&paths::absolute(system)?)?;
+    let query = words.join(" ");
+    let answer = plan.who(&query).map_err(|error| {
+        Error::refused(format!("cannot answer `{query}`"), error.cause, error.remedy)
+    })?;
+    match format {
+        Format::Human => print!("{}", answer.render(std::io::stdout().is_terminal())),
+        Format::Json => print!("{}", answer.to_json()),
+    }
+    Ok(())
+}
