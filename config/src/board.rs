@@ -3,6 +3,7 @@
 use bulkhead_table::{MAX_CORES, PAGE_SIZE, Range, Uart};
 
 use crate::diagnostics::{Finding, Findings};
+use crate::hygiene::{self, HygieneCosts};
 use crate::reader::{positive_ticks, ticks};
 use crate::rules::Rule;
 use crate::schema::{BoardFile, Extent};
@@ -35,6 +36,9 @@ pub(crate) struct CheckedBoard {
     /// Switch budget in ticks and where it is declared.
     pub switch_budget: Option<At<u64>>,
     pub clock: Option<Clock>,
+    /// Largest difference between two cores' clocks, in ticks.
+    pub skew: Option<At<u64>>,
+    pub hygiene: HygieneCosts,
     pub apic_ids: Option<Vec<u32>>,
     /// The list of the cores in the file.
     pub cores_place: Option<Place>,
@@ -52,13 +56,19 @@ pub(crate) fn check(board: &BoardFile, findings: &mut Findings) -> CheckedBoard 
         let value = positive_ticks(written, "switch-budget", hz, findings)?;
         Some(At { value, place: written.place })
     });
-    let skew = hz.and_then(|hz| ticks(board.skew.as_ref()?, "skew", hz, findings));
+    let skew = hz.and_then(|hz| {
+        let written = board.skew.as_ref()?;
+        let value = ticks(written, "skew", hz, findings)?;
+        Some(At { value, place: written.place })
+    });
     let tolerance_ppm = tolerance(board, findings);
     let memory = memory(board, findings);
     CheckedBoard {
         name: board.name.as_ref().map(|name| name.value.clone()),
         hz,
-        clock: clock(hz, tolerance_ppm, skew, switch_budget.as_ref()),
+        clock: clock(hz, tolerance_ppm, skew.as_ref(), switch_budget.as_ref()),
+        skew,
+        hygiene: hz.map(|hz| hygiene::costs(board, hz, findings)).unwrap_or_default(),
         switch_budget,
         apic_ids: apic_ids(board, findings),
         cores_place: board.cores.as_ref().map(|cores| cores.place),
@@ -72,13 +82,13 @@ pub(crate) fn check(board: &BoardFile, findings: &mut Findings) -> CheckedBoard 
 fn clock(
     hz: Option<u64>,
     tolerance_ppm: Option<u32>,
-    skew: Option<u64>,
+    skew: Option<&At<u64>>,
     switch_budget: Option<&At<u64>>,
 ) -> Option<Clock> {
     Some(Clock {
         hz: hz?,
         tolerance_ppm: tolerance_ppm?,
-        skew: skew?,
+        skew: skew?.value,
         switch_budget: switch_budget?.value,
     })
 }

@@ -11,12 +11,15 @@ const TAG_END: u32 = 0;
 const TAG_COMMAND_LINE: u32 = 1;
 const TAG_LOADER_NAME: u32 = 2;
 const TAG_MEMORY_MAP: u32 = 6;
-const MEMORY_AVAILABLE: u32 = 1;
+/// Kind of an entry: RAM for the guest to use.
+pub(crate) const AVAILABLE: u32 = 1;
+/// Kind of an entry: there is something that is no RAM.
+pub(crate) const RESERVED: u32 = 2;
 const MEMORY_ENTRY_BYTES: u32 = 24;
 const MEMORY_ENTRY_VERSION: u32 = 0;
 
-/// Command line, loader name and one available entry per `(start, size)` of `memory`.
-pub(crate) fn build(arguments: &str, memory: &[(u64, u64)]) -> Vec<u8> {
+/// Command line, loader name and an entry of the memory map per `(start, size, kind)` of `memory`.
+pub(crate) fn build(arguments: &str, memory: &[(u64, u64, u32)]) -> Vec<u8> {
     let mut tags = Vec::new();
     tag(&mut tags, TAG_COMMAND_LINE, &text(arguments));
     tag(&mut tags, TAG_LOADER_NAME, &text(LOADER_NAME));
@@ -43,14 +46,14 @@ fn text(text: &str) -> Vec<u8> {
     bytes
 }
 
-fn memory_map(memory: &[(u64, u64)]) -> Vec<u8> {
+fn memory_map(memory: &[(u64, u64, u32)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend(MEMORY_ENTRY_BYTES.to_le_bytes());
     bytes.extend(MEMORY_ENTRY_VERSION.to_le_bytes());
-    for (start, size) in memory {
+    for (start, size, kind) in memory {
         bytes.extend(start.to_le_bytes());
         bytes.extend(size.to_le_bytes());
-        bytes.extend(MEMORY_AVAILABLE.to_le_bytes());
+        bytes.extend(kind.to_le_bytes());
         bytes.extend(0_u32.to_le_bytes());
     }
     bytes
@@ -63,7 +66,7 @@ mod tests {
 
     #[test]
     fn the_tags_are_where_the_specification_says() {
-        let bytes = build("a=1", &[(0, 0x80_0000)]);
+        let bytes = build("a=1", &[(0, 0x80_0000, AVAILABLE)]);
         let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
         assert_eq!((word(0) as usize, word(4)), (bytes.len(), 0));
         assert_eq!((word(8), word(12), &bytes[16..20]), (1, 12, &b"a=1\0"[..]));
@@ -75,7 +78,7 @@ mod tests {
 
     #[test]
     fn the_longest_arguments_fit_the_page() {
-        let bytes = build(&"x".repeat(LONGEST_ARGUMENTS), &[(0, 1); 8]);
+        let bytes = build(&"x".repeat(LONGEST_ARGUMENTS), &[(0, 1, AVAILABLE); 8]);
         assert!(bytes.len() as u64 <= bulkhead_table::PAGE_SIZE);
     }
 }

@@ -1,23 +1,41 @@
 //! Checks who claims which core, and finds the role of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_table::{MAX_PARTITIONS, Owner};
+use bulkhead_table::{MAX_PARTITIONS, Owner, PartitionId};
 
 use crate::board::CheckedBoard;
 use crate::diagnostics::{Finding, Findings};
 use crate::rules::Rule;
-use crate::schema::{SystemFile, Window};
-use crate::source::At;
+use crate::schema::{Partition, SystemFile, Window};
+use crate::source::{At, Place};
 
 /// What a core does, as far as the claims on it say.
 pub(crate) enum Role<'s> {
     /// One partition.
     Dedicated(u16),
-    /// Windows by owner.
-    Shared(Vec<(Owner, &'s [Window])>),
+    /// Windows, by who has them.
+    Shared(Vec<Share<'s>>),
     /// Nothing but draining the logs.
     Housekeeping,
+}
+
+/// Somebody's windows on a core.
+pub(crate) struct Share<'s> {
+    pub owner: Owner,
+    pub windows: Vec<&'s Window>,
+    /// Where the core is claimed.
+    pub place: Place,
+}
+
+impl Share<'_> {
+    /// The partition, unless it is housekeeping.
+    pub fn partition(&self) -> Option<PartitionId> {
+        match self.owner {
+            Owner::Partition(id) => Some(id),
+            Owner::Housekeeping => None,
+        }
+    }
 }
 
 /// Somebody's wish for a core.
@@ -25,7 +43,8 @@ struct Claim<'s> {
     owner: Owner,
     name: &'s str,
     core: &'s At<u64>,
-    windows: Option<&'s At<Vec<Window>>>,
+    /// `None` wants the core for itself.
+    windows: Option<Vec<&'s Window>>,
 }
 
 impl Claim<'_> {
@@ -101,15 +120,24 @@ fn claims<'s>(system: &'s SystemFile, findings: &mut Findings) -> Vec<Claim<'s>>
         let Some(cores) = partition.cores.as_ref() else {
             continue;
         };
-        if let Some(core) = single_core(cores, name, findings) {
-            claims.push(Claim { owner: Owner::Partition(id), name, core, windows });
+        cores_ascend(cores, name, findings);
+        if let Some(windows) = windows {
+            windows_on_own_cores(&windows.value, cores, name, findings);
         }
+        let owner = Owner::Partition(id);
+        let mut claimed = BTreeSet::new();
+        claims.extend(cores.value.iter().filter(|core| claimed.insert(core.value)).map(|core| {
+            let here = |window: &&Window| stands_on(window, core, cores);
+            let windows = windows.map(|list| list.value.iter().filter(here).collect());
+            Claim { owner, name, core, windows }
+        }));
     }
     if let Some(housekeeping) = &system.housekeeping {
         let windows = housekeeping.windows.as_ref();
         no_empty_list(windows, "housekeeping", findings);
         if let Some(core) = &housekeeping.core {
             let owner = Owner::Housekeeping;
+            let windows = windows.map(|list| list.value.iter().collect());
             claims.push(Claim { owner, name: "housekeeping", core, windows });
         }
     }
@@ -128,34 +156,83 @@ fn no_empty_list(windows: Option<&At<Vec<Window>>>, name: &str, findings: &mut F
     findings.push(finding.at(windows.place, "no window in it"));
 }
 
-fn single_core<'s>(
-    cores: &'s At<Vec<At<u64>>>,
-    name: &str,
-    findings: &mut Findings,
-) -> Option<&'s At<u64>> {
-    match cores.value.as_slice() {
-        [core] => return Some(core),
-        [] => {
+/// Whether a window of a partition stands on one of its cores: where there is one core, it need not say so.
+fn stands_on(window: &Window, core: &At<u64>, cores: &At<Vec<At<u64>>>) -> bool {
+    match &window.core {
+        Some(named) => named.value == core.value,
+        None => cores.value.len() == 1,
+    }
+}
+
+/// Whether every window of a partition is known to stand on one of its cores; what is not is reported.
+pub(crate) fn windows_are_placed(partition: &Partition) -> bool {
+    let Some(cores) = &partition.cores else { return false };
+    let own: BTreeSet<u64> = cores.value.iter().map(|core| core.value).collect();
+    partition.windows.iter().flat_map(|windows| &windows.value).all(|window| match &window.core {
+        Some(core) => own.contains(&core.value),
+        None => own.len() == 1,
+    })
+}
+
+fn cores_ascend(cores: &At<Vec<At<u64>>>, name: &str, findings: &mut Findings) {
+    if cores.value.is_empty() {
+        let finding = Finding::new(
+            Rule::CoreCount,
+            format!("`{name}` names no core"),
+            "name the core that it runs on: `cores = [1]`",
+        );
+        findings.push(finding.at(cores.place, "empty"));
+    }
+    findings.comparisons.add(cores.value.len());
+    for pair in cores.value.windows(2) {
+        let [before, core] = pair else { continue };
+        if before.value >= core.value {
             let finding = Finding::new(
-                Rule::CoreCount,
-                format!("`{name}` names no core"),
-                "name the core that it runs on: `cores = [1]`",
+                Rule::CoresAscend,
+                format!("the cores of `{name}` do not ascend"),
+                "name each core once, the lowest first: the vCPUs are numbered in this order, and the first one starts",
             );
-            findings.push(finding.at(cores.place, "empty"));
-        }
-        _ => {
-            let finding = Finding::new(
-                Rule::NotEnforced,
-                format!(
-                    "`{name}` names {} cores, and more than one is not enforced yet",
-                    cores.value.len()
-                ),
-                "name one core: so far a partition is a virtual machine with one processor",
-            );
-            findings.push(finding.at(cores.place, "more than one core"));
+            findings.push(finding.at(core.place, "not above").with(before.place, "the one before"));
         }
     }
-    None
+}
+
+fn windows_on_own_cores(
+    windows: &[Window],
+    cores: &At<Vec<At<u64>>>,
+    name: &str,
+    findings: &mut Findings,
+) {
+    let own: BTreeSet<u64> = cores.value.iter().map(|core| core.value).collect();
+    for window in windows {
+        match &window.core {
+            None if own.len() > 1 => {
+                let finding = Finding::new(
+                    Rule::WindowCoreMissing,
+                    format!(
+                        "`{name}` has several cores, and a window does not say on which it lies"
+                    ),
+                    "add the core: `core = 1`",
+                );
+                findings.push(
+                    finding.at(window.place, "on which core?").with(cores.place, "its cores"),
+                );
+            }
+            Some(core) if !own.contains(&core.value) => {
+                let finding = Finding::new(
+                    Rule::WindowCoreForeign,
+                    format!(
+                        "a window of `{name}` lies on core {}, which is none of its own",
+                        core.value
+                    ),
+                    "name one of the partition's cores, or add this one to `cores`",
+                );
+                findings
+                    .push(finding.at(core.place, "not its core").with(cores.place, "its cores"));
+            }
+            _ => {}
+        }
+    }
 }
 
 fn known_cores(claims: &[Claim<'_>], board: &CheckedBoard, findings: &mut Findings) {
@@ -191,7 +268,10 @@ fn role<'s>(core: u64, claims: &[Claim<'s>], findings: &mut Findings) -> Option<
         _ => Some(Role::Shared(
             windowed
                 .iter()
-                .filter_map(|claim| Some((claim.owner, claim.windows?.value.as_slice())))
+                .filter_map(|claim| {
+                    let windows = claim.windows.clone()?;
+                    Some(Share { owner: claim.owner, windows, place: claim.core.place })
+                })
                 .collect(),
         )),
     }

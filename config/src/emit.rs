@@ -1,6 +1,6 @@
 //! Writes the proven system as Rust source: the static table and the sizes of the hypervisor's pools.
 
-use bulkhead_table::{FORMAT, Owner, Range, Region, Window};
+use bulkhead_table::{FORMAT, Hygiene, Owner, Range, Region, Window};
 use proc_macro2::{Literal, TokenStream};
 use quote::quote;
 
@@ -53,6 +53,7 @@ fn table(compiled: &Compiled) -> TokenStream {
     let cores = plan.cores.iter().map(core);
     let frame = Literal::u64_unsuffixed(plan.frame);
     let plans = &plan.plans;
+    let log_windows = plan.log_windows;
     let shutdown = shutdown(plan);
     quote! {
         ::bulkhead_table::PartitionTable {
@@ -65,7 +66,7 @@ fn table(compiled: &Compiled) -> TokenStream {
             cores: &[#(#cores),*],
             frame: #frame,
             plans: &[#(#plans),*],
-            log_windows: false,
+            log_windows: #log_windows,
             shutdown: #shutdown,
         }
     }
@@ -129,6 +130,13 @@ fn partition(
     let ept_pages = Literal::usize_unsuffixed(planned.ept_pages);
     let boot_info = Literal::byte_string(&planned.boot_info);
     let boot_info_at = hex(crate::boot_info::ADDRESS);
+    let schedule_at = hex(planned.schedule.map_or(0, |pages| pages.start));
+    let may_switch_plan = planned.may_switch_plan;
+    let donates_to = match planned.donates_to.map(Literal::u16_unsuffixed) {
+        None => quote!(None),
+        Some(id) => quote!(Some(#id)),
+    };
+    let Hygiene { l1d_flush, branch_barrier, buffer_clear } = planned.hygiene;
     quote! {
         ::bulkhead_table::Partition {
             name: #name,
@@ -145,13 +153,13 @@ fn partition(
             ept_pages: #ept_pages,
             boot_info: #boot_info,
             boot_info_at: #boot_info_at,
-            schedule_at: 0,
-            may_switch_plan: false,
-            donates_to: None,
+            schedule_at: #schedule_at,
+            may_switch_plan: #may_switch_plan,
+            donates_to: #donates_to,
             hygiene: ::bulkhead_table::Hygiene {
-                l1d_flush: false,
-                branch_barrier: false,
-                buffer_clear: false,
+                l1d_flush: #l1d_flush,
+                branch_barrier: #branch_barrier,
+                buffer_clear: #buffer_clear,
             },
         }
     }

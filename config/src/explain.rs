@@ -122,7 +122,6 @@ explanations! {
     [
         "devices = [\"00:1f.2\"]\nports = [\"0x60\"]\ninterrupts = [1]\nhealth = \"restart\"\nbudget = \"1 ms\"\n" => "",
         "\n[channel.setpoints]\nfrom = \"a\"\n" => "",
-        "\n[[plans]]\nname = \"start-up\"\n" => "",
     ];
 
     MissingKey, "BH0104-missing-keys.toml",
@@ -209,6 +208,14 @@ explanations! {
     IncludeTwice, "BH0114-twice.toml",
     "Sections that are included twice claim everything twice. It is one file by two paths most of the time.",
     [", \"boards/../shared/lines.toml\"" => ""];
+
+    UnknownWord, "BH0115-hygiene.toml",
+    "A word that nobody knows would be a wish that nobody fulfils.",
+    ["\"l1d-flash\", \"everything\"" => "\"l1d-flush\", \"branch-barrier\", \"buffer-clear\""];
+
+    EmptyList, "BH0116-no-hygiene.toml",
+    "A list of nothing looks as if something had been decided. Without the key it is plain that nothing is cleaned.",
+    ["hygiene = []\n" => ""];
 
     DuplicateApicId, "boards/duplicate-apic-id.toml",
     "The APIC id is the address of a core: with two of one id, one core is never reached, or starts twice.",
@@ -308,6 +315,11 @@ explanations! {
     "Core 0 boots the machine and starts the others. It cannot be switched off afterwards, so it has to be somebody's.",
     ["core = 1" => "core = 0"];
 
+    CoresAscend, "BH0311-cores-descend.toml",
+    "vCPU 0 runs on the first core of the list and starts the others, and a virtual APIC id is the core's own. In ascending \
+     order the guest finds its processors as it finds those of a machine. A core cannot run two vCPUs of one partition.",
+    ["cores = [2, 1]" => "cores = [1, 2]", "cores = [3, 3]" => "cores = [3]"];
+
     WindowOutsideFrame, "BH0401-outside-frame.toml",
     "The frame repeats: what is behind its end would run inside the next one, on top of the first window.",
     ["1000.02 us" => "1000 us", "start = \"3 ms\"" => "start = \"1 ms\""];
@@ -332,6 +344,106 @@ explanations! {
     NoWindow, "BH0406-empty-list.toml",
     "A partition with an empty list shares its core and never runs. Without the key, the core is its own.",
     ["window = []\n" => ""];
+
+    TooManyWindows, "BH0407-too-many-windows.toml",
+    "The windows of a core stand in a table of fixed size. So many in one frame mean that most of it is switching.",
+    ["    { start = \"12820 us\", length = \"50 us\" },\n" => ""];
+
+    WindowCoreMissing, "BH0408-which-core.toml",
+    "The windows of a partition need not coincide on its cores. Which core a window is for cannot be guessed.",
+    ["start = \"700 us\"\nlength = \"500 us\"\n" => "start = \"700 us\"\nlength = \"500 us\"\ncore = 2\n"];
+
+    WindowCoreForeign, "BH0409-foreign-core.toml",
+    "A window gives time to a vCPU, and there is one only on the cores that the partition names.",
+    ["cores = [1, 2]" => "cores = [1, 2, 3]"];
+
+    WindowMissing, "BH0410-plan-without-windows.toml",
+    "A partition that is forgotten in a plan stands still when that plan begins, on the day of the maintenance. So that it \
+     stands still on purpose only, the file says it.",
+    ["cores = [1]\n\n[[partition.b" => "cores = [1]\noff-in = [\"maintenance\"]\n\n[[partition.b"];
+
+    CoreWithoutWindow, "BH0411-empty-plan.toml",
+    "A core finds out about a change of plan from window to window. With none in a plan it would sleep in that plan for ever.",
+    ["off-in = [\"maintenance\"]\n" => ""];
+
+    HousekeepingOff, "BH0412-no-drain.toml",
+    "Logs go on in every plan, and the rings that hold them are full at some time. Events of a plan without housekeeping would \
+     be lost.",
+    ["length = \"400 us\"\nplans = [\"normal\"]\n" => "length = \"400 us\"\n"];
+
+    PlanUnknown, "BH0413-unknown-plan.toml",
+    "A misspelt plan would leave a window out of the plan that was meant.",
+    ["maintenence" => "maintenance", "off-in = [\"night\"]\n" => ""];
+
+    PlanTwice, "BH0414-plan-twice.toml",
+    "Partitions ask for a plan by its number in this list; two numbers for one name would be two plans for one.",
+    ["plans = [\"normal\", \"maintenance\", \"normal\"]" => "plans = [\"normal\", \"maintenance\"]",
+     "plans = [\"normal\", \"maintenance\", \"maintenance\"]" => "plans = [\"normal\", \"maintenance\"]"];
+
+    PlanListEmpty, "BH0415-no-plan.toml",
+    "A window in no plan never comes, and a partition that is off in none is not off. Without the key it is plain what holds.",
+    ["plans = []\n" => "", "plans = []\n" => "", "off-in = []\n" => ""];
+
+    TooManyPlans, "BH0416-too-many-plans.toml",
+    "The hypervisor's table of plans has a fixed size.",
+    [", \"p16\"" => ""];
+
+    AlwaysOff, "BH0417-always-off.toml",
+    "A partition that never runs keeps memory and makes the file say something that never happens.",
+    ["off-in = [\"normal\", \"maintenance\"]" => "off-in = [\"maintenance\"]"];
+
+    WindowWhileOff, "BH0418-window-while-off.toml",
+    "Either the window is wrong or `off-in` is. Both cannot hold, and only you know which was meant.",
+    ["length = \"500 us\"\nplans = [\"normal\", \"maintenance\"]\n" => "length = \"500 us\"\nplans = [\"normal\"]\n"];
+
+    OffWithoutWindows, "BH0419-off-dedicated.toml",
+    "Plans divide the time of time-shared cores. A partition with cores of its own runs always: `off-in` would promise what \
+     nothing does.",
+    ["off-in = [\"maintenance\"]\n" => ""];
+
+    SwitchAlone, "BH0420-one-plan.toml",
+    "A right without use looks like one in an audit.",
+    ["may-switch-plan = true\n" => ""];
+
+    PlanUnreachable, "BH0421-nobody-switches.toml",
+    "The system starts in its first plan, and only a partition with the right brings in another. Without one the others are dead \
+     text.",
+    ["may-switch-plan = false" => "may-switch-plan = true"];
+
+    SkewBeyondFrame, "BH0422-skew.toml",
+    "A change of plan holds from a numbered frame on, two ahead of the running one, so that no core misses it. That is enough \
+     while two cores agree about the running frame to within one.",
+    ["frame = \"400 us\"" => "frame = \"2 ms\""];
+
+    ReceiverUnknown, "BH0423-unknown-receiver.toml",
+    "The rest of a window would be given to nobody.",
+    ["donates-to = \"nosie\"" => "donates-to = \"noise\""];
+
+    DonatesToItself, "BH0424-itself.toml",
+    "A partition keeps what it does not give away.",
+    ["donates-to = \"a\"\n" => ""];
+
+    DonatesApart, "BH0425-elsewhere.toml",
+    "Time is given on the core on which it is left over. A receiver without a vCPU there leaves the core idle.",
+    ["cores = [1]\n\n[[partition.b.window]]\nstart = \"700 us\"\nlength = \"500 us\"\n" =>
+     "cores = [1, 2]\n\n[[partition.b.window]]\nstart = \"700 us\"\nlength = \"500 us\"\ncore = 1\n\n[[partition.b.window]]\nstart = \"700 us\"\nlength = \"500 us\"\ncore = 2\n"];
+
+    DonationCircle, "BH0426-circle.toml",
+    "In a circle the rest of a window could be handed round until nothing is left but switches. Along a line it comes to rest \
+     with somebody, and it is known beforehand whom the next window may find on the core: that decides the time for hygiene.",
+    ["donates-to = \"a\"\n" => ""];
+
+    DonatesWithoutWindows, "BH0427-dedicated-donor.toml",
+    "A core of its own is never shared: there is no window to give the rest of.",
+    ["donates-to = \"b\"\n" => ""];
+
+    HygieneWithoutCost, "BH0428-no-cost.toml",
+    "Cleaning takes time, and that time is charged to the switch, not to the next window. How much it is only the board can say.",
+    ["hygiene = [\"l1d-flush\", \"buffer-clear\"]\n" => ""];
+
+    HygieneDedicated, "BH0429-dedicated.toml",
+    "On a core of its own nobody comes after or before: nothing is switched, so nothing would be cleaned.",
+    ["hygiene = [\"l1d-flush\"]\n" => ""];
 
     MemoryTooSmall, "BH0501-too-small.toml",
     "The page at 0x1000 holds the guest's boot information: without it, the guest knows neither its memory nor its \
@@ -400,6 +512,10 @@ explanations! {
     ShutdownEmpty, "BH0702-empty.toml",
     "Once nobody is waited for, the system ends at its start. Without the section, it runs for ever.",
     ["when-finished = []" => "when-finished = [\"a\"]"];
+
+    LogWithoutWindows, "BH0703-no-windows.toml",
+    "A picture of windows was asked for, and there would be none in it.",
+    ["[log]\nwindows = true\n\n" => ""];
 
     ShortWindow, "BH0901-short-window.toml",
     "A window that is no longer than the switch into it spends more of the core on switching than on work. It is \

@@ -29,6 +29,12 @@ pub enum Form {
     Names,
     /// A list of paths, each relative to the file that holds it.
     Paths,
+    /// A list of plans.
+    Plans,
+    /// `true` or `false`.
+    Flag,
+    /// A list of what is cleaned at a switch: words of [`HYGIENE_WORDS`].
+    Hygiene,
     /// A table of its own, `[section]`.
     Table(&'static Section),
     /// Any number of tables, `[[section]]`.
@@ -61,6 +67,9 @@ impl Form {
             Self::Numbers => "a list of integers",
             Self::Names => "a list of names",
             Self::Paths => "a list of paths",
+            Self::Plans => "a list of plans",
+            Self::Flag => "true or false",
+            Self::Hygiene => "a list of `l1d-flush`, `branch-barrier`, `buffer-clear`",
             Self::Table(_) => "a section of its own",
             Self::Tables(_) => "any number of sections",
             Self::NamedTables(_) => "sections by name",
@@ -84,6 +93,9 @@ impl Form {
             Self::Numbers => "[1]",
             Self::Names => "[\"motion\", \"plc\"]",
             Self::Paths => "[\"shared/lines.toml\"]",
+            Self::Plans => "[\"normal\", \"maintenance\"]",
+            Self::Flag => "true",
+            Self::Hygiene => "[\"l1d-flush\", \"buffer-clear\"]",
             Self::Table(section) | Self::Tables(section) | Self::NamedTables(section) => {
                 section.header
             }
@@ -162,6 +174,7 @@ pub const SYSTEM_FILE: Section = Section {
         must("system", Form::Table(&SYSTEM), "names the system and its board"),
         may("schedule", Form::Table(&SCHEDULE), "the major frame"),
         may("shutdown", Form::Table(&SHUTDOWN), "when the system ends by itself"),
+        may("log", Form::Table(&LOG), "what is logged beyond events"),
         may(
             "housekeeping",
             Form::Table(&HOUSEKEEPING),
@@ -175,8 +188,6 @@ pub const SYSTEM_FILE: Section = Section {
         later("device", "devices handed to partitions"),
         later("devices", "devices handed to partitions"),
         later("health", "what follows a fault"),
-        later("plan", "more than one schedule"),
-        later("plans", "more than one schedule"),
     ],
 };
 
@@ -195,12 +206,31 @@ pub const SYSTEM: Section = Section {
 pub const SCHEDULE: Section = Section {
     header: "[schedule]",
     meaning: "Time on all time-shared cores; there only where a core has windows.",
-    keys: &[must(
-        "frame",
-        Form::Duration,
-        "length of the major frame: the windows of each time-shared core repeat after it",
+    keys: &[
+        must(
+            "frame",
+            Form::Duration,
+            "length of the major frame in every plan: the windows of each time-shared core repeat after it",
+        ),
+        may(
+            "plans",
+            Form::Plans,
+            "names of the plans; the system starts in the first. Without it there is one, `normal`",
+        ),
+    ],
+    later: &[],
+};
+
+/// `[log]`.
+pub const LOG: Section = Section {
+    header: "[log]",
+    meaning: "What is logged beyond events.",
+    keys: &[may(
+        "windows",
+        Form::Flag,
+        "whether each window that ran is logged, for a picture of time",
     )],
-    later: &[later("plans", "more than one schedule"), later("plan", "more than one schedule")],
+    later: &[],
 };
 
 /// `[shutdown]`.
@@ -220,7 +250,7 @@ pub const HOUSEKEEPING: Section = Section {
     meaning: "Drains the logs, away from the partitions' time: a core of its own, or windows of a time-shared core.",
     keys: &[
         must("core", Form::Number, "the core; without windows it does nothing else"),
-        may("window", Form::Tables(&WINDOW), "its windows on a time-shared core"),
+        may("window", Form::Tables(&HOUSEKEEPING_WINDOW), "its windows on a time-shared core"),
     ],
     later: &[],
 };
@@ -228,7 +258,7 @@ pub const HOUSEKEEPING: Section = Section {
 /// `[partition.NAME]`.
 pub const PARTITION: Section = Section {
     header: "[partition.NAME]",
-    meaning: "One virtual machine. Without windows its core is dedicated to it.",
+    meaning: "One virtual machine. Without windows its cores are dedicated to it.",
     keys: &[
         must(
             "image",
@@ -237,8 +267,24 @@ pub const PARTITION: Section = Section {
         ),
         may("arguments", Form::Text, "the guest's command line"),
         must("memory", Form::Size, "its RAM, from guest-physical address 0 on"),
-        must("cores", Form::Numbers, "the core that it runs on; one for now"),
-        may("window", Form::Tables(&WINDOW), "its windows on a time-shared core"),
+        must(
+            "cores",
+            Form::Numbers,
+            "the cores that it runs on, ascending: one vCPU each, of which the first starts by itself",
+        ),
+        may("window", Form::Tables(&WINDOW), "its windows on time-shared cores"),
+        may("off-in", Form::Plans, "plans in which it does not run: it has no windows there"),
+        may("may-switch-plan", Form::Flag, "whether it may ask for another plan"),
+        may(
+            "donates-to",
+            Form::Name,
+            "the partition that may get the rest of a window of this one, on the same core",
+        ),
+        may(
+            "hygiene",
+            Form::Hygiene,
+            "what is cleaned at each switch into it and out of it; takes the time that the board's `[hygiene]` says",
+        ),
     ],
     later: &[
         later("budget", "processor time within a window"),
@@ -248,28 +294,46 @@ pub const PARTITION: Section = Section {
         later("devices", "devices of its own"),
         later("health", "what follows a fault"),
         later("interrupts", "interrupts of its own"),
-        later("plans", "windows by schedule"),
         later("ports", "I/O ports of its own"),
     ],
 };
 
-/// `[[partition.NAME.window]]` and `[[housekeeping.window]]`.
+/// Keys of every window.
+const WINDOW_START: Key =
+    must("start", Form::Duration, "from the start of the frame to the first instant of guest time");
+const WINDOW_LENGTH: Key = must("length", Form::Duration, "guest time");
+
+/// `[[partition.NAME.window]]`.
 pub const WINDOW: Section = Section {
-    header: "[[partition.NAME.window]], [[housekeeping.window]]",
-    meaning: "A slice of the major frame; the board's switch budget before its start is kept free.",
+    header: "[[partition.NAME.window]]",
+    meaning: "A slice of the major frame; before its start, the board's switch budget and the time for hygiene are kept free.",
     keys: &[
-        must(
-            "start",
-            Form::Duration,
-            "from the start of the frame to the first instant of guest time",
+        WINDOW_START,
+        WINDOW_LENGTH,
+        may("core", Form::Number, "on which core; needed where the partition has several"),
+        may(
+            "plans",
+            Form::Plans,
+            "in which plans; without it in each in which the partition is on",
         ),
-        must("length", Form::Duration, "guest time"),
     ],
-    later: &[
-        later("budget", "processor time within a window"),
-        later("plan", "windows by schedule"),
-    ],
+    later: &[later("budget", "processor time within a window")],
 };
+
+/// `[[housekeeping.window]]`.
+pub const HOUSEKEEPING_WINDOW: Section = Section {
+    header: "[[housekeeping.window]]",
+    meaning: "A slice of the major frame in which the logs are drained.",
+    keys: &[
+        WINDOW_START,
+        WINDOW_LENGTH,
+        may("plans", Form::Plans, "in which plans; without it in each"),
+    ],
+    later: &[],
+};
+
+/// What a partition may have cleaned at a switch.
+pub const HYGIENE_WORDS: &[&str] = &["l1d-flush", "branch-barrier", "buffer-clear"];
 
 /// A board file as a whole.
 pub const BOARD_FILE: Section = Section {
@@ -282,6 +346,7 @@ pub const BOARD_FILE: Section = Section {
         must("hypervisor", Form::Table(&HYPERVISOR), "the hypervisor's own memory"),
         must("serial", Form::Table(&SERIAL), "where the log goes"),
         may("power-off", Form::Table(&POWER_OFF), "how to switch the machine off"),
+        may("hygiene", Form::Table(&HYGIENE), "what cleaning at a switch of partitions takes"),
         must(
             "core",
             Form::Tables(&CORE),
@@ -354,6 +419,22 @@ pub const POWER_OFF: Section = Section {
     later: &[],
 };
 
+/// `[hygiene]`.
+pub const HYGIENE: Section = Section {
+    header: "[hygiene]",
+    meaning: "What cleaning at a switch of partitions takes at most; needed where a partition asks for it.",
+    keys: &[
+        may("l1d-flush", Form::Duration, "flush of the level-1 data cache (IA32_FLUSH_CMD)"),
+        may(
+            "branch-barrier",
+            Form::Duration,
+            "indirect branch prediction barrier (IBPB, IA32_PRED_CMD)",
+        ),
+        may("buffer-clear", Form::Duration, "overwriting of the processor's buffers (VERW)"),
+    ],
+    later: &[],
+};
+
 /// `[[core]]`.
 pub const CORE: Section = Section {
     header: "[[core]]",
@@ -374,9 +455,18 @@ pub const MEMORY: Section = Section {
 };
 
 /// Every section of a system file, in the order of the README.
-pub const SYSTEM_SECTIONS: &[&Section] =
-    &[&SYSTEM_FILE, &SYSTEM, &SCHEDULE, &SHUTDOWN, &HOUSEKEEPING, &PARTITION, &WINDOW];
+pub const SYSTEM_SECTIONS: &[&Section] = &[
+    &SYSTEM_FILE,
+    &SYSTEM,
+    &SCHEDULE,
+    &SHUTDOWN,
+    &LOG,
+    &HOUSEKEEPING,
+    &HOUSEKEEPING_WINDOW,
+    &PARTITION,
+    &WINDOW,
+];
 
 /// Every section of a board file, in the order of the README.
 pub const BOARD_SECTIONS: &[&Section] =
-    &[&BOARD_FILE, &BOARD, &CLOCK, &HYPERVISOR, &SERIAL, &POWER_OFF, &CORE, &MEMORY];
+    &[&BOARD_FILE, &BOARD, &CLOCK, &HYPERVISOR, &SERIAL, &POWER_OFF, &HYGIENE, &CORE, &MEMORY];

@@ -1,7 +1,7 @@
 //! The compiler: one TOML file to a proven plan and a static table.
 //!
 //! The way of the data: texts -> [`toml`] documents with spans -> what they say (`schema`) -> checks
-//! (`board`, `cores`, `schedule`, `memory`, `image`) -> [`Plan`] -> [`Compiled`] -> [`Compiled::emit`], Rust
+//! (`board`, `cores`, `plans`, `donation`, `hygiene`, `schedule`, `memory`, `image`) -> [`Plan`] -> [`Compiled`] -> [`Compiled::emit`], Rust
 //! source of a [`bulkhead_table::PartitionTable`], and [`Compiled::report`] for a person.
 //!
 //! Every mistake is told at once, each under the code of its [`Rule`], with its place, what it conflicts
@@ -14,14 +14,17 @@ mod compare;
 mod cores;
 mod diagnostics;
 mod documents;
+mod donation;
 mod emit;
 mod explain;
+mod hygiene;
 mod image;
 pub mod language;
 mod memory;
 mod parse;
 mod places;
 mod plan;
+mod plans;
 mod reader;
 mod report;
 mod rules;
@@ -40,6 +43,7 @@ use sha2::{Digest, Sha256};
 pub use boot_info::{ADDRESS as BOOT_INFO_ADDRESS, LONGEST_ARGUMENTS};
 pub use diagnostics::{Diagnostic, Diagnostics, Location};
 pub use explain::Explanation;
+pub use hygiene::HygieneCosts;
 pub use plan::{Plan, PlannedCore, PlannedPartition, PlannedRole};
 pub use rules::{Rule, Severity};
 pub use who::{Answer, FORMS as WHO_FORMS, QueryError, Verdict};

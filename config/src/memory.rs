@@ -3,7 +3,7 @@
 //! On 2 MiB bounds the nested page tables take large pages, so that a partition costs few of them and
 //! few misses of the translation cache.
 
-use bulkhead_table::{PAGE_SIZE, Range, Region, Rights};
+use bulkhead_table::{MAX_CORES, PAGE_SIZE, Range, Region, Rights};
 use hv_core::paging::{self, Access, Format, LargePages, Mapping, Memory};
 
 use crate::board::CheckedBoard;
@@ -11,7 +11,7 @@ use crate::boot_info;
 use crate::compare::Comparisons;
 use crate::diagnostics::{Finding, Findings};
 use crate::rules::Rule;
-use crate::schema::SystemFile;
+use crate::schema::{Partition, SystemFile};
 use crate::source::At;
 use crate::units::size_text;
 
@@ -21,10 +21,18 @@ const ALIGNMENT: u64 = 2 << 20;
 /// Guest RAM ends here at the latest: behind it are the addresses of devices, the local APIC's among them.
 const GUEST_RAM_END: u64 = 3 << 30;
 
+/// Guest-physical address of the schedule page of vCPU 0; those of the others follow it. Between guest RAM and the
+/// local APIC at 0xFEE0_0000, with room for as many pages as there can be cores.
+const SCHEDULE_PAGES: u64 = 0xFEB0_0000;
+
+const _: () = assert!(SCHEDULE_PAGES + MAX_CORES as u64 * PAGE_SIZE <= 0xFEC0_0000);
+
 /// Memory of one partition.
 #[derive(Clone, Debug)]
 pub(crate) struct Placement {
     pub region: Region,
+    /// Read-only pages, one for each vCPU in windows.
+    pub schedule: Option<Range>,
     pub ept_pages: usize,
 }
 
@@ -48,16 +56,16 @@ pub(crate) fn check(
         return vec![None; sizes.len()];
     };
     let mut free = free_ranges(memory, own.value);
-    let names = system.partitions.iter().map(|partition| partition.name.value.as_str());
-    names
+    let partitions = system.partitions.iter();
+    partitions
         .zip(sizes)
-        .map(|(name, size)| {
-            let size = size?;
+        .map(|(partition, size)| {
+            let (name, size) = (partition.name.value.as_str(), size?);
             let Some(host) = take(&mut free, size.value, &mut findings.comparisons) else {
                 findings.push(does_not_fit(name, size, &free, memory));
                 return None;
             };
-            placement(name, size, host, findings)
+            placement(partition, size, host, findings)
         })
         .collect()
 }
@@ -157,17 +165,44 @@ fn does_not_fit(name: &str, size: &At<u64>, free: &[Range], memory: &[At<Range>]
     }
 }
 
-fn placement(name: &str, size: &At<u64>, host: u64, findings: &mut Findings) -> Option<Placement> {
+fn placement(
+    partition: &Partition,
+    size: &At<u64>,
+    host: u64,
+    findings: &mut Findings,
+) -> Option<Placement> {
     let region = Region { guest: 0, host, size: size.value, rights: Rights::ALL };
-    match paging::tables_needed(Format::Ept, LargePages::Up2M, &[mapping(&region)]) {
-        Ok(ept_pages) => Some(Placement { region, ept_pages }),
+    let schedule = schedule_pages(partition);
+    let mut mappings = vec![mapping(&region)];
+    mappings.extend(schedule.as_ref().map(|pages| schedule_mapping(pages, host)));
+    match paging::tables_needed(Format::Ept, LargePages::Up2M, &mappings) {
+        Ok(ept_pages) => Some(Placement { region, schedule, ept_pages }),
         Err(error) => {
+            let name = &partition.name.value;
             let message = format!("the memory of `{name}` cannot be mapped: {error}");
             let remedy = "choose another size, or another range of the board";
             let finding = Finding::new(Rule::MemoryDoesNotFit, message, remedy);
             findings.push(finding.at(size.place, ""));
             None
         }
+    }
+}
+
+/// The schedule pages of a partition in windows, guest-physical.
+fn schedule_pages(partition: &Partition) -> Option<Range> {
+    let (cores, _) = (partition.cores.as_ref()?, partition.windows.as_ref()?);
+    Some(Range { start: SCHEDULE_PAGES, size: cores.value.len() as u64 * PAGE_SIZE })
+}
+
+/// The mapping of schedule pages. How many tables it takes does not depend on where the hypervisor keeps them: any
+/// page-aligned address stands for that.
+fn schedule_mapping(pages: &Range, host: u64) -> Mapping {
+    Mapping {
+        virt: pages.start,
+        phys: host,
+        size: pages.size,
+        access: Access { read: true, write: false, execute: false },
+        memory: Memory::WriteBack,
     }
 }
 

@@ -3,23 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bulkhead_table::{PartitionId, Range, Region, Uart, Window};
+use bulkhead_table::{Hygiene, PartitionId, Range, Region, Uart, Window};
 
 use crate::board::{CheckedBoard, Clock};
 use crate::boot_info::{self, LONGEST_ARGUMENTS};
 use crate::cores::{self, Role};
 use crate::diagnostics::{Diagnostics, Finding, Findings};
 use crate::documents::{self, Documents};
+use crate::hygiene::{self, Cleaning, HygieneCosts};
 use crate::memory::{self, Placement};
 use crate::reader::{closest, list, positive_ticks};
 use crate::rules::Rule;
 use crate::schedule::{self, Schedule};
 use crate::schema::{self, BoardFile, Partition, SystemFile};
 use crate::source::{Place, Sources, shown};
-use crate::{ImageKind, ImageRequest, board, language};
-
-/// Name of the plan of a file that names none.
-const ONLY_PLAN: &str = "normal";
+use crate::{ImageKind, ImageRequest, board, donation, language, plans};
 
 /// A proven system, all but the bytes of its guest images.
 #[derive(Clone, Debug)]
@@ -31,6 +29,7 @@ pub struct Plan {
     pub(crate) cores: Vec<PlannedCore>,
     pub(crate) frame: u64,
     pub(crate) plans: Vec<String>,
+    pub(crate) log_windows: bool,
     pub(crate) shutdown: Option<PlannedShutdown>,
     pub(crate) sources: Vec<PathBuf>,
     /// The text files as they were read: the places that reports quote.
@@ -46,6 +45,7 @@ pub(crate) struct PlannedBoard {
     pub apic_ids: Vec<u32>,
     pub memory: Vec<Range>,
     pub clock: Clock,
+    pub hygiene: HygieneCosts,
     pub hypervisor: Range,
     pub uart: Uart,
     pub power_off: Option<(u16, Vec<u8>)>,
@@ -64,6 +64,14 @@ pub struct PlannedPartition {
     pub arguments: String,
     /// Its memory, guest-physical and host-physical.
     pub region: Region,
+    /// Guest-physical pages in which its vCPUs read their schedule, a page each; `None` on dedicated cores.
+    pub schedule: Option<Range>,
+    /// Whether it may ask for another plan.
+    pub may_switch_plan: bool,
+    /// Who may get the rest of one of its windows.
+    pub donates_to: Option<PartitionId>,
+    /// What is cleaned at each switch into it and out of it.
+    pub hygiene: Hygiene,
     pub(crate) ept_pages: usize,
     pub(crate) boot_info: Vec<u8>,
     pub(crate) image: ImageRequest,
@@ -128,7 +136,7 @@ impl Plan {
         self.board.clock.hz
     }
 
-    /// Time kept free before each window, in ticks.
+    /// Time kept free before each window, in ticks, hygiene not counted.
     #[must_use]
     pub fn switch_budget(&self) -> u64 {
         self.board.clock.switch_budget
@@ -168,6 +176,18 @@ impl Plan {
     #[must_use]
     pub fn plans(&self) -> &[String] {
         &self.plans
+    }
+
+    /// What hygiene costs on the board, in ticks.
+    #[must_use]
+    pub fn hygiene_costs(&self) -> HygieneCosts {
+        self.board.hygiene
+    }
+
+    /// Whether each window that ran is logged.
+    #[must_use]
+    pub fn logs_windows(&self) -> bool {
+        self.log_windows
     }
 
     /// When it ends at the latest, in ticks after the epoch: `None` when it may run for ever.
@@ -283,7 +303,14 @@ fn check(
 ) -> Option<Plan> {
     let board = board_file.map(|file| board::check(file, findings));
     let roles = cores::check(system, board.as_ref(), findings);
-    let schedule = schedule::check(system, &roles, board.as_ref(), findings);
+    let plans = plans::check(system, findings);
+    plans::covered(system, &roles, &plans, findings);
+    let receivers = donation::check(system, findings);
+    let wanted = hygiene::check(system, board_file, findings);
+    let costs = board.as_ref().map_or_else(HygieneCosts::default, |board| board.hygiene);
+    let cleaning = Cleaning { wanted: &wanted, receivers: &receivers, costs };
+    let schedule = schedule::check(system, &roles, board.as_ref(), &plans, &cleaning, findings);
+    let log_windows = log_windows(system, findings);
     let placements = memory::check(system, board.as_ref(), findings);
     let images: Vec<_> =
         system.partitions.iter().map(|p| image_request(p, sources, findings)).collect();
@@ -298,7 +325,11 @@ fn check(
         .partitions
         .iter()
         .zip(placements.into_iter().zip(images))
-        .map(|(partition, (placement, image))| planned(partition, placement?, image?, sources))
+        .zip(receivers.iter().zip(&wanted))
+        .map(|((partition, (placement, image)), (donates_to, hygiene))| {
+            let planned = planned(partition, placement?, image?, sources)?;
+            Some(PlannedPartition { donates_to: *donates_to, hygiene: *hygiene, ..planned })
+        })
         .collect();
     Some(Plan {
         system: system.name.as_ref()?.value.clone(),
@@ -307,13 +338,30 @@ fn check(
         partitions: partitions?,
         cores: planned_cores(&roles, &schedule)?,
         frame: schedule.frame,
-        plans: vec![ONLY_PLAN.to_owned()],
+        plans: plans.names,
+        log_windows,
         shutdown,
         sources: sources.paths(),
         texts: sources.clone(),
         warnings: findings.clone().resolve(sources),
         comparisons: findings.comparisons.made(),
     })
+}
+
+/// Windows are logged where there are any.
+fn log_windows(system: &SystemFile, findings: &mut Findings) -> bool {
+    let Some(wish) = system.log_windows.as_ref().filter(|wish| wish.value) else {
+        return false;
+    };
+    if system.partitions.iter().all(|partition| partition.windows.is_none()) {
+        let finding = Finding::new(
+            Rule::LogWithoutWindows,
+            "windows are to be logged, and no partition has any",
+            "take the key out, or give the partitions of a core windows",
+        );
+        findings.push(finding.at(wish.place, "does nothing"));
+    }
+    true
 }
 
 fn planned(
@@ -324,14 +372,22 @@ fn planned(
 ) -> Option<PlannedPartition> {
     let arguments = partition.arguments.as_ref().map_or("", |arguments| arguments.value.as_str());
     let region = placement.region;
+    let mut memory_map = vec![(region.guest, region.size, boot_info::AVAILABLE)];
+    let schedule = placement.schedule;
+    memory_map.extend(schedule.map(|pages| (pages.start, pages.size, boot_info::RESERVED)));
+    let cores = partition.cores.as_ref()?.value.iter();
     Some(PlannedPartition {
         name: partition.name.value.clone(),
         place: sources.name_and_line(partition.name.place),
-        cpus: vec![u16::try_from(partition.cores.as_ref()?.value.first()?.value).ok()?],
+        cpus: cores.map(|core| u16::try_from(core.value).ok()).collect::<Option<_>>()?,
         arguments: arguments.to_owned(),
         region,
+        schedule,
+        may_switch_plan: partition.may_switch_plan.as_ref().is_some_and(|right| right.value),
+        donates_to: None,
+        hygiene: Hygiene::default(),
         ept_pages: placement.ept_pages,
-        boot_info: boot_info::build(arguments, &[(region.guest, region.size)]),
+        boot_info: boot_info::build(arguments, &memory_map),
         image,
         image_place: partition.image.as_ref()?.place,
     })
@@ -343,6 +399,7 @@ fn planned_board(board: CheckedBoard) -> Option<PlannedBoard> {
         apic_ids: board.apic_ids?,
         memory: board.memory?.into_iter().map(|range| range.value).collect(),
         clock: board.clock?,
+        hygiene: board.hygiene,
         hypervisor: board.hypervisor?.value,
         uart: board.uart?,
         power_off: board.power_off?,
@@ -356,7 +413,7 @@ fn planned_cores(roles: &BTreeMap<u64, Role<'_>>, schedule: &Schedule) -> Option
             let role = match role {
                 Role::Dedicated(partition) => PlannedRole::Dedicated(*partition),
                 Role::Housekeeping => PlannedRole::Housekeeping,
-                Role::Shared(_) => PlannedRole::Shared(vec![schedule.windows.get(core)?.clone()]),
+                Role::Shared(_) => PlannedRole::Shared(schedule.windows.get(core)?.clone()),
             };
             Some(PlannedCore { cpu: u16::try_from(*core).ok()?, role })
         })

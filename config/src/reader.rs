@@ -358,6 +358,58 @@ impl<'f> Reader<'f> {
         Some(At { value: texts, place: node.place() })
     }
 
+    /// A list of words out of `known`, each once.
+    pub fn words(
+        &mut self,
+        view: &View<'_>,
+        name: &str,
+        known: &[&str],
+    ) -> Option<At<Vec<At<String>>>> {
+        let words = self.texts(view, name)?;
+        if words.value.is_empty() {
+            let message = format!("the list `{name}` is empty");
+            let finding =
+                Finding::new(Rule::EmptyList, message, "take the key out: it does nothing");
+            self.findings.push(finding.at(words.place, "nothing in it"));
+        }
+        for word in words.value.iter().filter(|word| !known.contains(&word.value.as_str())) {
+            let message = format!("`{name}` does not know `{}`", shorten(&word.value));
+            let remedy = match closest(&word.value, known) {
+                Some(close) => format!("did you mean `{close}`?"),
+                None => format!("it knows {}", list(known)),
+            };
+            let finding = Finding::new(Rule::UnknownWord, message, remedy);
+            self.findings.push(finding.at(word.place, "unknown word"));
+        }
+        let pairs = self.findings.comparisons.repeated(&words.value, |word| word.value.as_str());
+        for (first, again) in pairs {
+            self.twice(&again.value, again.place, first.place);
+        }
+        Some(words)
+    }
+
+    /// `true` or `false`.
+    pub fn flag(&mut self, view: &View<'_>, name: &str) -> Option<At<bool>> {
+        let (form, node) = self.get(view, name)?;
+        match node.get() {
+            DeValue::Boolean(value) => Some(At { value: *value, place: node.place() }),
+            _ => {
+                self.wrong_type(name, form, node);
+                None
+            }
+        }
+    }
+
+    /// A list of well-formed names.
+    pub fn names(&mut self, view: &View<'_>, name: &str) -> Option<At<Vec<At<String>>>> {
+        let names = self.texts(view, name)?;
+        let mut sound = true;
+        for name in &names.value {
+            sound &= self.check_name(name);
+        }
+        sound.then_some(names)
+    }
+
     /// A table `[name]`.
     pub fn table<'t>(
         &mut self,

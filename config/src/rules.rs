@@ -78,6 +78,9 @@ rules! {
     IncludeCycle = "BH0113", Error, "No file includes itself, directly or by way of others.";
     IncludeTwice = "BH0114", Error, "A file is included once.";
 
+    UnknownWord = "BH0115", Error, "A word of a list is one that its key knows.";
+    EmptyList = "BH0116", Error, "A list of words that is given is not empty.";
+
     DuplicateApicId = "BH0201", Error, "Each core of the board has its own APIC id.";
     BoardMemoryUnaligned = "BH0202", Error, "A memory range of the board, the hypervisor's included, is not empty and made of whole pages.";
     BoardMemoryOrder = "BH0203", Error, "The memory ranges of the board ascend and share no byte.";
@@ -99,13 +102,37 @@ rules! {
     TooManyPartitions = "BH0308", Error, "There are no more partitions than the table can name.";
     NoPartition = "BH0309", Error, "A system has at least one partition.";
     BootCoreUnused = "BH0310", Error, "Core 0, the boot core, has a role.";
+    CoresAscend = "BH0311", Error, "A partition names each of its cores once, in ascending order.";
 
     WindowOutsideFrame = "BH0401", Error, "A window lies inside the major frame.";
-    WindowsOverlap = "BH0402", Error, "Windows of a core share no instant, the switch budget before each start included, across the edge of the frame too.";
+    WindowsOverlap = "BH0402", Error, "Windows of a core share no instant, the switch budget and the cost of hygiene before each start included, across the edge of the frame and a change of plan too.";
     ZeroDuration = "BH0403", Error, "A duration that must not be zero is at least one tick long.";
     FrameWithoutWindows = "BH0404", Error, "A major frame has windows.";
     WindowsWithoutFrame = "BH0405", Error, "Windows have a major frame.";
     NoWindow = "BH0406", Error, "A list of windows is not empty.";
+    TooManyWindows = "BH0407", Error, "A core has no more windows in one plan than the table can hold.";
+    WindowCoreMissing = "BH0408", Error, "In a partition with several cores, each window says on which it lies.";
+    WindowCoreForeign = "BH0409", Error, "A window lies on a core of its partition.";
+    WindowMissing = "BH0410", Error, "A partition has a window on each of its time-shared cores in each plan, or says that it is off.";
+    CoreWithoutWindow = "BH0411", Error, "A time-shared core has a window in each plan.";
+    HousekeepingOff = "BH0412", Error, "Housekeeping in windows has one in each plan.";
+    PlanUnknown = "BH0413", Error, "A plan that is named is one of the schedule's.";
+    PlanTwice = "BH0414", Error, "A list of plans names each once.";
+    PlanListEmpty = "BH0415", Error, "A list of plans is not empty.";
+    TooManyPlans = "BH0416", Error, "There are no more plans than the table can name.";
+    AlwaysOff = "BH0417", Error, "A partition is on in at least one plan.";
+    WindowWhileOff = "BH0418", Error, "A partition has no window in a plan in which it says that it is off.";
+    OffWithoutWindows = "BH0419", Error, "Only a partition in windows can be off in a plan.";
+    SwitchAlone = "BH0420", Error, "A right to switch plans is given where there is another plan.";
+    PlanUnreachable = "BH0421", Error, "Where there are several plans, a partition may switch.";
+    SkewBeyondFrame = "BH0422", Error, "Where there are several plans, the clocks of two cores differ by less than a frame.";
+    ReceiverUnknown = "BH0423", Error, "The receiver of donated time is a partition of the system.";
+    DonatesToItself = "BH0424", Error, "A partition donates to another one.";
+    DonatesApart = "BH0425", Error, "The receiver of donated time has a vCPU on each core of the donor.";
+    DonationCircle = "BH0426", Error, "Donations form no circle: time comes to rest with somebody who uses it.";
+    DonatesWithoutWindows = "BH0427", Error, "Only a partition in windows can donate their rest.";
+    HygieneWithoutCost = "BH0428", Error, "Hygiene that a partition asks for has a declared cost on the board.";
+    HygieneDedicated = "BH0429", Error, "Only a partition in windows can ask for hygiene.";
 
     MemoryTooSmall = "BH0501", Error, "A partition's memory reaches beyond its boot information: it is at least 8 KiB.";
     MemoryUnaligned = "BH0502", Error, "A partition's memory is made of whole pages.";
@@ -125,6 +152,7 @@ rules! {
 
     ShutdownUnknown = "BH0701", Error, "The shutdown waits for partitions of the system, each named once.";
     ShutdownEmpty = "BH0702", Error, "The shutdown waits for at least one partition.";
+    LogWithoutWindows = "BH0703", Error, "Windows are logged where there are windows.";
 
     ShortWindow = "BH0901", Warning, "A window is longer than the switch budget before it.";
 }

@@ -17,6 +17,8 @@ pub(crate) struct SystemFile {
     pub board: Option<At<String>>,
     pub schedule: Option<Schedule>,
     pub shutdown: Option<Shutdown>,
+    /// `[log] windows`.
+    pub log_windows: Option<At<bool>>,
     pub housekeeping: Option<Housekeeping>,
     pub partitions: Vec<Partition>,
     /// Where a section is missed, or the system's name stands.
@@ -26,6 +28,7 @@ pub(crate) struct SystemFile {
 /// `[schedule]`.
 pub(crate) struct Schedule {
     pub frame: Option<At<Quantity>>,
+    pub plans: Option<At<Vec<At<String>>>>,
     pub place: Place,
 }
 
@@ -49,12 +52,18 @@ pub(crate) struct Partition {
     pub memory: Option<At<u64>>,
     pub cores: Option<At<Vec<At<u64>>>>,
     pub windows: Option<At<Vec<Window>>>,
+    pub off_in: Option<At<Vec<At<String>>>>,
+    pub may_switch_plan: Option<At<bool>>,
+    pub donates_to: Option<At<String>>,
+    pub hygiene: Option<At<Vec<At<String>>>>,
 }
 
 /// A window.
 pub(crate) struct Window {
     pub start: Option<At<Quantity>>,
     pub length: Option<At<Quantity>>,
+    pub core: Option<At<u64>>,
+    pub plans: Option<At<Vec<At<String>>>>,
     pub place: Place,
 }
 
@@ -69,6 +78,7 @@ pub(crate) struct BoardFile {
     pub serial_port: Option<At<u64>>,
     pub baud: Option<At<u64>>,
     pub power_off: Option<PowerOff>,
+    pub hygiene: Option<HygieneCosts>,
     pub cores: Option<At<Vec<Option<At<u64>>>>>,
     pub memory: Option<At<Vec<Extent>>>,
 }
@@ -85,6 +95,14 @@ pub(crate) struct PowerOff {
     pub bytes: Option<At<String>>,
 }
 
+/// `[hygiene]` of a board.
+pub(crate) struct HygieneCosts {
+    pub l1d_flush: Option<At<Quantity>>,
+    pub branch_barrier: Option<At<Quantity>>,
+    pub buffer_clear: Option<At<Quantity>>,
+    pub place: Place,
+}
+
 /// Largest x2APIC id but the broadcast.
 const MOST_APIC_ID: u64 = u32::MAX as u64 - 1;
 /// Largest core number that is worth a look; which exist is checked against the board.
@@ -98,21 +116,26 @@ pub(crate) fn read_system(documents: &Documents<'_>, findings: &mut Findings) ->
     let system = reader.table(&root, "system", &lang::SYSTEM);
     let schedule = reader.table(&root, "schedule", &lang::SCHEDULE);
     let shutdown = reader.table(&root, "shutdown", &lang::SHUTDOWN);
+    let log = reader.table(&root, "log", &lang::LOG);
     let housekeeping = reader.table(&root, "housekeeping", &lang::HOUSEKEEPING);
     let partitions = reader.named_tables(&root, "partition", &lang::PARTITION);
     let place = system.as_ref().map_or(documents.place, |view| view.place);
     SystemFile {
         name: system.as_ref().and_then(|view| reader.name(view, "name")),
         board: system.as_ref().and_then(|view| reader.text(view, "board")),
-        schedule: schedule
-            .map(|view| Schedule { frame: reader.duration(&view, "frame"), place: view.place }),
+        schedule: schedule.map(|view| Schedule {
+            frame: reader.duration(&view, "frame"),
+            plans: reader.names(&view, "plans"),
+            place: view.place,
+        }),
+        log_windows: log.and_then(|view| reader.flag(&view, "windows")),
         shutdown: shutdown.map(|view| Shutdown {
             when_finished: reader.texts(&view, "when-finished"),
             at_latest: reader.duration(&view, "at-latest"),
         }),
         housekeeping: housekeeping.map(|view| Housekeeping {
             core: reader.number(&view, "core", MOST_CORE),
-            windows: windows(&mut reader, &view),
+            windows: windows(&mut reader, &view, &lang::HOUSEKEEPING_WINDOW),
         }),
         partitions: partitions
             .into_iter()
@@ -135,7 +158,11 @@ fn partition(reader: &mut Reader<'_>, name: At<String>, view: &View<'_>) -> Part
         arguments: reader.text(view, "arguments"),
         memory: reader.whole(view, "memory", Dimension::Size),
         cores: reader.numbers(view, "cores", MOST_CORE),
-        windows: windows(reader, view),
+        windows: windows(reader, view, &lang::WINDOW),
+        off_in: reader.texts(view, "off-in"),
+        may_switch_plan: reader.flag(view, "may-switch-plan"),
+        donates_to: reader.text(view, "donates-to"),
+        hygiene: reader.words(view, "hygiene", lang::HYGIENE_WORDS),
         name,
     }
 }
@@ -143,14 +170,20 @@ fn partition(reader: &mut Reader<'_>, name: At<String>, view: &View<'_>) -> Part
 /// In reports and messages this names the hypervisor's own windows.
 const RESERVED_NAME: &str = "housekeeping";
 
-fn windows(reader: &mut Reader<'_>, view: &View<'_>) -> Option<At<Vec<Window>>> {
-    let tables = reader.tables(view, "window", &lang::WINDOW)?;
+fn windows(
+    reader: &mut Reader<'_>,
+    view: &View<'_>,
+    section: &'static lang::Section,
+) -> Option<At<Vec<Window>>> {
+    let tables = reader.tables(view, "window", section)?;
     let windows = tables
         .value
         .into_iter()
         .map(|view| Window {
             start: reader.duration(&view, "start"),
             length: reader.duration(&view, "length"),
+            core: reader.number(&view, "core", MOST_CORE),
+            plans: reader.texts(&view, "plans"),
             place: view.place,
         })
         .collect();
@@ -166,6 +199,7 @@ pub(crate) fn read_board(documents: &Documents<'_>, findings: &mut Findings) -> 
     let hypervisor = reader.table(&root, "hypervisor", &lang::HYPERVISOR);
     let serial = reader.table(&root, "serial", &lang::SERIAL);
     let power_off = reader.table(&root, "power-off", &lang::POWER_OFF);
+    let hygiene = reader.table(&root, "hygiene", &lang::HYGIENE);
     let cores = reader.tables(&root, "core", &lang::CORE);
     let memory = reader.tables(&root, "memory", &lang::MEMORY);
     BoardFile {
@@ -182,6 +216,12 @@ pub(crate) fn read_board(documents: &Documents<'_>, findings: &mut Findings) -> 
         power_off: power_off.map(|view| PowerOff {
             port: reader.number(&view, "port", MOST_PORT),
             bytes: reader.text(&view, "bytes"),
+        }),
+        hygiene: hygiene.map(|view| HygieneCosts {
+            l1d_flush: reader.duration(&view, "l1d-flush"),
+            branch_barrier: reader.duration(&view, "branch-barrier"),
+            buffer_clear: reader.duration(&view, "buffer-clear"),
+            place: view.place,
         }),
         cores: cores.map(|list| At {
             value: list

@@ -7,7 +7,7 @@ pub const VCPUS: usize = 3usize;
 /// How many cores the system uses.
 pub const CORES: usize = 2usize;
 /// Pages that the nested page tables of all partitions take together.
-pub const EPT_PAGES: usize = 11usize;
+pub const EPT_PAGES: usize = 15usize;
 /// The system, as proven at build time.
 pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::PartitionTable {
     format: 2,
@@ -72,7 +72,7 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
             ept_pages: 3,
             boot_info: b"h\0\0\0\0\0\0\0\x01\0\0\0\x15\0\0\0period=100us\0\0\0\0\x02\0\0\0\x11\0\0\0Bulkhead\0\0\0\0\0\0\0\0\x06\0\0\0(\0\0\0\x18\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x80\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\x08\0\0\0",
             boot_info_at: 0x1000,
-            schedule_at: 0,
+            schedule_at: 0x0,
             may_switch_plan: false,
             donates_to: None,
             hygiene: ::bulkhead_table::Hygiene {
@@ -107,10 +107,10 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
                     },
                 },
             ],
-            ept_pages: 4,
-            boot_info: b"`\0\0\0\0\0\0\0\x01\0\0\0\t\0\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\x11\0\0\0Bulkhead\0\0\0\0\0\0\0\0\x06\0\0\0(\0\0\0\x18\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x000\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\x08\0\0\0",
+            ept_pages: 6,
+            boot_info: b"x\0\0\0\0\0\0\0\x01\0\0\0\t\0\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\x11\0\0\0Bulkhead\0\0\0\0\0\0\0\0\x06\0\0\0@\0\0\0\x18\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x000\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\xB0\xFE\0\0\0\0\0\x10\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\0\0\0\0\x08\0\0\0",
             boot_info_at: 0x1000,
-            schedule_at: 0,
+            schedule_at: 0xfeb00000,
             may_switch_plan: false,
             donates_to: None,
             hygiene: ::bulkhead_table::Hygiene {
@@ -145,10 +145,10 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
                     },
                 },
             ],
-            ept_pages: 4,
-            boot_info: b"`\0\0\0\0\0\0\0\x01\0\0\0\t\0\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\x11\0\0\0Bulkhead\0\0\0\0\0\0\0\0\x06\0\0\0(\0\0\0\x18\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x10 \0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\x08\0\0\0",
+            ept_pages: 6,
+            boot_info: b"x\0\0\0\0\0\0\0\x01\0\0\0\t\0\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\x11\0\0\0Bulkhead\0\0\0\0\0\0\0\0\x06\0\0\0@\0\0\0\x18\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x10 \0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\xB0\xFE\0\0\0\0\0\x10\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\0\0\0\0\x08\0\0\0",
             boot_info_at: 0x1000,
-            schedule_at: 0,
+            schedule_at: 0xfeb00000,
             may_switch_plan: false,
             donates_to: None,
             hygiene: ::bulkhead_table::Hygiene {
