@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
-use bulkhead_table::{Owner, Window};
+use bulkhead_table::{Hygiene, Window};
 
 use crate::Module;
+use crate::language::HYGIENE_WORDS;
 use crate::plan::{Plan, PlannedPartition, PlannedRole};
 use crate::units::{duration_text, size_text};
 
@@ -26,8 +27,7 @@ fn head(out: &mut String, plan: &Plan) -> std::fmt::Result {
     match &plan.shutdown {
         None => writeln!(out, "  ends        never by itself"),
         Some(shutdown) => {
-            let names: Vec<_> =
-                shutdown.when_finished.iter().map(|id| partition_name(plan, *id)).collect();
+            let names: Vec<_> = shutdown.when_finished.iter().map(|id| plan.name_of(*id)).collect();
             write!(out, "  ends        when {} finished", names.join(" and "))?;
             match plan.at_latest() {
                 Some(ticks) => writeln!(out, ", at the latest after {}", duration_text(ticks, hz)),
@@ -45,7 +45,7 @@ fn cores(out: &mut String, plan: &Plan) -> std::fmt::Result {
         match core.ok().and_then(|index| plan.cores.get(index)).map(|core| &core.role) {
             None => writeln!(out, "not started")?,
             Some(PlannedRole::Dedicated(id)) => {
-                writeln!(out, "dedicated to {}", partition_name(plan, *id))?;
+                writeln!(out, "dedicated to {}", plan.name_of(*id))?;
             }
             Some(PlannedRole::Housekeeping) => writeln!(out, "housekeeping")?,
             Some(PlannedRole::Shared(plans)) => {
@@ -64,27 +64,26 @@ fn cores(out: &mut String, plan: &Plan) -> std::fmt::Result {
 fn shared(out: &mut String, plan: &Plan, name: &str, windows: &[Window]) -> std::fmt::Result {
     let hz = plan.tsc_hz();
     let used: u64 = windows.iter().map(|window| window.length).sum();
+    let switching: u64 = windows.iter().map(|window| window.budget).sum();
+    let percent = |ticks: u64| 100.0 * ticks as f64 / plan.frame.max(1) as f64;
     writeln!(
         out,
-        "time-shared, plan {name}, frame {} ({} ticks), {:.1} % in windows, {} before each for the switch",
+        "time-shared, plan {name}, frame {} ({} ticks), {:.1} % in windows, {:.1} % for switches",
         duration_text(plan.frame, hz),
         plan.frame,
-        100.0 * used as f64 / plan.frame.max(1) as f64,
-        duration_text(plan.switch_budget(), hz)
+        percent(used),
+        percent(switching)
     )?;
     for window in windows {
-        let name = match window.owner {
-            Owner::Housekeeping => "housekeeping",
-            Owner::Partition(id) => partition_name(plan, id),
-        };
         writeln!(
             out,
-            "       {:<32} {:>10} to {:>10}   ticks {:>9} to {:>9}",
-            name,
+            "       {:<32} {:>10} to {:>10}   ticks {:>9} to {:>9}   switch {:>8}",
+            plan.owner_name(window.owner),
             duration_text(window.start, hz),
             duration_text(window.start + window.length, hz),
             window.start,
-            window.start + window.length
+            window.start + window.length,
+            duration_text(window.budget, hz)
         )?;
     }
     Ok(())
@@ -119,12 +118,23 @@ fn module_images(out: &mut String, plan: &Plan, images: &[Module]) -> std::fmt::
     for (index, partition) in plan.partitions.iter().enumerate() {
         writeln!(
             out,
-            "  {:<32} core {}, {}, declared at {}",
+            "  {:<32} {} {}, {}, declared at {}",
             partition.name,
+            if partition.cpus.len() == 1 { "core" } else { "cores" },
             cpus(partition),
             size_text(partition.region.size),
             partition.place
         )?;
+        if partition.may_switch_plan {
+            writeln!(out, "      may        switch plans")?;
+        }
+        if let Some(receiver) = partition.donates_to {
+            writeln!(out, "      donates    to {}", plan.name_of(receiver))?;
+        }
+        if let Some(wanted) = cleaned(partition.hygiene) {
+            let cost = duration_text(plan.hygiene_costs().of(partition.hygiene), plan.tsc_hz());
+            writeln!(out, "      hygiene    {wanted}, {cost} at a switch")?;
+        }
         if !partition.arguments.is_empty() {
             writeln!(out, "      arguments  {}", partition.arguments)?;
         }
@@ -136,11 +146,15 @@ fn module_images(out: &mut String, plan: &Plan, images: &[Module]) -> std::fmt::
     Ok(())
 }
 
+/// What is cleaned, in the words of the file; `None` when nothing is.
+fn cleaned(hygiene: Hygiene) -> Option<String> {
+    let Hygiene { l1d_flush, branch_barrier, buffer_clear } = hygiene;
+    let wanted = [l1d_flush, branch_barrier, buffer_clear].into_iter().zip(HYGIENE_WORDS);
+    let words: Vec<_> = wanted.filter(|(wanted, _)| *wanted).map(|(_, word)| *word).collect();
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
 fn cpus(partition: &PlannedPartition) -> String {
     let numbers: Vec<_> = partition.cpus.iter().map(u16::to_string).collect();
     numbers.join(", ")
-}
-
-fn partition_name(plan: &Plan, id: u16) -> &str {
-    plan.partitions.get(usize::from(id)).map_or("?", |partition| partition.name.as_str())
 }

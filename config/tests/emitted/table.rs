@@ -3,18 +3,18 @@
 /// How many partitions the table has.
 pub const PARTITIONS: usize = 3usize;
 /// How many vCPUs all partitions have together.
-pub const VCPUS: usize = 3usize;
+pub const VCPUS: usize = 5usize;
 /// How many cores the system uses.
-pub const CORES: usize = 2usize;
+pub const CORES: usize = 4usize;
 /// Pages that the nested page tables of all partitions take together.
-pub const EPT_PAGES: usize = 15usize;
+pub const EPT_PAGES: usize = 14usize;
 /// The system, as proven at build time.
 pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::PartitionTable {
     format: 2,
     system: "everything",
     digest: [
-        122, 241, 178, 241, 29, 226, 98, 80, 181, 35, 10, 170, 46, 126, 86, 104, 19, 176,
-        36, 90, 232, 197, 127, 89, 109, 219, 7, 104, 12, 102, 230, 100,
+        32, 152, 208, 40, 166, 243, 92, 203, 117, 145, 170, 5, 23, 47, 224, 57, 4, 242,
+        207, 227, 131, 157, 109, 90, 112, 151, 163, 27, 103, 120, 144, 81,
     ],
     board: ::bulkhead_table::Board {
         name: "bochs-skylake-x",
@@ -45,8 +45,8 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
     partitions: &[
         ::bulkhead_table::Partition {
             name: "alone",
-            place: "system.toml:21",
-            cpus: &[1],
+            place: "system.toml:25",
+            cpus: &[2, 3],
             first_vcpu: 0,
             image: ::bulkhead_table::Image {
                 size: 4100,
@@ -83,9 +83,9 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
         },
         ::bulkhead_table::Partition {
             name: "shared",
-            place: "system.toml:27",
-            cpus: &[0],
-            first_vcpu: 1,
+            place: "system.toml:31",
+            cpus: &[0, 1],
+            first_vcpu: 2,
             image: ::bulkhead_table::Image {
                 size: 4100,
                 digest: [
@@ -99,7 +99,7 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
                 ::bulkhead_table::Region {
                     guest: 0x0,
                     host: 0x2800000,
-                    size: 0x300000,
+                    size: 0x400000,
                     rights: ::bulkhead_table::Rights {
                         read: true,
                         write: true,
@@ -107,11 +107,11 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
                     },
                 },
             ],
-            ept_pages: 6,
-            boot_info: b"x\0\0\0\0\0\0\0\x01\0\0\0\t\0\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\x11\0\0\0Bulkhead\0\0\0\0\0\0\0\0\x06\0\0\0@\0\0\0\x18\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x000\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\xB0\xFE\0\0\0\0\0\x10\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\0\0\0\0\x08\0\0\0",
+            ept_pages: 5,
+            boot_info: b"x\0\0\0\0\0\0\0\x01\0\0\0\t\0\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\x11\0\0\0Bulkhead\0\0\0\0\0\0\0\0\x06\0\0\0@\0\0\0\x18\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0@\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\xB0\xFE\0\0\0\0\0 \0\0\0\0\0\0\x02\0\0\0\0\0\0\0\0\0\0\0\x08\0\0\0",
             boot_info_at: 0x1000,
             schedule_at: 0xfeb00000,
-            may_switch_plan: false,
+            may_switch_plan: true,
             donates_to: None,
             hygiene: ::bulkhead_table::Hygiene {
                 l1d_flush: false,
@@ -121,9 +121,9 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
         },
         ::bulkhead_table::Partition {
             name: "neighbour",
-            place: "system.toml:36",
+            place: "system.toml:47",
             cpus: &[0],
-            first_vcpu: 2,
+            first_vcpu: 4,
             image: ::bulkhead_table::Image {
                 size: 4100,
                 digest: [
@@ -150,10 +150,10 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
             boot_info_at: 0x1000,
             schedule_at: 0xfeb00000,
             may_switch_plan: false,
-            donates_to: None,
+            donates_to: Some(1),
             hygiene: ::bulkhead_table::Hygiene {
-                l1d_flush: false,
-                branch_barrier: false,
+                l1d_flush: true,
+                branch_barrier: true,
                 buffer_clear: false,
             },
         },
@@ -165,16 +165,30 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
                 &[
                     &[
                         ::bulkhead_table::Window {
-                            start: 1000,
+                            start: 1500,
                             length: 30000,
                             budget: 1000,
                             owner: ::bulkhead_table::Owner::Partition(1),
                         },
                         ::bulkhead_table::Window {
-                            start: 32000,
+                            start: 33000,
                             length: 40000,
-                            budget: 1000,
+                            budget: 1300,
                             owner: ::bulkhead_table::Owner::Partition(2),
+                        },
+                        ::bulkhead_table::Window {
+                            start: 75000,
+                            length: 20000,
+                            budget: 1300,
+                            owner: ::bulkhead_table::Owner::Housekeeping,
+                        },
+                    ],
+                    &[
+                        ::bulkhead_table::Window {
+                            start: 1500,
+                            length: 30000,
+                            budget: 1000,
+                            owner: ::bulkhead_table::Owner::Partition(1),
                         },
                         ::bulkhead_table::Window {
                             start: 75000,
@@ -188,12 +202,39 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
         },
         ::bulkhead_table::Core {
             cpu: 1,
+            role: ::bulkhead_table::Role::Shared(
+                &[
+                    &[
+                        ::bulkhead_table::Window {
+                            start: 10000,
+                            length: 80000,
+                            budget: 1000,
+                            owner: ::bulkhead_table::Owner::Partition(1),
+                        },
+                    ],
+                    &[
+                        ::bulkhead_table::Window {
+                            start: 10000,
+                            length: 80000,
+                            budget: 1000,
+                            owner: ::bulkhead_table::Owner::Partition(1),
+                        },
+                    ],
+                ],
+            ),
+        },
+        ::bulkhead_table::Core {
+            cpu: 2,
+            role: ::bulkhead_table::Role::Dedicated(0),
+        },
+        ::bulkhead_table::Core {
+            cpu: 3,
             role: ::bulkhead_table::Role::Dedicated(0),
         },
     ],
     frame: 100000,
-    plans: &["normal"],
-    log_windows: false,
+    plans: &["normal", "maintenance"],
+    log_windows: true,
     shutdown: Some(::bulkhead_table::Shutdown {
         when_finished: &[1, 0],
         at_latest: 500000000,
