@@ -38,6 +38,12 @@ pub struct Facts {
     pub tsc_khz: u32,
     /// Whose vCPU it is.
     pub partition: PartitionId,
+    /// Its number within the partition.
+    pub vcpu: u16,
+    /// Number of the partition's vCPUs.
+    pub vcpus: u16,
+    /// Guest-physical address of its schedule page; 0 without one.
+    pub schedule_page: u64,
     /// Kind of its core.
     pub kind: CoreKind,
     /// State components that XSETBV lets the guest enable.
@@ -350,6 +356,15 @@ impl CpuidPolicy {
             abi::CPUID_INTERFACE,
             &[Leaf { eax: abi::VERSION, ebx: partition, ecx: kind, edx: 0 }],
         );
+        self.add(
+            abi::CPUID_VCPU,
+            &[Leaf {
+                eax: u32::from(facts.vcpu),
+                ebx: u32::from(facts.vcpus),
+                ecx: facts.schedule_page as u32,
+                edx: (facts.schedule_page >> 32) as u32,
+            }],
+        );
         self.add(abi::CPUID_TIMING, &[Leaf { eax: facts.tsc_khz, ebx: apic_khz, ..ZERO }]);
     }
 
@@ -457,6 +472,9 @@ mod tests {
         apic_id: 3,
         tsc_khz: 50_000,
         partition: 7,
+        vcpu: 1,
+        vcpus: 2,
+        schedule_page: 0x1_FEDF_1000,
         kind: CoreKind::Shared,
         xcr0_allowed: 0b1110_0111,
     };
@@ -660,7 +678,9 @@ mod tests {
         assert_eq!(base.eax, 0x4000_0010);
         let text = [base.ebx, base.ecx, base.edx].map(u32::to_le_bytes).concat();
         assert_eq!(text, abi::CPUID_SIGNATURE);
-        assert_eq!(see(abi::CPUID_INTERFACE, 0), Leaf { eax: 1, ebx: 7, ecx: 1, edx: 0 });
+        assert_eq!(see(abi::CPUID_INTERFACE, 0), Leaf { eax: 2, ebx: 7, ecx: 1, edx: 0 });
+        let vcpu = Leaf { eax: 1, ebx: 2, ecx: 0xFEDF_1000, edx: 1 };
+        assert_eq!(see(abi::CPUID_VCPU, 0), vcpu);
         assert_eq!(see(abi::CPUID_TIMING, 0), Leaf { eax: 50_000, ebx: 50_000, ..ZERO });
         let dedicated = policy(&Facts { kind: CoreKind::Dedicated, ..FACTS });
         assert_eq!(dedicated.lookup(abi::CPUID_TIMING, 0).ebx, 0);

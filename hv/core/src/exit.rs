@@ -4,7 +4,7 @@
 //! vCPU's own state and the policies of this crate, and the back end carries the [`Action`] out. Nothing
 //! here knows a VMCS, so everything here is tested on the host.
 
-use bulkhead_table::{PartitionId, abi};
+use bulkhead_table::{PartitionId, PlanId, abi};
 use hv_defs::exit::REASONS;
 
 use crate::cpuid::CpuidPolicy;
@@ -187,6 +187,10 @@ pub enum Action {
     ApicChanged,
     /// Look at the clock: the window or the guest's timer may be due.
     Clock,
+    /// Step over the call and answer it from the schedule of the core.
+    Plan(PlanCall),
+    /// Step over the call, whose result is in place, and give up the rest of the window.
+    Rest(Rest),
     /// The partition is done.
     Finish {
         /// The verdict that it gave.
@@ -194,6 +198,26 @@ pub enum Action {
     },
     /// The partition did what it may not, and is stopped.
     Stop(Violation),
+}
+
+/// What a partition may ask about plans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlanCall {
+    /// Another plan; it exists, and the partition may.
+    Switch(PlanId),
+    /// Which plan runs, and what became of the last request.
+    Tell,
+}
+
+/// How a vCPU gives up the rest of its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// The core is idle until the next window.
+    Idle,
+    /// As [`Self::Idle`], and so are this vCPU's windows before this frame.
+    UntilFrame(u64),
+    /// This partition's vCPU on the core runs.
+    Donated(PartitionId),
 }
 
 /// Why a partition is stopped.
@@ -348,6 +372,15 @@ pub struct WindowView {
     pub length: u64,
 }
 
+/// What a partition may do to the schedule, as the table says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScheduleRights {
+    /// Number of plans that it may ask for; 0 without the right.
+    pub plans: PlanId,
+    /// Who receives what it donates.
+    pub donates_to: Option<PartitionId>,
+}
+
 /// The state of a vCPU that decisions are made from.
 pub struct VcpuState {
     /// Whose it is.
@@ -366,6 +399,8 @@ pub struct VcpuState {
     pub apic: VirtualApic,
     /// The running window; `None` on a dedicated core.
     pub window: Option<WindowView>,
+    /// What it may do to the schedule.
+    pub rights: ScheduleRights,
     /// Where the console goes.
     pub console: &'static ConsoleRing,
     /// Counters.
@@ -593,6 +628,7 @@ fn hypercall(
         }
         abi::call::SPAN_END => registers.rax = end_span(registers, vcpu),
         abi::call::WINDOW => registers.rax = window(registers, vcpu),
+        abi::call::SWITCH_PLAN..=abi::call::DONATE => return schedule_call(registers, vcpu),
         abi::call::FINISH => {
             return Action::Finish { passed: registers.rbx == abi::verdict::PASS };
         }
@@ -602,6 +638,38 @@ fn hypercall(
         }
     }
     Action::Advance
+}
+
+/// Calls about the schedule: what the table does not grant is denied here, what it grants is done by the core.
+#[inline(never)]
+fn schedule_call(registers: &mut Registers, vcpu: &mut VcpuState) -> Action {
+    let argument = registers.rbx;
+    let granted = match (registers.rax, vcpu.window) {
+        (_, None) => Err(abi::status::DENIED),
+        (abi::call::SWITCH_PLAN, _) => match (vcpu.rights.plans, PlanId::try_from(argument)) {
+            (0, _) => Err(abi::status::DENIED),
+            (plans, Ok(plan)) if plan < plans => Ok(Action::Plan(PlanCall::Switch(plan))),
+            _ => Err(abi::status::INVALID),
+        },
+        (abi::call::PLAN, _) => Ok(Action::Plan(PlanCall::Tell)),
+        (abi::call::YIELD, _) => Ok(Action::Rest(Rest::Idle)),
+        (abi::call::SLEEP_UNTIL_FRAME, _) => Ok(Action::Rest(Rest::UntilFrame(argument))),
+        (abi::call::DONATE, _) => {
+            vcpu.rights.donates_to.map(Rest::Donated).map(Action::Rest).ok_or(abi::status::DENIED)
+        }
+        _ => Err(abi::status::UNKNOWN_CALL),
+    };
+    match granted {
+        Ok(action) => {
+            registers.rax = 0;
+            action
+        }
+        Err(status) => {
+            vcpu.counters.deny(Denial::Hypercall);
+            registers.rax = status;
+            Action::Advance
+        }
+    }
 }
 
 /// Takes as many of the bytes as the ring has room for; the guest sends the rest again.

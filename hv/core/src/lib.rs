@@ -9,10 +9,12 @@ extern crate std;
 
 pub mod cpuid;
 pub mod exit;
+pub mod health;
 pub mod msr;
 pub mod paging;
 pub mod port;
 pub mod ring;
 pub mod schedule;
+pub mod trace;
 pub mod vapic;
 pub mod wire;

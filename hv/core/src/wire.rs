@@ -44,6 +44,10 @@ pub enum Kind {
     Lost,
     /// One [`Stat`].
     Stat,
+    /// One [`crate::health::HealthEvent`]. Source: board CPU number.
+    Health,
+    /// Windows that ran, as [`crate::trace::WindowRecord`]s one behind the other. Source: board CPU number.
+    Windows,
     /// Last packet of a run: all rings are drained, the machine goes down next. No payload.
     End,
     /// Not of this version.
@@ -61,6 +65,8 @@ impl Kind {
             Self::Lost => 4,
             Self::Stat => 5,
             Self::End => 6,
+            Self::Health => 7,
+            Self::Windows => 8,
             Self::Unknown(code) => code,
         }
     }
@@ -75,6 +81,8 @@ impl Kind {
             4 => Self::Lost,
             5 => Self::Stat,
             6 => Self::End,
+            7 => Self::Health,
+            8 => Self::Windows,
             other => Self::Unknown(other),
         }
     }
@@ -187,8 +195,7 @@ pub enum StatKey {
     SpanExits,
     /// Windows that ran.
     WindowsRun,
-    /// Windows whose first guest instruction could not start within the table's switch budget behind the
-    /// declared start.
+    /// Windows that were missed whole, or into which the switch was not done at the declared start.
     WindowsLate,
     /// Largest lateness of a window's entry behind its declared start, in ticks.
     WindowLatenessMax,

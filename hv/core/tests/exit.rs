@@ -4,8 +4,8 @@
 use bulkhead_table::abi::{self, call, status, verdict};
 use hv_core::cpuid::{CpuidPolicy, Facts, Leaf};
 use hv_core::exit::{
-    Action, ConsoleRing, Counters, DENIALS, Denial, Event, Exit, PortAccess, Registers, VcpuState,
-    Violation, WindowView, handle, xcr0_is_valid,
+    Action, ConsoleRing, Counters, DENIALS, Denial, Event, Exit, PlanCall, PortAccess, Registers,
+    Rest, ScheduleRights, VcpuState, Violation, WindowView, handle, xcr0_is_valid,
 };
 use hv_core::msr::{CoreKind, MsrState};
 use hv_core::vapic::VirtualApic;
@@ -23,6 +23,9 @@ fn vcpu(kind: CoreKind) -> VcpuState {
         apic_id: ID,
         tsc_khz: 50_000,
         partition: PARTITION,
+        vcpu: 0,
+        vcpus: 1,
+        schedule_page: 0,
         kind,
         xcr0_allowed: XCR0_ALLOWED,
     };
@@ -35,6 +38,7 @@ fn vcpu(kind: CoreKind) -> VcpuState {
         msr: MsrState { apic_id: ID, bootstrap: true },
         apic: VirtualApic::new(ID),
         window: None,
+        rights: ScheduleRights::default(),
         console: Box::leak(Box::new(ConsoleRing::new())),
         counters: Counters::new(),
     }
@@ -75,13 +79,14 @@ fn cpuid_replaces_all_four_registers_whole() {
     let mut registers =
         Registers { rax: 0xFFFF_FFFF_4000_0001, rbx: !0, rcx: !0, rdx: !0, ..Default::default() };
     assert_eq!(act(&mut dedicated(), Exit::Cpuid, &mut registers), Action::Advance);
-    let expected = Registers { rax: 1, rbx: 7, rcx: 0, rdx: 0, ..Default::default() };
+    let expected =
+        Registers { rax: u64::from(abi::VERSION), rbx: 7, rcx: 0, rdx: 0, ..Default::default() };
     assert_eq!(registers, expected);
 }
 
 #[test]
 fn an_application_cannot_call_the_hypervisor() {
-    for number in 0..8 {
+    for number in 0..=call::DONATE + 1 {
         let mut vcpu = dedicated();
         let mut registers = Registers { rax: number, ..Default::default() };
         let action = act(&mut vcpu, Exit::Hypercall { privileged: false }, &mut registers);
@@ -93,7 +98,7 @@ fn an_application_cannot_call_the_hypervisor() {
 #[test]
 fn an_unknown_call_says_so() {
     let mut vcpu = dedicated();
-    for number in [0, 6, 1 << 32 | call::CONSOLE, u64::MAX] {
+    for number in [0, call::DONATE + 1, 1 << 32 | call::CONSOLE, u64::MAX] {
         let mut registers = Registers { rax: number, ..Default::default() };
         assert_eq!(self::call(&mut vcpu, &mut registers), status::UNKNOWN_CALL);
     }
@@ -186,6 +191,50 @@ fn only_a_time_shared_partition_has_a_window() {
     let mut registers = Registers { rax: call::WINDOW, ..Default::default() };
     assert_eq!(call(&mut vcpu, &mut registers), 0);
     assert_eq!([registers.rbx, registers.rdi, registers.rsi, registers.rdx], [1, 2, 3, 4]);
+}
+
+/// What follows from a call about the schedule by a vCPU with these rights.
+fn schedule_call(rights: ScheduleRights, number: u64, argument: u64) -> (Action, u64, u64) {
+    let mut vcpu = vcpu(CoreKind::Shared);
+    vcpu.window = Some(WindowView { epoch: 1, frame: 2, start: 3, length: 4 });
+    vcpu.rights = rights;
+    let mut registers = Registers { rax: number, rbx: argument, ..Default::default() };
+    let action = act(&mut vcpu, Exit::Hypercall { privileged: true }, &mut registers);
+    (action, registers.rax, vcpu.counters.denied[Denial::Hypercall as usize])
+}
+
+#[test]
+fn a_partition_without_rights_may_rest_and_ask_and_no_more() {
+    let none = ScheduleRights::default();
+    for (number, rest) in
+        [(call::YIELD, Rest::Idle), (call::SLEEP_UNTIL_FRAME, Rest::UntilFrame(9))]
+    {
+        assert_eq!(schedule_call(none, number, 9), (Action::Rest(rest), 0, 0));
+    }
+    assert_eq!(schedule_call(none, call::PLAN, 0), (Action::Plan(PlanCall::Tell), 0, 0));
+    for number in [call::SWITCH_PLAN, call::DONATE] {
+        assert_eq!(schedule_call(none, number, 0), (Action::Advance, status::DENIED, 1));
+    }
+}
+
+#[test]
+fn a_partition_with_rights_reaches_what_the_table_names_and_no_more() {
+    let rights = ScheduleRights { plans: 2, donates_to: Some(5) };
+    let switch = |plan| schedule_call(rights, call::SWITCH_PLAN, plan);
+    assert_eq!(switch(1), (Action::Plan(PlanCall::Switch(1)), 0, 0));
+    for plan in [2, 0x1_0000, u64::MAX] {
+        assert_eq!(switch(plan), (Action::Advance, status::INVALID, 1));
+    }
+    let donated = Action::Rest(Rest::Donated(5));
+    assert_eq!(schedule_call(rights, call::DONATE, 0), (donated, 0, 0));
+}
+
+#[test]
+fn a_dedicated_core_has_no_schedule_to_ask_about() {
+    for number in call::SWITCH_PLAN..=call::DONATE {
+        let mut registers = Registers { rax: number, ..Default::default() };
+        assert_eq!(call(&mut dedicated(), &mut registers), status::DENIED);
+    }
 }
 
 #[test]

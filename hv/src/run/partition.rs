@@ -4,9 +4,9 @@
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use bulkhead_table::{Partition, PartitionId};
+use bulkhead_table::{PAGE_SIZE, Partition, PartitionId};
 use hv_core::cpuid::{CpuidPolicy, Facts, Leaf};
-use hv_core::exit::{ConsoleRing, Counters, VcpuState};
+use hv_core::exit::{ConsoleRing, Counters, ScheduleRights, VcpuState};
 use hv_core::msr::{self, CoreKind, MsrState};
 use hv_core::paging::{self, Access, Format, LargePages, Mapping, Memory, PageTable};
 use hv_core::ring::Ring;
@@ -115,7 +115,7 @@ pub fn make(id: PartitionId, image: &[u8], place: &Place) -> Result<(), Unready>
         build_ept(partition, ept_pool)?;
     }
     crate::vmx::instructions::invept_all();
-    let state = decisions(id, vcpu, place);
+    let state = decisions(id, partition, vcpu, place);
     let cr4_allowed = state.cr4_allowed;
     let settings = match place.kind {
         CoreKind::Dedicated => controls::dedicated(),
@@ -157,7 +157,15 @@ pub unsafe fn vcpu(index: VcpuIndex) -> Option<&'static mut Vcpu> {
     VCPUS.get(index).map(|cell| unsafe { cell.get().assume_init_mut() })
 }
 
-fn decisions(id: PartitionId, vcpu: usize, place: &Place) -> VcpuState {
+/// Guest-physical address of a vCPU's schedule page; 0 on a dedicated core.
+fn schedule_page_at(partition: &Partition, vcpu: usize) -> u64 {
+    match partition.schedule_at {
+        0 => 0,
+        first => first + vcpu as u64 * PAGE_SIZE,
+    }
+}
+
+fn decisions(id: PartitionId, partition: &Partition, vcpu: usize, place: &Place) -> VcpuState {
     let apic_id = TABLE.board.apic_ids.get(usize::from(place.cpu)).copied().unwrap_or(0);
     let xcr0_allowed = vcpu::xcr0_allowed();
     let host = |leaf: u32, sub: u32| {
@@ -170,6 +178,9 @@ fn decisions(id: PartitionId, vcpu: usize, place: &Place) -> VcpuState {
             apic_id,
             tsc_khz: (TABLE.board.tsc_hz / 1000) as u32,
             partition: id,
+            vcpu: vcpu as u16,
+            vcpus: partition.cpus.len() as u16,
+            schedule_page: schedule_page_at(partition, vcpu),
             kind: place.kind,
             xcr0_allowed,
         },
@@ -183,9 +194,15 @@ fn decisions(id: PartitionId, vcpu: usize, place: &Place) -> VcpuState {
         msr: MsrState { apic_id, bootstrap: vcpu == 0 },
         apic: VirtualApic::new(apic_id),
         window: None,
+        rights: schedule_rights(partition),
         console: &CONSOLES[usize::from(id) % PARTITIONS],
         counters: Counters::new(),
     }
+}
+
+fn schedule_rights(partition: &Partition) -> ScheduleRights {
+    let plans = if partition.may_switch_plan { TABLE.plans.len() as u16 } else { 0 };
+    ScheduleRights { plans, donates_to: partition.donates_to }
 }
 
 /// CR4 bits that a guest may set: those of SDM 3A 2.5 up to SMAP, without MCE, VMXE and SMXE, as far as the
