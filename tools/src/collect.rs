@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use hv_core::health::{HealthEvent, Incident, Party};
+use hv_core::trace::WindowRecord;
 use hv_core::wire::{Fate, Stat, StatKey};
 
 use crate::decode::{Counts, Event};
 use crate::elf::hex;
 use crate::lines::Measured;
 use crate::manifest::Manifest;
-use crate::report::{Boot, Core, EMULATED_TICKS, FORMAT, Log, Partition, Report, Size, Windows};
+use crate::report::{
+    Boot, Core, EMULATED_TICKS, FORMAT, Health, Log, Partition, RanWindow, Report, Size, Windows,
+};
 
 /// Names of the numbers in [`StatKey::Denied`].
 const DENIED: [&str; 7] =
@@ -19,6 +23,8 @@ pub struct Collector<'m> {
     manifest: &'m Manifest,
     measured: BTreeMap<u16, Measured>,
     stats: Vec<Stat>,
+    health: Vec<Health>,
+    trace: Vec<RanWindow>,
     digest: String,
     build_id: String,
     complete: bool,
@@ -32,6 +38,8 @@ impl<'m> Collector<'m> {
             manifest,
             measured: BTreeMap::new(),
             stats: Vec::new(),
+            health: Vec::new(),
+            trace: Vec::new(),
             digest: String::new(),
             build_id: String::new(),
             complete: false,
@@ -53,6 +61,8 @@ impl<'m> Collector<'m> {
                 self.digest = hex(digest);
             }
             Event::Stat(stat) => self.stats.push(*stat),
+            Event::Health { cpu, tsc, event } => self.health(*cpu, *tsc, event),
+            Event::Windows { cpu, records } => self.windows_ran(*cpu, records),
             Event::End => self.complete = true,
             Event::Log { .. } | Event::Lost { .. } | Event::Garbled { .. } => {}
         }
@@ -97,6 +107,8 @@ impl<'m> Collector<'m> {
             partitions,
             boot,
             cores: self.cores(),
+            health: self.health.clone(),
+            trace: self.trace.clone(),
             log: Log { packets: counts.packets, garbled: counts.garbled, lost: counts.lost },
             size: Size {
                 image: manifest.image_size,
@@ -105,6 +117,40 @@ impl<'m> Collector<'m> {
             },
             lines_of_code: BTreeMap::new(),
         }
+    }
+
+    fn health(&mut self, cpu: u8, tsc: u64, event: &HealthEvent) {
+        let incident = match event.incident {
+            Incident::LateWindow => "late window".to_string(),
+            Incident::MissedWindows => "missed windows".to_string(),
+            Incident::Unknown(code) => format!("incident {code}"),
+        };
+        self.health.push(Health {
+            tsc,
+            cpu: u16::from(cpu),
+            incident,
+            subject: self.party(event.subject),
+            offender: self.party(event.offender),
+            frame: event.frame,
+            ticks: event.ticks,
+        });
+    }
+
+    fn windows_ran(&mut self, cpu: u8, records: &[WindowRecord]) {
+        let manifest = self.manifest;
+        self.trace.extend(records.iter().map(|record| RanWindow {
+            cpu: u16::from(cpu),
+            frame: record.frame,
+            plan: record.plan,
+            window: record.window,
+            ran: party(manifest, record.ran),
+            entered: record.entered,
+            left: record.left,
+        }));
+    }
+
+    fn party(&self, of: Party) -> Option<String> {
+        party(self.manifest, of)
     }
 
     fn native_id(&self) -> Option<u16> {
@@ -207,6 +253,14 @@ impl<'m> Collector<'m> {
             log_lost: self.one(StatKey::LogLost, cpu).unwrap_or(0),
         };
         cpus.into_iter().map(core).collect()
+    }
+}
+
+/// The name of a partition; none for the hypervisor.
+fn party(manifest: &Manifest, party: Party) -> Option<String> {
+    match party {
+        Party::Partition(id) => Some(manifest.partition_name(id)),
+        Party::Hypervisor => None,
     }
 }
 

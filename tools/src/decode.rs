@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use hv_core::health::HealthEvent;
+use hv_core::trace::{RECORD_BYTES, WindowRecord};
 use hv_core::wire::{self, Defect, HEADER, Kind, MAX_ENCODED, MAX_PAYLOAD, Packet, Stat};
 
 use crate::elf::{LogElf, hex};
@@ -59,6 +61,22 @@ pub enum Event {
     },
     /// A figure of the hypervisor's own counters.
     Stat(Stat),
+    /// Something went wrong with time.
+    Health {
+        /// Board CPU number.
+        cpu: u8,
+        /// Ticks of the time-stamp counter.
+        tsc: u64,
+        /// What, to whom, by whom.
+        event: HealthEvent,
+    },
+    /// Windows that ran, oldest first.
+    Windows {
+        /// Board CPU number.
+        cpu: u8,
+        /// The windows.
+        records: Vec<WindowRecord>,
+    },
     /// Bytes that are neither text nor a packet.
     Garbled {
         /// How many.
@@ -212,6 +230,13 @@ impl<'e> Decoder<'e> {
                 Some(stat) => events.push(Event::Stat(stat)),
                 None => self.malformed(packet, "a figure of the wrong length", events),
             },
+            Kind::Health => match HealthEvent::from_bytes(packet.payload) {
+                Some(event) => {
+                    events.push(Event::Health { cpu: packet.source, tsc: packet.tsc, event });
+                }
+                None => self.malformed(packet, "a health event of the wrong length", events),
+            },
+            Kind::Windows => self.windows(packet, events),
             Kind::End => events.push(Event::End),
             Kind::Unknown(code) => {
                 self.malformed(packet, &format!("a packet of the unknown kind {code}"), events);
@@ -302,6 +327,14 @@ impl<'e> Decoder<'e> {
         };
         self.counts.lost += u64::from(count);
         events.push(Event::Lost { cpu: packet.source, count });
+    }
+
+    fn windows(&mut self, packet: &Packet<'_>, events: &mut Vec<Event>) {
+        let pieces = packet.payload.chunks(RECORD_BYTES);
+        match pieces.map(WindowRecord::from_bytes).collect() {
+            Some(records) => events.push(Event::Windows { cpu: packet.source, records }),
+            None => self.malformed(packet, "windows of the wrong length", events),
+        }
     }
 
     fn malformed(&mut self, packet: &Packet<'_>, cause: &str, events: &mut Vec<Event>) {

@@ -42,6 +42,10 @@ pub struct Report {
     pub boot: Boot,
     /// The cores that the hypervisor told figures of.
     pub cores: Vec<Core>,
+    /// What went wrong with time, in the order of the log.
+    pub health: Vec<Health>,
+    /// The last windows of each core, where the system file asks for them with `[log] windows`; oldest first, core by core.
+    pub trace: Vec<RanWindow>,
     /// The serial log.
     pub log: Log,
     /// What the image weighs.
@@ -99,7 +103,7 @@ pub struct Verdict {
 pub struct Windows {
     /// Windows that ran.
     pub run: u64,
-    /// Windows that started later than the switch budget allows.
+    /// Windows that were missed whole, or into which the switch was not done at the declared start.
     pub late: u64,
     /// Smallest lateness of an entry.
     pub lateness_min: Option<u64>,
@@ -167,6 +171,44 @@ pub struct Core {
     pub switch_max: Option<u64>,
     /// Diagnostics that were dropped because the ring was full.
     pub log_lost: u64,
+}
+
+/// Something that went wrong with time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Time-stamp counter when it was seen.
+    pub tsc: u64,
+    /// Board CPU number.
+    pub cpu: u16,
+    /// `late window` or `missed windows`.
+    pub incident: String,
+    /// The partition that it happened to; absent when it is no single one.
+    pub subject: Option<String>,
+    /// The partition that caused it; absent when it was the hypervisor.
+    pub offender: Option<String>,
+    /// Number of the frame.
+    pub frame: u64,
+    /// How late, in ticks; or how many windows were missed.
+    pub ticks: u64,
+}
+
+/// A window as it really ran.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RanWindow {
+    /// Board CPU number.
+    pub cpu: u16,
+    /// Number of the frame.
+    pub frame: u64,
+    /// Plan of the frame, by its place in the file.
+    pub plan: u16,
+    /// The window, by its place among the core's windows in that plan.
+    pub window: u16,
+    /// The partition that ran; absent for housekeeping.
+    pub ran: Option<String>,
+    /// Time-stamp counter just before it was entered.
+    pub entered: u64,
+    /// Time-stamp counter when it was left.
+    pub left: u64,
 }
 
 /// The serial log as it was decoded.

@@ -1,5 +1,6 @@
 //! Shows the events of a run to people, line by line, each partition's console told apart.
 
+use hv_core::health::{HealthEvent, Incident, Party};
 use std::io::{IsTerminal, Write, stdout};
 
 use crate::decode::Event;
@@ -72,9 +73,39 @@ impl Screen {
             Event::Garbled { bytes, cause } => {
                 self.row("garbled", 31, &format!("{bytes} bytes on the line: {cause}"))
             }
-            Event::Stat(_) => return None,
+            Event::Health { cpu, tsc, event } => {
+                let text = format!("cpu{cpu} {} {}", grouped(*tsc), self.health(event));
+                self.row("health", 33, &text)
+            }
+            Event::Stat(_) | Event::Windows { .. } => return None,
             Event::End => self.row("bulkhead", 1, "all logs are drained; the machine goes down"),
         })
+    }
+
+    fn health(&self, event: &HealthEvent) -> String {
+        let (subject, offender) = (self.party(event.subject), self.party(event.offender));
+        let HealthEvent { frame, ticks, .. } = *event;
+        let (frame, ticks) = (grouped(frame), grouped(ticks));
+        match event.incident {
+            Incident::LateWindow => format!(
+                "a window of {subject} in frame {frame} began {ticks} ticks late, by the doing of {offender}"
+            ),
+            Incident::MissedWindows => format!(
+                "{ticks} windows passed whole from frame {frame} on, by the doing of {offender}"
+            ),
+            Incident::Unknown(code) => {
+                format!("event {code} of {subject} in frame {frame}, by the doing of {offender}")
+            }
+        }
+    }
+
+    fn party(&self, party: Party) -> String {
+        match party {
+            Party::Partition(id) => {
+                u8::try_from(id).map_or_else(|_| format!("partition {id}"), |id| self.name(id))
+            }
+            Party::Hypervisor => "the hypervisor".to_string(),
+        }
     }
 
     fn name(&self, partition: u8) -> String {

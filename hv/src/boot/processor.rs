@@ -1,6 +1,7 @@
 //! What a core must be able to do, held against the core that runs this.
 #![expect(unsafe_code, reason = "reads and locks IA32_FEATURE_CONTROL")]
 
+use bulkhead_table::Hygiene;
 use raw_cpuid::CpuId;
 use x86_64::registers::model_specific::Msr;
 
@@ -81,6 +82,7 @@ pub fn missing_abilities(report: &mut dyn FnMut(&'static str)) {
             .is_some_and(|info| info.has_execute_disable()),
         "no-execute pages (CPUID.80000001H:EDX.NX); switch them on in the firmware's set-up",
     );
+    missing_hygiene(&mut need);
     if has(|info| info.has_vmx()) {
         need(
             unlock_vmx(),
@@ -90,6 +92,29 @@ pub fn missing_abilities(report: &mut dyn FnMut(&'static str)) {
     } else {
         report("VT-x (CPUID.1:ECX.VMX)");
     }
+}
+
+/// What the table's partitions want cleaned between them, and the processor cannot. SDM 2A CPUID leaf 7, EDX; a bit is looked at only
+/// where a partition asks.
+fn missing_hygiene(need: &mut dyn FnMut(bool, &'static str)) {
+    let mut wanted = Hygiene::default();
+    for partition in TABLE.partitions {
+        wanted = wanted.or(partition.hygiene);
+    }
+    let edx = core::arch::x86_64::__cpuid_count(7, 0).edx;
+    let has = |bit: u32| edx & (1 << bit) != 0;
+    need(
+        !wanted.buffer_clear || has(10),
+        "MD_CLEAR (CPUID.7:EDX.10), which `hygiene = [\"buffer-clear\"]` needs",
+    );
+    need(
+        !wanted.branch_barrier || has(26),
+        "IBPB (CPUID.7:EDX.26), which `hygiene = [\"branch-barrier\"]` needs",
+    );
+    need(
+        !wanted.l1d_flush || has(28),
+        "L1D_FLUSH (CPUID.7:EDX.28), which `hygiene = [\"l1d-flush\"]` needs",
+    );
 }
 
 /// Allows VMX on this core where firmware left that open; false when firmware locked it off.

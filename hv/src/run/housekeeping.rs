@@ -5,6 +5,7 @@
 
 use bulkhead_table::Role;
 use hv_core::exit::Counters;
+use hv_core::trace::RECORD_BYTES;
 use hv_core::wire::{self, Kind, Packet, Stat, StatKey};
 
 use super::cell::CoreCell;
@@ -190,6 +191,7 @@ pub fn end_module() -> ! {
     }
     if all_parked {
         send_figures(drain);
+        send_traces(drain);
     }
     drain.send(Kind::End, 0, &[]);
     power_off(all_parked)
@@ -249,6 +251,29 @@ fn send_figures(drain: &mut Drain) {
         {
             tell(StatKey::SwitchMax, usize::from(core.cpu), 0, state.switch_max);
             tell(StatKey::SwitchMin, usize::from(core.cpu), 0, state.switch_min);
+        }
+    }
+}
+
+/// The windows that ran last, core by core.
+fn send_traces(drain: &mut Drain) {
+    const PER_PACKET: usize = wire::MAX_PAYLOAD / RECORD_BYTES;
+    for (index, core) in TABLE.cores.iter().enumerate() {
+        // SAFETY: every other core is parked, and this one runs no windows any more.
+        let Some(trace) = (unsafe { shared::trace(index) }) else {
+            continue;
+        };
+        let mut payload = heapless::Vec::<u8, { wire::MAX_PAYLOAD }>::new();
+        for (position, record) in trace.iter().enumerate() {
+            if position > 0 && position % PER_PACKET == 0 {
+                drain.send(Kind::Windows, core.cpu as u8, &payload);
+                payload.clear();
+            }
+            // Fits: the payload holds PER_PACKET records.
+            let _fits = payload.extend_from_slice(&record.to_bytes());
+        }
+        if !payload.is_empty() {
+            drain.send(Kind::Windows, core.cpu as u8, &payload);
         }
     }
 }

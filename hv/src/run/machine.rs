@@ -12,9 +12,15 @@ pub fn tsc() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
-/// Waits in root mode until the TSC reaches `instant`. Ends: the TSC is invariant, which the board check saw to.
-pub fn wait_until(instant: u64) {
-    while tsc() < instant {
+/// Waits in root mode until the TSC reaches `instant`, and returns what it reads then. Ends: the TSC is invariant, which the board check
+/// saw to.
+#[inline(always)]
+pub fn wait_until(instant: u64) -> u64 {
+    loop {
+        let now = tsc();
+        if now >= instant {
+            return now;
+        }
         core::hint::spin_loop();
     }
 }

@@ -5,14 +5,16 @@
 
 pub mod cell;
 mod housekeeping;
+mod hygiene;
 pub mod machine;
 mod module;
 mod partition;
 pub mod percpu;
 mod shared;
+mod window;
 
 use bulkhead_table::{Core, Owner, PartitionId, Role, Window};
-use hv_core::exit::{Denial, Event, Violation};
+use hv_core::exit::{Denial, Event, Rest, Violation};
 use hv_core::msr::CoreKind;
 use hv_core::wire::Fate;
 use hv_defs::vmcs::field;
@@ -125,6 +127,8 @@ enum Then {
     Same,
     /// Its window is over: the next one comes. Holds the TSC when that was seen. Time-shared cores only.
     Leave(u64),
+    /// It gave up the rest of its window, at this TSC. Time-shared cores only.
+    Rest(Rest, u64),
 }
 
 /// Takes an exit and returns the vCPU to enter next. Called by the exit stub.
@@ -177,6 +181,7 @@ fn go_on(vcpu: *mut Vcpu, then: Then) -> *mut Vcpu {
     match then {
         Then::Same => vcpu,
         Then::Leave(since) => shared::leave(since),
+        Then::Rest(rest, since) => shared::rest(rest, since),
     }
 }
 
@@ -193,6 +198,8 @@ fn after_exit(vcpu: &mut Vcpu, raw: u32) -> Then {
 fn on_rare(vcpu: &mut Vcpu, next: Next) -> Then {
     match next {
         Next::EndInterrupt => machine::end_of_interrupt(),
+        Next::Plan(call) => shared::answer(vcpu, call),
+        Next::Rest(rest) => return take_rest(vcpu, rest),
         Next::Nmi => take_nmi(vcpu),
         Next::Finish { passed } => {
             let fate = if passed { Fate::Passed } else { Fate::Failed };
@@ -214,6 +221,16 @@ fn on_rare(vcpu: &mut Vcpu, next: Next) -> Then {
         take_what_waits(vcpu);
     }
     Then::Same
+}
+
+fn take_rest(vcpu: &mut Vcpu, rest: Rest) -> Then {
+    if let Rest::UntilFrame(frame) = rest {
+        if frame <= module::frame_at(machine::tsc()) {
+            return shared::clock(vcpu);
+        }
+        vcpu.sleeps_until = frame;
+    }
+    Then::Rest(rest, machine::tsc())
 }
 
 /// A dedicated core looks up for two reasons: an NMI that came while the hypervisor ran, and an interrupt whose delivery an exit
@@ -344,7 +361,7 @@ pub extern "C" fn entry_failed(vcpu: *mut Vcpu) -> *mut Vcpu {
     }
     match end_partition(vcpu, Fate::Stopped) {
         Then::Leave(since) => shared::leave(since),
-        Then::Same => module::park(),
+        Then::Same | Then::Rest(..) => module::park(),
     }
 }
 

@@ -5,7 +5,8 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
-use bulkhead_table::PartitionId;
+use bulkhead_table::{PartitionId, PlanId};
+use hv_core::schedule::PlanWord;
 use hv_core::wire::Fate;
 
 use super::{machine, percpu};
@@ -20,6 +21,8 @@ static STOPPING: AtomicBool = AtomicBool::new(false);
 static READY: AtomicUsize = AtomicUsize::new(0);
 static PARKED: AtomicUsize = AtomicUsize::new(0);
 static EPOCH: AtomicU64 = AtomicU64::new(0);
+/// Which plan which frame has, on all cores.
+static PLAN: AtomicU64 = AtomicU64::new(PlanWord::START.to_bits());
 
 /// Ticks between the moment when the last core is ready and the epoch: enough for every core to leave its waiting loop.
 const EPOCH_LEAD: u64 = 20_000;
@@ -54,6 +57,27 @@ pub fn wait_for_epoch() -> u64 {
 /// TSC of the epoch; 0 before it is set.
 pub fn epoch() -> u64 {
     EPOCH.load(Ordering::Acquire)
+}
+
+/// Number of the frame that runs at `now`.
+pub fn frame_at(now: u64) -> u64 {
+    now.saturating_sub(epoch()).checked_div(TABLE.frame).unwrap_or(0)
+}
+
+/// Which plan which frame has.
+#[inline]
+pub fn plan_word() -> PlanWord {
+    PlanWord::from_bits(PLAN.load(Ordering::Acquire))
+}
+
+/// Asks for `plan` in frame `now`; returns the frame from which it holds on all cores. `None` while another request waits for its
+/// frame, or when one came at this very moment from another core: one try, so that nobody waits.
+pub fn request_plan(plan: PlanId, now: u64) -> Option<u64> {
+    let word = plan_word();
+    let asked = word.request(plan, now).ok()?;
+    PLAN.compare_exchange(word.to_bits(), asked.to_bits(), Ordering::AcqRel, Ordering::Acquire)
+        .ok()
+        .map(|_| asked.from_frame())
 }
 
 /// Whether the module is ending.

@@ -13,7 +13,7 @@ use hv_core::ring::Ring;
 use hv_core::vapic::VirtualApic;
 
 use super::cell::CoreCell;
-use super::machine;
+use super::{machine, window};
 use crate::cpu::stacks::Stacks;
 use crate::table::{CORES, EPT_PAGES, PARTITIONS, TABLE, VCPUS as VCPU_COUNT};
 use crate::vmx::controls;
@@ -77,6 +77,11 @@ impl VcpuIndex {
         Some(Self(partition.first_vcpu + partition.vcpu_on(cpu)? as u16))
     }
 
+    /// Where its guest reads its schedule.
+    pub fn schedule_page(self) -> Option<&'static window::Page> {
+        window::page(usize::from(self.0))
+    }
+
     /// Every vCPU of a partition, vCPU 0 first.
     pub fn of(partition: &Partition) -> impl Iterator<Item = Self> {
         let first = partition.first_vcpu;
@@ -125,6 +130,8 @@ pub fn make(id: PartitionId, image: &[u8], place: &Place) -> Result<(), Unready>
         vmcs: region.address() as u64,
         host_stack: place.host_stack,
         state,
+        number: vcpu as u32,
+        hygiene: partition.hygiene,
         boot_info: partition.boot_info_at,
     };
     // SAFETY: this vCPU belongs to this core alone, and it is made once, before the epoch.
@@ -240,8 +247,8 @@ fn copy_in(partition: &Partition, guest: u64, bytes: &[u8]) {
     }
 }
 
-/// Most regions that one partition can have.
-const MAX_REGIONS: usize = 8;
+/// Most regions that one partition can have, its schedule pages included.
+const MAX_REGIONS: usize = 9;
 
 /// The pages of a partition's nested page tables; the first is the root.
 fn ept_pool(id: usize, partition: &Partition) -> Option<&'static [CoreCell<PageTable>]> {
@@ -269,9 +276,23 @@ fn build_ept(partition: &Partition, pages: &'static [CoreCell<PageTable>]) -> Re
         };
         mappings.push(mapping).map_err(|_| Unready::Ept)?;
     }
+    if partition.schedule_at != 0 {
+        mappings.push(schedule_pages(partition)).map_err(|_| Unready::Ept)?;
+    }
     paging::build(Format::Ept, LargePages::Up2M, &mappings, pool, base as u64)
         .map(|_| ())
         .map_err(|_| Unready::Ept)
+}
+
+/// The schedule pages of all vCPUs of a partition: it may read them and nothing else.
+fn schedule_pages(partition: &Partition) -> Mapping {
+    Mapping {
+        virt: partition.schedule_at,
+        phys: window::page_address(usize::from(partition.first_vcpu)),
+        size: partition.cpus.len() as u64 * PAGE_SIZE,
+        access: Access { read: true, write: false, execute: false },
+        memory: Memory::WriteBack,
+    }
 }
 
 /// TSC now, noted as the partition's first entry unless it had one.

@@ -1,35 +1,96 @@
 //! A time-shared core: windows at absolute deadlines, the virtual APIC, the switch between partitions.
+//!
+//! A switch does all its work ahead of the window: it saves and loads state, cleans what the table asks for, tells the guest its
+//! time, settles timers as of the declared start, and only then waits for that instant. What is left behind it is the way
+//! into the guest, which has one length.
 #![expect(unsafe_code, reason = "reaches vCPUs of this core and arms the preemption timer")]
 
-use bulkhead_table::{Owner, PartitionId, Window};
-use hv_core::exit::WindowView;
-use hv_core::schedule::{Cursor, Schedule, Slot, timer_value};
-use hv_core::wire::Fate;
+use bulkhead_table::abi::{self, SchedulePage};
+use bulkhead_table::{Hygiene, Owner, PartitionId, Window};
+use hv_core::exit::{PlanCall, Rest, WindowView};
+use hv_core::health::{self, HealthEvent, Incident, Party};
+use hv_core::schedule::{Cursor, NextWindows, PlanWord, Schedule, Slot, timer_value};
+use hv_core::trace::{Trace, WindowRecord};
+use hv_core::wire::{Fate, Kind};
 use hv_defs::vmcs::field;
 
 use super::cell::CoreCell;
 use super::housekeeping::Course;
 use super::partition::VcpuIndex;
-use super::{Then, housekeeping, machine, module, partition};
-use crate::table::{CORES, TABLE};
+use super::{Then, housekeeping, hygiene, machine, module, partition};
+use crate::log::RINGS;
+use crate::table::{CORES, PARTITIONS, TABLE};
 use crate::vmx::instructions as vmx;
 use crate::vmx::vcpu::{self, Vcpu};
 
+/// Number of plans.
+const PLANS: usize = TABLE.plans.len();
+
+/// Most windows that a core has in a plan.
+const WINDOWS: usize = {
+    let mut most = 0;
+    let mut core = 0;
+    while core < CORES {
+        if let bulkhead_table::Role::Shared(plans) = TABLE.cores[core].role {
+            let mut plan = 0;
+            while plan < plans.len() {
+                if plans[plan].len() > most {
+                    most = plans[plan].len();
+                }
+                plan += 1;
+            }
+        }
+        core += 1;
+    }
+    most
+};
+
+/// Windows that a core keeps for the log.
+const TRACED: usize = if TABLE.log_windows { 256 } else { 0 };
+
 /// What a time-shared core knows.
 pub struct SharedCore {
+    /// Index in the table.
+    core: usize,
     /// Board CPU number.
     cpu: u16,
     schedule: Schedule<'static>,
+    next_windows: NextWindows<PLANS, WINDOWS, PARTITIONS>,
     cursor: Cursor,
     /// Whose state is in the machine.
-    loaded: Option<PartitionId>,
+    loaded: Option<VcpuIndex>,
+    /// The window that runs or ran last.
+    running: Running,
     /// Most and fewest ticks that a switch took, waiting left out.
     pub switch_max: u64,
     /// See [`Self::switch_max`].
     pub switch_min: u64,
 }
 
+/// A window as it really runs.
+#[derive(Clone, Copy)]
+struct Running {
+    cursor: Cursor,
+    word: PlanWord,
+    slot: Slot,
+    /// TSC just before the owner was entered.
+    entered: u64,
+    /// Who runs in it.
+    ran: Party,
+    /// The time is the owner's gift to who runs.
+    donated: bool,
+}
+
+/// A vCPU and the window that it gets.
+struct Turn {
+    id: PartitionId,
+    index: VcpuIndex,
+    slot: Slot,
+    word: PlanWord,
+}
+
 static CORES_STATE: [CoreCell<Option<SharedCore>>; CORES] = [const { CoreCell::new(None) }; CORES];
+static TRACES: [CoreCell<Trace<TRACED>>; CORES] = [const { CoreCell::new(Trace::new()) }; CORES];
 
 /// The state of time-shared core `core`.
 ///
@@ -40,18 +101,44 @@ pub unsafe fn state(core: usize) -> Option<&'static mut SharedCore> {
     CORES_STATE.get(core).and_then(|cell| unsafe { cell.get().as_mut() })
 }
 
+/// The windows that ran last on core `core`.
+///
+/// # Safety
+/// As [`CoreCell::get`].
+pub unsafe fn trace(core: usize) -> Option<&'static Trace<TRACED>> {
+    // SAFETY: the caller's contract.
+    TRACES.get(core).map(|cell| unsafe { &*cell.get() })
+}
+
 /// Starts the cyclic schedule on this core; returns the first vCPU to enter.
 pub fn start(core: usize, cpu: u16, epoch: u64, plans: &'static [&'static [Window]]) -> *mut Vcpu {
-    let windows = plans.first().copied().unwrap_or_default();
-    let schedule = Schedule { epoch, frame: TABLE.frame, windows };
-    let cursor = schedule.first_not_ended(machine::tsc());
-    let state =
-        SharedCore { cpu, schedule, cursor, loaded: None, switch_max: 0, switch_min: u64::MAX };
+    let schedule = Schedule { epoch, frame: TABLE.frame, plans };
+    let word = module::plan_word();
+    let cursor = schedule.first_not_ended(machine::tsc(), word);
+    let nothing = Slot { start: epoch, end: epoch, owner: None, frame: 0 };
+    let running = Running {
+        cursor,
+        word,
+        slot: nothing,
+        entered: epoch,
+        ran: Party::Hypervisor,
+        donated: false,
+    };
     let Some(cell) = CORES_STATE.get(core) else {
         module::park();
     };
     // SAFETY: this core's own cell, filled once.
-    let state = unsafe { cell.get() }.insert(state);
+    let state = unsafe { cell.get() }.insert(SharedCore {
+        core,
+        cpu,
+        schedule,
+        next_windows: NextWindows::new(plans),
+        cursor,
+        loaded: None,
+        running,
+        switch_max: 0,
+        switch_min: u64::MAX,
+    });
     let first = state.run_until_guest(machine::tsc());
     first.unwrap_or_else(|| housekeeping::end_module())
 }
@@ -59,12 +146,17 @@ pub fn start(core: usize, cpu: u16, epoch: u64, plans: &'static [&'static [Windo
 impl SharedCore {
     /// Goes to the next window in time and returns its vCPU, running housekeeping windows on the way.
     /// `since` is when the last guest was left. `None` when a housekeeping window found that the module is over.
-    pub fn next_window(&mut self, since: u64) -> Option<*mut Vcpu> {
-        let now = machine::tsc();
-        let step = self.schedule.advance(self.cursor, now);
-        self.note_missed(step.missed);
-        self.cursor = step.cursor;
+    fn next_window(&mut self, since: u64) -> Option<*mut Vcpu> {
+        self.note_end(since);
+        self.advance();
         self.run_until_guest(since)
+    }
+
+    fn advance(&mut self) {
+        let word = module::plan_word();
+        let step = self.schedule.advance(self.cursor, machine::tsc(), word);
+        self.note_missed(step.missed, word);
+        self.cursor = step.cursor;
     }
 
     fn run_until_guest(&mut self, mut since: u64) -> Option<*mut Vcpu> {
@@ -74,106 +166,277 @@ impl SharedCore {
             if module::is_stopping() {
                 module::park();
             }
-            let slot = self.schedule.slot(self.cursor);
+            let word = module::plan_word();
+            let slot = self.schedule.slot(self.cursor, word);
             match slot.owner {
-                Owner::Housekeeping => {
-                    machine::wait_until(slot.start);
-                    if housekeeping::run_until(slot.end) == Course::Over {
+                None => self.idle_until(&slot),
+                Some(Owner::Housekeeping) => {
+                    if self.keep_house(&slot, word) == Course::Over {
                         return None;
                     }
                 }
-                Owner::Partition(id) => {
-                    if let Some(vcpu) = self.runnable(id) {
-                        return Some(self.begin(vcpu, id, &slot, since));
+                Some(Owner::Partition(id)) => {
+                    if let Some((index, vcpu)) = self.runnable(id, slot.frame) {
+                        return Some(self.begin(vcpu, &Turn { id, index, slot, word }, since));
                     }
-                    machine::wait_until(slot.end);
+                    self.idle_until(&slot);
                 }
             }
             since = machine::tsc();
-            let step = self.schedule.advance(self.cursor, since);
-            self.note_missed(step.missed);
-            self.cursor = step.cursor;
+            self.advance();
         }
     }
 
-    /// The vCPU of a partition that still runs.
-    fn runnable(&self, id: PartitionId) -> Option<&'static mut Vcpu> {
+    /// Nobody runs in this window.
+    fn idle_until(&mut self, slot: &Slot) {
+        machine::wait_until(slot.end);
+        self.running.slot = Slot { owner: None, ..*slot };
+    }
+
+    fn keep_house(&mut self, slot: &Slot, word: PlanWord) -> Course {
+        let entered = machine::wait_until(slot.start);
+        let course = housekeeping::run_until(slot.end);
+        self.running = Running {
+            cursor: self.cursor,
+            word,
+            slot: *slot,
+            entered,
+            ran: Party::Hypervisor,
+            donated: false,
+        };
+        self.note_end(machine::tsc());
+        course
+    }
+
+    /// The vCPU of a partition on this core, when it can run in this frame.
+    fn runnable(&self, id: PartitionId, frame: u64) -> Option<(VcpuIndex, &'static mut Vcpu)> {
         if module::fate(usize::from(id)) != Fate::Running {
             return None;
         }
         let index = VcpuIndex::on_cpu(id, self.cpu)?;
         // SAFETY: the vCPU is this core's, by its CPU number.
-        unsafe { partition::vcpu(index) }
+        let vcpu = unsafe { partition::vcpu(index) }?;
+        (vcpu.sleeps_until <= frame && !vcpu.waits_for_startup).then_some((index, vcpu))
     }
 
-    fn begin(
-        &mut self,
-        vcpu: &'static mut Vcpu,
-        id: PartitionId,
-        slot: &Slot,
-        since: u64,
-    ) -> *mut Vcpu {
-        if self.loaded != Some(id) {
-            self.save_loaded();
-            vcpu.load();
-            self.loaded = Some(id);
+    /// The switch: everything that can be done ahead of the window, then its start.
+    fn begin(&mut self, vcpu: &'static mut Vcpu, turn: &Turn, since: u64) -> *mut Vcpu {
+        let before = self.running;
+        self.put_in(turn.index, vcpu);
+        self.give(vcpu, turn, false);
+        vcpu.windows.run += 1;
+        partition::note_first_entry(vcpu);
+        settle(vcpu, turn.slot.start);
+        let ready = machine::tsc();
+        self.note_switch(ready - since);
+        if ready > turn.slot.start {
+            self.note_late(vcpu, turn, &before, since, ready - turn.slot.start);
+            let now = machine::tsc();
+            settle(vcpu, now);
+            self.running.entered = now;
+        } else {
+            self.running.entered = machine::wait_until(turn.slot.start);
         }
+        vcpu
+    }
+
+    /// The same for the rest of another's window: at once, and with no start to be late for.
+    fn begin_donated(&mut self, vcpu: &'static mut Vcpu, turn: &Turn) -> *mut Vcpu {
+        self.put_in(turn.index, vcpu);
+        self.give(vcpu, turn, true);
+        partition::note_first_entry(vcpu);
+        let now = machine::tsc();
+        settle(vcpu, now);
+        self.running.entered = now;
+        vcpu
+    }
+
+    /// Puts the state of `vcpu` into the machine, in place of another's.
+    fn put_in(&mut self, index: VcpuIndex, vcpu: &mut Vcpu) {
+        if self.loaded == Some(index) {
+            return;
+        }
+        let before = self.save_loaded();
+        vcpu.load();
+        hygiene::clean(before.or(vcpu.hygiene));
+        self.loaded = Some(index);
+    }
+
+    fn save_loaded(&mut self) -> Hygiene {
+        let Some(index) = self.loaded.take() else {
+            return Hygiene::default();
+        };
+        // SAFETY: only vCPUs of this core are ever loaded here, and the reference ends with this function.
+        let Some(previous) = (unsafe { partition::vcpu(index) }) else {
+            return Hygiene::default();
+        };
+        previous.save_switched();
+        previous.hygiene
+    }
+
+    /// Gives a vCPU its window and tells its guest.
+    fn give(&mut self, vcpu: &mut Vcpu, turn: &Turn, donated: bool) {
+        let slot = turn.slot;
         vcpu.window_end = slot.end;
         vcpu.state.window = Some(WindowView {
             epoch: self.schedule.epoch,
             frame: self.schedule.frame,
-            start: slot.start - self.schedule.epoch - slot.frame * self.schedule.frame,
+            start: slot.start - self.schedule.frame_start(slot.frame),
             length: slot.end - slot.start,
         });
-        vcpu.windows.run += 1;
-        let ready = machine::tsc();
-        machine::wait_until(slot.start);
-        partition::note_first_entry(vcpu);
-        settle(vcpu);
-        self.note_start(vcpu, slot, ready - since);
-        vcpu
+        // The latest instant that settling calls outside: a timer due since then is due in the window.
+        if vcpu.state.apic.next_deadline().is_some_and(|due| due < slot.start) {
+            vcpu.windows.timers_outside += 1;
+        }
+        self.running = Running {
+            cursor: self.cursor,
+            word: turn.word,
+            slot,
+            entered: slot.start,
+            ran: Party::Partition(turn.id),
+            donated,
+        };
+        self.tell(vcpu, turn, donated);
     }
 
-    fn save_loaded(&mut self) {
-        let Some(id) = self.loaded.take() else {
+    fn tell(&self, vcpu: &Vcpu, turn: &Turn, donated: bool) {
+        let Some(page) = turn.index.schedule_page() else {
             return;
         };
-        // SAFETY: only vCPUs of this core are ever loaded here, and the reference ends with this line.
-        if let Some(index) = VcpuIndex::on_cpu(id, self.cpu)
-            && let Some(previous) = unsafe { partition::vcpu(index) }
-        {
-            previous.save_switched();
-        }
+        let next = self.next_windows.after(self.cursor, turn.word, turn.id);
+        let next = next.map(|cursor| self.schedule.slot(cursor, turn.word));
+        let plan = u32::from(turn.word.in_frame(turn.slot.frame));
+        page.tell(&SchedulePage {
+            version: abi::VERSION,
+            vcpu: vcpu.number,
+            sequence: 0,
+            epoch: self.schedule.epoch,
+            frame_length: self.schedule.frame,
+            frame: turn.slot.frame,
+            window_start: turn.slot.start,
+            window_end: turn.slot.end,
+            next_start: next.map_or(u64::MAX, |slot| slot.start),
+            next_end: next.map_or(u64::MAX, |slot| slot.end),
+            plan,
+            next_plan: u32::from(turn.word.plan()),
+            plan_from: turn.word.from_frame(),
+            late: vcpu.windows.late,
+            timers_outside: vcpu.windows.timers_outside,
+            donated: u64::from(donated),
+        });
     }
 
-    fn note_start(&mut self, vcpu: &mut Vcpu, slot: &Slot, switch: u64) {
-        let now = machine::tsc();
-        let lateness = now - slot.start;
-        let figures = &mut vcpu.windows;
-        figures.latest = figures.latest.max(lateness);
-        figures.earliest = figures.earliest.min(lateness);
-        if lateness > TABLE.board.switch_budget {
-            figures.late += 1;
-        }
+    fn note_switch(&mut self, switch: u64) {
         self.switch_max = self.switch_max.max(switch);
         self.switch_min = self.switch_min.min(switch);
     }
 
-    /// Counts windows that passed whole while the core was not free, one by one as their owners' late windows. At most
-    /// one frame's worth is told apart; beyond it only the count of the log grows.
-    fn note_missed(&mut self, missed: u64) {
-        if missed == 0 {
+    /// The running window is over, for whatever reason, at `left`: its figures and its record. Done here and not at its start, where
+    /// they would delay the guest.
+    fn note_end(&mut self, left: u64) {
+        let running = self.running;
+        if let (Party::Partition(_), false, Some(index)) =
+            (running.ran, running.donated, self.loaded)
+            // SAFETY: a vCPU of this core; the caller holds no reference to one, and this one ends here.
+            && let Some(vcpu) = unsafe { partition::vcpu(index) }
+        {
+            let lateness = running.entered.saturating_sub(running.slot.start);
+            vcpu.windows.latest = vcpu.windows.latest.max(lateness);
+            vcpu.windows.earliest = vcpu.windows.earliest.min(lateness);
+        }
+        self.record(left);
+    }
+
+    fn record(&self, left: u64) {
+        let running = self.running;
+        if TRACED == 0 {
             return;
         }
-        defmt::warn!("{=u64} windows passed before this core was free", missed);
-        let windows = self.schedule.windows;
-        for back in 0..missed.min(windows.len() as u64) {
-            let index = (self.cursor.index + 1 + back as usize) % windows.len();
-            if let Some(Window { owner: Owner::Partition(id), .. }) = windows.get(index)
-                && let Some(vcpu) = self.runnable(*id)
+        if let Some(cell) = TRACES.get(self.core) {
+            // SAFETY: this core's own trace; the reference ends with the statement.
+            unsafe { cell.get() }.record(WindowRecord {
+                frame: running.slot.frame,
+                entered: running.entered,
+                left,
+                plan: running.word.in_frame(running.slot.frame),
+                window: running.cursor.index as u16,
+                ran: running.ran,
+            });
+        }
+    }
+
+    /// The switch into a window was not done at its declared start.
+    #[cold]
+    fn note_late(&self, vcpu: &mut Vcpu, turn: &Turn, before: &Running, left: u64, ticks: u64) {
+        vcpu.windows.late += 1;
+        let budget = self.budget(self.cursor, turn.word);
+        self.report(&HealthEvent {
+            incident: Incident::LateWindow,
+            subject: Party::Partition(turn.id),
+            offender: health::offender(before.slot.owner, before.slot.end, left, budget),
+            frame: turn.slot.frame,
+            ticks,
+        });
+    }
+
+    /// Counts windows that passed whole while the core was not free, one by one as their owners' late windows. At most
+    /// one frame's worth is told apart; beyond it only the count of the event grows.
+    fn note_missed(&mut self, missed: u64, word: PlanWord) {
+        if missed > 0 {
+            self.blame_for_missed(missed, word);
+        }
+    }
+
+    #[cold]
+    fn blame_for_missed(&mut self, missed: u64, word: PlanWord) {
+        let before = self.running.slot;
+        let now = machine::tsc();
+        let mut passed = self.schedule.next(self.cursor, word);
+        let budget = self.budget(passed, word);
+        for _ in 0..missed.min(WINDOWS as u64) {
+            let slot = self.schedule.slot(passed, word);
+            if let Some(Owner::Partition(id)) = slot.owner
+                && let Some((_, vcpu)) = self.runnable(id, slot.frame)
             {
                 vcpu.windows.late += 1;
             }
+            passed = self.schedule.next(passed, word);
+        }
+        self.report(&HealthEvent {
+            incident: Incident::MissedWindows,
+            subject: Party::Hypervisor,
+            offender: health::offender(before.owner, before.end, now, budget),
+            frame: self.cursor.frame,
+            ticks: missed,
+        });
+    }
+
+    fn budget(&self, cursor: Cursor, word: PlanWord) -> u64 {
+        let windows = self.schedule.windows(cursor.frame, word);
+        windows.get(cursor.index).map_or(0, |window| window.budget)
+    }
+
+    fn report(&self, event: &HealthEvent) {
+        if let Some(ring) = RINGS.get(self.core) {
+            // A full ring counts what it drops; the housekeeping tells how many.
+            let _kept = ring.write(Kind::Health, self.cpu as u8, machine::tsc(), &event.to_bytes());
+        }
+    }
+
+    /// The running vCPU gave up the rest of its window at `since`.
+    fn rest(&mut self, rest: Rest, since: u64) -> Option<*mut Vcpu> {
+        let Rest::Donated(id) = rest else {
+            return self.next_window(since);
+        };
+        let Running { slot, word, .. } = self.running;
+        let time_left = slot.end.saturating_sub(since);
+        match self.runnable(id, slot.frame) {
+            // Less than a switch is no gift: the next window would be late for it.
+            Some((index, vcpu)) if time_left > TABLE.board.switch_budget => {
+                self.note_end(since);
+                Some(self.begin_donated(vcpu, &Turn { id, index, slot, word }))
+            }
+            _ => self.next_window(since),
         }
     }
 }
@@ -207,29 +470,64 @@ pub fn clock(vcpu: &mut Vcpu) -> Then {
     if now >= vcpu.window_end || module::is_stopping() {
         return Then::Leave(now);
     }
-    settle(vcpu);
+    settle(vcpu, now);
+    // Again, and by a fresh look: the timer stands still until the entry.
+    arm(vcpu, machine::tsc());
     Then::Same
 }
 
 /// Goes from the guest that was left at `since` to the next window. The caller holds no reference to a vCPU.
 pub fn leave(since: u64) -> *mut Vcpu {
-    let core = super::percpu::core_index().unwrap_or(0);
     // SAFETY: this core's own state; each entry to the hypervisor starts here anew, and the reference ends with this line.
-    let next = match unsafe { state(core) } {
+    let next = match unsafe { state(own_core()) } {
         Some(state) => state.next_window(since),
         None => module::park(),
     };
     next.unwrap_or_else(|| housekeeping::end_module())
 }
 
-/// Moves a due timer into the virtual APIC, hands the guest what it can take, and arms the preemption timer.
-fn settle(vcpu: &mut Vcpu) {
-    vcpu.state.apic.expire(machine::tsc());
+/// As [`leave`], for a guest that gave up the rest of its window.
+pub fn rest(rest: Rest, since: u64) -> *mut Vcpu {
+    // SAFETY: as in `leave`.
+    let next = match unsafe { state(own_core()) } {
+        Some(state) => state.rest(rest, since),
+        None => module::park(),
+    };
+    next.unwrap_or_else(|| housekeeping::end_module())
+}
+
+fn own_core() -> usize {
+    super::percpu::core_index().unwrap_or(0)
+}
+
+/// Answers a call about plans.
+pub fn answer(vcpu: &mut Vcpu, call: PlanCall) {
+    let now = module::frame_at(machine::tsc());
+    let registers = &mut vcpu.registers;
+    match call {
+        PlanCall::Switch(plan) => match module::request_plan(plan, now) {
+            Some(from) => (registers.rax, registers.rbx) = (0, from),
+            None => registers.rax = abi::status::BUSY,
+        },
+        PlanCall::Tell => {
+            let word = module::plan_word();
+            registers.rax = 0;
+            registers.rbx = u64::from(word.in_frame(now));
+            registers.rdi = u64::from(word.plan());
+            registers.rsi = word.from_frame();
+            registers.rdx = now;
+        }
+    }
+}
+
+/// Moves timers that are due at `instant` into the virtual APIC, hands the guest what it can take, and arms the preemption timer
+/// for an entry at that instant.
+fn settle(vcpu: &mut Vcpu, instant: u64) {
+    vcpu.state.apic.expire(instant);
     deliver(vcpu);
     let guest_timer = vcpu.state.apic.next_deadline().unwrap_or(u64::MAX);
     vcpu.deadline = vcpu.window_end.min(guest_timer);
-    // Last, and by a fresh look: the timer stands still until the entry.
-    arm(vcpu, machine::tsc());
+    arm(vcpu, instant);
 }
 
 fn deliver(vcpu: &mut Vcpu) {

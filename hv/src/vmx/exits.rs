@@ -1,6 +1,6 @@
 //! From the processor's account of an exit to a vendor-neutral [`Exit`], and from an [`Action`] back to fields.
 
-use hv_core::exit::{self, Action, Event, Exit, PortAccess, Violation};
+use hv_core::exit::{self, Action, Event, Exit, PlanCall, PortAccess, Rest, Violation};
 use hv_defs::exit::reason;
 use hv_defs::vmcs::{field, interruption};
 
@@ -19,6 +19,10 @@ pub enum Next {
     EndInterrupt,
     /// The guest got an NMI that no partition can have sent, unless it was our kick.
     Nmi,
+    /// Answer a call about plans.
+    Plan(PlanCall),
+    /// The guest gave up the rest of its window.
+    Rest(Rest),
     /// The partition is done.
     Finish {
         /// Its verdict.
@@ -140,6 +144,14 @@ fn act(vcpu: &mut Vcpu, action: Action) -> Next {
             return Next::Clock;
         }
         Action::Clock => return Next::Clock,
+        Action::Plan(call) => {
+            vcpu::advance();
+            return Next::Plan(call);
+        }
+        Action::Rest(rest) => {
+            vcpu::advance();
+            return Next::Rest(rest);
+        }
         Action::Finish { passed } => return Next::Finish { passed },
         Action::Stop(violation) => return Next::Stop(violation),
     }

@@ -3,6 +3,7 @@
 
 use core::arch::asm;
 
+use bulkhead_table::Hygiene;
 use hv_core::exit::{Event, Registers, VcpuState};
 use hv_core::msr::CoreKind;
 use hv_defs::vmcs::{field, interruptibility, interruption, pin, processor};
@@ -32,6 +33,14 @@ pub struct Vcpu {
     processor_controls: u32,
     /// Decisions are made from this.
     pub state: VcpuState,
+    /// Its number within the partition.
+    pub number: u32,
+    /// Frame before which its windows stay idle, because it sleeps. Time-shared cores only.
+    pub sleeps_until: u64,
+    /// It waits for INIT and SIPI from another vCPU of its partition.
+    pub waits_for_startup: bool,
+    /// What is cleaned at a switch into it and out of it.
+    pub hygiene: Hygiene,
     /// Registers that neither the VMCS nor `registers` carries.
     switched: Switched,
     /// Figures of the windows that ran.
@@ -47,12 +56,14 @@ pub struct Vcpu {
 pub struct WindowFigures {
     /// Windows that ran.
     pub run: u64,
-    /// Windows that could not start within the switch budget, or not at all.
+    /// Windows that were missed whole, or into which the switch was not done at the declared start.
     pub late: u64,
     /// Largest lateness of an entry, in ticks.
     pub latest: u64,
     /// Smallest lateness of an entry, in ticks.
     pub earliest: u64,
+    /// Timer interrupts that came due outside the windows.
+    pub timers_outside: u64,
 }
 
 /// MSRs that the guest may write and the VMCS does not carry: KERNEL_GS_BASE, STAR, LSTAR, CSTAR, FMASK, TSC_AUX.
@@ -83,6 +94,10 @@ pub struct Parts {
     pub host_stack: u64,
     /// Its decisions' state.
     pub state: VcpuState,
+    /// Its number within the partition.
+    pub number: u32,
+    /// What is cleaned at a switch into it and out of it.
+    pub hygiene: Hygiene,
     /// Initial RBX: where the boot information lies.
     pub boot_info: u64,
 }
@@ -104,8 +119,18 @@ impl Vcpu {
             timer_shift: super::controls::preemption_timer_shift(),
             processor_controls,
             state: parts.state,
+            number: parts.number,
+            sleeps_until: 0,
+            waits_for_startup: parts.number > 0,
+            hygiene: parts.hygiene,
             switched: Switched::new(),
-            windows: WindowFigures { run: 0, late: 0, latest: 0, earliest: u64::MAX },
+            windows: WindowFigures {
+                run: 0,
+                late: 0,
+                latest: 0,
+                earliest: u64::MAX,
+                timers_outside: 0,
+            },
             requeued: None,
             first_entry: 0,
         }
