@@ -30,7 +30,7 @@ pub fn page(vcpu: usize) -> Option<&'static Page> {
 
 /// A field that is a pair of halves starts at an even half.
 const fn word(offset: usize) -> usize {
-    assert!(offset % 8 == 0, "a word is aligned");
+    assert!(offset.is_multiple_of(8), "a word is aligned");
     offset / 8
 }
 
