@@ -21,6 +21,7 @@ mod hygiene;
 mod image;
 pub mod language;
 mod memory;
+mod page;
 mod parse;
 mod places;
 mod plan;

@@ -130,6 +130,11 @@ impl Sources {
         self.0.iter().enumerate().map(|(index, source)| (FileId(index), source))
     }
 
+    /// The text at a place.
+    pub fn text_at(&self, place: Place) -> Option<&str> {
+        self.get(place.file)?.text.get(place.start..place.end)
+    }
+
     /// `demo.toml:23`: file name and line, as the hypervisor's messages quote it.
     pub fn name_and_line(&self, place: Place) -> String {
         let Some(source) = self.get(place.file) else {

@@ -13,7 +13,7 @@ use bulkhead::verify::verify;
 use bulkhead::who::who;
 use bulkhead::{
     BuildOptions, Error, Firmware, Result, RunOptions, Target, build_image, build_native, log,
-    paths, run_image,
+    paths, report_page, run_image,
 };
 use clap::{Parser, Subcommand};
 
@@ -132,6 +132,25 @@ Examples:
         #[arg(long)]
         yes: bool,
     },
+    /// Draws the system as one HTML page: who owns what, its time, its memory, its digests, its rules
+    #[command(
+        after_help = "The page stands alone: no network, no script. It prints, and follows a dark or light setting.
+
+Examples:
+  bulkhead report partitions/demo.toml
+  bulkhead report partitions/demo.toml -o demo.html
+  bulkhead report partitions/demo.toml --build"
+    )]
+    Report {
+        /// The system file
+        system: PathBuf,
+        /// The page to write; by default the system's name with .html, in the current folder
+        #[arg(short, long, value_name = "FILE.html")]
+        output: Option<PathBuf>,
+        /// Builds the guests first, so that the page carries the digests of their images and of the table
+        #[arg(long)]
+        build: bool,
+    },
     /// Says who owns an address, a port, a core or an instant, and shows the line that says so
     #[command(
         after_help = "Questions: 0x2100000 (or \"33 MiB\"), plc:0x1000, port 0x3f8, irq 4, pci 00:1f.2, core 2,
@@ -227,6 +246,9 @@ impl Cli {
             }
             Command::Flash { image, device, yes } => {
                 flash(&FlashOptions { image, device, yes, quiet: false })
+            }
+            Command::Report { system, output, build } => {
+                report_page::report(&system, output.as_deref(), build)
             }
             Command::Who { system, query, format } => who(&system, &query, format),
             Command::Demo => demo(),

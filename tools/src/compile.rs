@@ -45,7 +45,8 @@ fn rendered(found: &Diagnostics) -> String {
     found.render(std::io::stderr().is_terminal())
 }
 
-fn warn(warnings: &Diagnostics) {
+/// Shows warnings on standard error.
+pub fn warn(warnings: &Diagnostics) {
     if !warnings.is_empty() {
         eprintln!("{}", rendered(warnings));
     }

@@ -28,6 +28,7 @@ pub mod process;
 pub mod progress;
 pub mod provision;
 pub mod report;
+pub mod report_page;
 pub mod run;
 pub mod screen;
 pub mod table;

@@ -1,0 +1,219 @@
+//! The HTML page: sound, self-contained, to scale, and safe against whatever a file says.
+
+#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+
+mod common;
+
+use std::fmt::Write;
+
+use bulkhead_config::{Plan, PlannedRole};
+use common::Case;
+use scraper::{ElementRef, Html, Selector};
+
+const SYSTEM: &str = include_str!("seeing/line.toml");
+const WIDE_BOARD: &str = include_str!("seeing/wide.toml");
+/// A picture this wide, in pixels, must be right within one of them.
+const WIDTH: f64 = 1_600.0;
+
+fn plan_of(text: &str) -> Plan {
+    let case = Case::new("line.toml", text);
+    std::fs::write(case.folder.path().join("boards/wide.toml"), WIDE_BOARD).unwrap();
+    bulkhead_config::check_without_images(&case.system).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn parsed(page: &str) -> Html {
+    let document = Html::parse_document(page);
+    assert!(document.errors.is_empty(), "{:?}", document.errors);
+    document
+}
+
+fn all<'d>(within: ElementRef<'d>, selector: &str) -> Vec<ElementRef<'d>> {
+    let selector = Selector::parse(selector).unwrap();
+    within.select(&selector).collect()
+}
+
+fn percent(element: ElementRef<'_>, name: &str) -> f64 {
+    element.attr(name).unwrap().strip_suffix('%').unwrap().parse().unwrap()
+}
+
+/// Start and width of the bars of a picture, in percent.
+fn bars<'d>(picture: ElementRef<'d>) -> Vec<(f64, f64, ElementRef<'d>)> {
+    let bars = all(picture, "svg > svg");
+    bars.into_iter().map(|bar| (percent(bar, "x"), percent(bar, "width"), bar)).collect()
+}
+
+fn assert_close(found: f64, wanted: f64, what: &str) {
+    let pixels = (found - wanted).abs() * WIDTH / 100.0;
+    assert!(pixels < 1.0, "{what} is {found} %, and {wanted} % is to scale");
+}
+
+/// One bar after the other from edge to edge: none overlaps another, and nothing is left out.
+fn assert_tiled(bars: &[(f64, f64, ElementRef<'_>)], what: &str) {
+    let mut now = 0.0;
+    for (from, width, _) in bars {
+        assert_close(*from, now, what);
+        now = from + width;
+    }
+    assert_close(now, 100.0, what);
+}
+
+fn title(bar: ElementRef<'_>) -> String {
+    all(bar, "title").first().unwrap().text().collect()
+}
+
+/// A system with 60 partitions on three cores in windows, and four on cores of their own.
+fn many() -> String {
+    let mut text = String::from(
+        "[system]\nname = \"many\"\nboard = \"boards/wide.toml\"\n[schedule]\nframe = \"10 ms\"\n",
+    );
+    text.push_str("[housekeeping]\ncore = 4\n");
+    for index in 0..64 {
+        let core = index % 4;
+        writeln!(text, "[partition.cell-{index}]\nimage = \"good.elf\"\nmemory = \"2 MiB\"")
+            .unwrap();
+        writeln!(text, "cores = [{}]", if index < 60 { core } else { index - 55 }).unwrap();
+        if index < 60 {
+            writeln!(
+                text,
+                "[[partition.cell-{index}.window]]\nstart = \"{} us\"",
+                20 + index / 4 * 600
+            )
+            .unwrap();
+            writeln!(text, "length = \"{} us\"", 30 + index * 9).unwrap();
+        }
+    }
+    text
+}
+
+#[test]
+fn it_stands_alone() {
+    let plan = plan_of(SYSTEM);
+    let page = plan.page();
+    let document = parsed(&page);
+    for fetching in
+        ["http:", "https:", "@import", "src=", "<link", "<script", "<iframe", "javascript:"]
+    {
+        assert!(!page.contains(fetching), "{fetching}");
+    }
+    assert_eq!(page.matches("url(").count(), page.matches("url(#hatch)").count());
+    let root = document.root_element();
+    assert_eq!(root.attr("lang"), Some("en"));
+    assert_eq!(
+        all(root, "title").first().unwrap().text().collect::<String>(),
+        "line on bochs-skylake-x: Bulkhead report"
+    );
+    for link in all(root, "nav a") {
+        assert_eq!(all(root, link.attr("href").unwrap()).len(), 1, "{:?}", link.attr("href"));
+    }
+    for picture in all(root, "svg[role=img]") {
+        assert!(picture.attr("aria-label").is_some_and(|label| label.len() > 5));
+    }
+    assert!(page == plan.page(), "the same files give the same page");
+}
+
+#[test]
+fn time_is_to_scale_on_each_core() {
+    let plan = plan_of(SYSTEM);
+    let page = plan.page();
+    let document = parsed(&page);
+    for core in plan.cores() {
+        let lane = format!("svg[data-core='{}']", core.cpu);
+        let lanes = all(document.root_element(), &lane);
+        assert_eq!(lanes.len(), plan.plans().len());
+        let PlannedRole::Shared(windows) = &core.role else {
+            assert_eq!(bars(lanes[0]).len(), 1);
+            continue;
+        };
+        for (lane, windows) in lanes.into_iter().zip(windows) {
+            assert_tiled(&bars(lane), "a part of the frame");
+            let owned: Vec<_> = bars(lane)
+                .into_iter()
+                .filter(|(_, _, bar)| ["part", "machine"].contains(&bar.attr("class").unwrap()))
+                .collect();
+            assert_eq!(owned.len(), windows.len());
+            for ((from, width, bar), window) in owned.into_iter().zip(windows) {
+                let scale = 100.0 / plan.frame() as f64;
+                assert_close(from, window.start as f64 * scale, &title(bar));
+                assert_close(width, window.length as f64 * scale, &title(bar));
+            }
+        }
+    }
+}
+
+#[test]
+fn memory_is_to_scale_and_all_there() {
+    for text in [SYSTEM.to_owned(), many()] {
+        let plan = plan_of(&text);
+        let page = plan.page();
+        let document = parsed(&page);
+        let maps = all(document.root_element(), "svg.map");
+        assert_eq!(maps.len(), 2, "the whole and the magnified part");
+        for map in &maps {
+            assert_tiled(&bars(*map), "a piece of memory");
+            let number = |name: &str| map.attr(name).unwrap().parse::<u64>().unwrap();
+            let (start, size) = (number("data-start"), number("data-size"));
+            for partition in plan.partitions() {
+                let wanted = format!("{}: ", partition.name);
+                let drawn = bars(*map).into_iter().find(|bar| title(bar.2).starts_with(&wanted));
+                let (from, width, _) = drawn.unwrap();
+                let scale = 100.0 / size as f64;
+                assert_close(from, (partition.region.host - start) as f64 * scale, &wanted);
+                assert_close(width, partition.region.size as f64 * scale, &wanted);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_matrix_has_a_row_for_each_owner() {
+    for text in [SYSTEM.to_owned(), many()] {
+        let plan = plan_of(&text);
+        let page = plan.page();
+        let document = parsed(&page);
+        let rows = all(document.root_element(), "table.matrix tbody tr");
+        assert_eq!(rows.len(), plan.partitions().len() + 1);
+        for (row, partition) in rows.iter().zip(plan.partitions()) {
+            let words: String = row.text().collect();
+            assert!(words.contains(&partition.name), "{words}");
+            assert!(words.contains(&partition.place), "{words}");
+            assert!(words.contains("none"), "interrupts and devices: {words}");
+        }
+    }
+}
+
+#[test]
+fn what_a_file_says_is_text() {
+    let hostile = "</code><script>alert(1)</script><img src=x onerror=alert(1)>&amp;";
+    let text = SYSTEM.replace("period=100us <b>&\\\"quoted\\\"", hostile);
+    let case = Case::new("<i>'&\u{1b}[31m.toml", &text);
+    let plan = bulkhead_config::check_without_images(&case.system).unwrap();
+    let page = plan.page();
+    let document = parsed(&page);
+    let root = document.root_element();
+    for forbidden in ["script", "img", "i"] {
+        assert!(all(root, forbidden).is_empty(), "{forbidden}");
+    }
+    assert!(!page.contains('\u{1b}'));
+    let codes: Vec<String> =
+        all(root, "td code").iter().map(|code| code.text().collect()).collect();
+    assert!(codes.iter().any(|code| code == hostile), "{codes:?}");
+}
+
+#[test]
+fn a_built_system_shows_its_digests() {
+    let case = Case::new("line.toml", SYSTEM);
+    let compiled = case.compile().unwrap();
+    let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let page = compiled.page();
+    assert!(page.contains(&hex(&compiled.digest())));
+    assert!(compiled.modules().iter().all(|module| page.contains(&hex(&module.digest))));
+    assert!(!compiled.plan().page().contains(&hex(&compiled.digest())));
+}
+
+#[test]
+fn warnings_are_shown() {
+    let text = SYSTEM.replace("length = \"600 us\"", "length = \"15 us\"");
+    let page = plan_of(&text).page();
+    assert!(page.contains("BH0901") && page.contains("1 warning"));
+    parsed(&page);
+}

@@ -1,0 +1,39 @@
+//! `bulkhead report`: the system as one HTML page, for the person who answers for it.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::Result;
+use crate::image::{BuildOptions, prepare};
+use crate::provision::{self, Need};
+use crate::{compile, paths};
+
+/// Writes the page of a system to `output`, by default `<system>.html` in the current folder. With `build`, the
+/// guests are built first, so that the page carries the digests of their images and of the table.
+///
+/// # Errors
+/// The system file is rejected, a guest does not build, or the page cannot be written.
+pub fn report(system: &Path, output: Option<&Path>, build: bool) -> Result<()> {
+    let page = if build { built_page(system)? } else { plain_page(system)? };
+    let output = output.map_or_else(|| beside_here(system), Path::to_path_buf);
+    paths::write(&output, page.as_bytes())?;
+    println!("{} ({} bytes): open it in a browser, or print it", output.display(), page.len());
+    Ok(())
+}
+
+fn plain_page(system: &Path) -> Result<String> {
+    let plan = compile::plan(&paths::absolute(system)?)?;
+    compile::warn(plan.warnings());
+    Ok(plan.page())
+}
+
+fn built_page(system: &Path) -> Result<String> {
+    provision::ensure(Need::Build, false)?;
+    let options = BuildOptions { system: system.to_path_buf(), ..BuildOptions::default() };
+    Ok(prepare(&options)?.compiled.page())
+}
+
+fn beside_here(system: &Path) -> PathBuf {
+    let mut name = PathBuf::from(system.file_stem().unwrap_or_default());
+    name.set_extension("html");
+    name
+}
