@@ -8,6 +8,7 @@ use crate::reader::{positive_ticks, ticks};
 use crate::rules::Rule;
 use crate::schema::{BoardFile, Extent};
 use crate::source::{At, Place};
+use crate::topology::{self, Topology};
 use crate::units::size_text;
 
 /// Where the hypervisor's ELF file is linked.
@@ -40,6 +41,7 @@ pub(crate) struct CheckedBoard {
     pub skew: Option<At<u64>>,
     pub hygiene: HygieneCosts,
     pub apic_ids: Option<Vec<u32>>,
+    pub topology: Topology,
     /// The list of the cores in the file.
     pub cores_place: Option<Place>,
     pub memory: Option<Vec<At<Range>>>,
@@ -71,6 +73,7 @@ pub(crate) fn check(board: &BoardFile, findings: &mut Findings) -> CheckedBoard 
         hygiene: hz.map(|hz| hygiene::costs(board, hz, findings)).unwrap_or_default(),
         switch_budget,
         apic_ids: apic_ids(board, findings),
+        topology: topology::check(board, findings),
         cores_place: board.cores.as_ref().map(|cores| cores.place),
         hypervisor: hypervisor(board, memory.as_deref(), findings),
         memory,
@@ -130,7 +133,7 @@ fn apic_ids(board: &BoardFile, findings: &mut Findings) -> Option<Vec<u32>> {
         findings.push(finding.at(cores.place, format!("1 to {MAX_CORES} are possible")));
         return None;
     }
-    let written = cores.value.iter().flatten();
+    let written = cores.value.iter().filter_map(|core| core.apic_id.as_ref());
     for (first, again) in findings.comparisons.repeated(written, |id| id.value) {
         let finding = Finding::new(
             Rule::DuplicateApicId,
@@ -140,7 +143,7 @@ fn apic_ids(board: &BoardFile, findings: &mut Findings) -> Option<Vec<u32>> {
         findings.push(finding.at(again.place, "again here").with(first.place, "first here"));
     }
     let ids: Option<Vec<u32>> =
-        cores.value.iter().map(|id| u32::try_from(id.as_ref()?.value).ok()).collect();
+        cores.value.iter().map(|core| u32::try_from(core.apic_id.as_ref()?.value).ok()).collect();
     // A duplicate still counts as a core: the checks of the system go on with the right number.
     ids
 }

@@ -20,6 +20,17 @@ pub(crate) enum Role<'s> {
     Housekeeping,
 }
 
+impl Role<'_> {
+    /// The partitions that run there.
+    pub fn partitions(&self) -> Vec<PartitionId> {
+        match self {
+            Self::Dedicated(id) => vec![*id],
+            Self::Shared(shares) => shares.iter().filter_map(Share::partition).collect(),
+            Self::Housekeeping => Vec::new(),
+        }
+    }
+}
+
 /// Somebody's windows on a core.
 pub(crate) struct Share<'s> {
     pub owner: Owner,

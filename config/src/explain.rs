@@ -267,6 +267,36 @@ explanations! {
     "Firmware keeps its tables below 1 MiB, and the other cores start there. A guest on top of it stops both.",
     ["start = 0\nsize = \"511 MiB\"" => "start = \"0x100000\"\nsize = \"510 MiB\""];
 
+    TopologyIncomplete, "boards/half-positions.toml",
+    "Which threads share a core is known of all cores or of none: one gap would hide a sibling.",
+    ["apic-id = 2\n" => "apic-id = 2\npackage = 0\ncore = 1\nthread = 0\n",
+     "apic-id = 3\npackage = 0\ncore = 1\n" => "apic-id = 3\npackage = 0\ncore = 1\nthread = 1\n"];
+
+    PositionTwice, "boards/position-twice.toml",
+    "Two logical processors cannot be the same thread. One of the two is somewhere else, beside somebody who is not asked.",
+    ["apic-id = 3\npackage = 0\ncore = 1\nthread = 0" => "apic-id = 3\npackage = 0\ncore = 1\nthread = 1"];
+
+    CacheShape, "boards/cache-shape.toml",
+    "A cache without bytes, without cores, or of a level that no processor has says nothing that could be checked.",
+    ["level = 0" => "level = 1", "level = 5" => "level = 1", "\"0 B\"" => "\"32 KiB\"", "cores = []" => "cores = [3]"];
+
+    CacheCores, "boards/cache-cores.toml",
+    "A cache that names the wrong cores makes neighbours of strangers, and hides the true ones.",
+    ["cores = [0, 4]" => "cores = [0, 1]", "cores = [0, 1, 1, 2, 3]" => "cores = [0, 1, 2, 3]"];
+
+    CacheTwice, "boards/cache-twice.toml",
+    "A core loads data through one cache of a level. In two of them it would be a neighbour of cores that it shares nothing with. \
+     Caches for instructions are left out.",
+    ["cores = [1, 2]" => "cores = [2, 3]"];
+
+    CacheNesting, "boards/cache-nesting.toml",
+    "Larger caches stand behind smaller ones, so that whoever shares the small one shares the large one.",
+    ["cores = [0, 2, 3]" => "cores = [0, 1, 2, 3]"];
+
+    CacheSplitsSiblings, "boards/cache-splits.toml",
+    "Threads of one core load through the same caches.",
+    ["cores = [0]" => "cores = [0, 1]"];
+
     CoreClaimedTwice, "BH0301-one-core-twice.toml",
     "A dedicated core takes no exits because nobody else is there. Two partitions on it would each believe to be \
      alone: give each a core, or windows to both.",
@@ -319,6 +349,20 @@ explanations! {
     "vCPU 0 runs on the first core of the list and starts the others, and a virtual APIC id is the core's own. In ascending \
      order the guest finds its processors as it finds those of a machine. A core cannot run two vCPUs of one partition.",
     ["cores = [2, 1]" => "cores = [1, 2]", "cores = [3, 3]" => "cores = [3]"];
+
+    SiblingsSplit, "BH0312-dedicated-threads.toml",
+    "Two threads of a core share its execution units, its level-1 cache and its predictors at every instant. Each slows the \
+     other by as much as it likes, and flaws of processors let each read what the other loads. Whoever wants that says so, on both sides.",
+    ["cores = [2]\n" => "cores = [2]\naccept-smt-sibling = [\"noise\"]\n",
+     "cores = [3]\n" => "cores = [3]\naccept-smt-sibling = [\"motion\"]\n"];
+
+    AcceptedUnknown, "BH0313-accepted.toml",
+    "A misspelt name would accept nobody, and its own name says nothing.",
+    ["[\"noise\", \"nosie\", \"motion\", \"noise\"]" => "[\"noise\"]"];
+
+    AcceptedAbsent, "BH0314-nobody-there.toml",
+    "A consent that is not needed would hold unseen on the day on which the partition is moved beside the other.",
+    ["accept-smt-sibling = [\"noise\"]\n" => ""];
 
     WindowOutsideFrame, "BH0401-outside-frame.toml",
     "The frame repeats: what is behind its end would run inside the next one, on top of the first window.",
@@ -521,6 +565,11 @@ explanations! {
     "A window that is no longer than the switch into it spends more of the core on switching than on work. It is \
      enforced all the same, hence a warning.",
     ["length = \"20 us\"" => "length = \"600 us\""];
+
+    SharedCache, "BH0902-module.toml",
+    "A core of its own is for timing that nobody disturbs. Whoever shares a small cache with it can empty that at any time, and \
+     every load behind it is late. The isolation holds all the same, hence a warning.",
+    ["cores = [3]" => "cores = [1]"];
 }
 
 #[cfg(test)]

@@ -285,6 +285,11 @@ pub const PARTITION: Section = Section {
             Form::Hygiene,
             "what is cleaned at each switch into it and out of it; takes the time that the board's `[hygiene]` says",
         ),
+        may(
+            "accept-smt-sibling",
+            Form::Names,
+            "partitions that may run on other threads of its cores; each accepts the other",
+        ),
     ],
     later: &[
         later("budget", "processor time within a window"),
@@ -352,6 +357,7 @@ pub const BOARD_FILE: Section = Section {
             Form::Tables(&CORE),
             "its cores, `[[core]]`, numbered from 0 in the order of the file; core 0 boots",
         ),
+        may("cache", Form::Tables(&CACHE), "its caches, `[[cache]]`"),
         must("memory", Form::Tables(&MEMORY), "its usable RAM, `[[memory]]`"),
     ],
     later: &[
@@ -439,7 +445,24 @@ pub const HYGIENE: Section = Section {
 pub const CORE: Section = Section {
     header: "[[core]]",
     meaning: "A logical processor.",
-    keys: &[must("apic-id", Form::Number, "its local APIC id")],
+    keys: &[
+        must("apic-id", Form::Number, "its local APIC id"),
+        may("package", Form::Number, "its package (socket), as CPUID leaf 0BH or 1FH numbers it"),
+        may("core", Form::Number, "its core within the package"),
+        may("thread", Form::Number, "its thread within the core: the others are its SMT siblings"),
+    ],
+    later: &[],
+};
+
+/// `[[cache]]`.
+pub const CACHE: Section = Section {
+    header: "[[cache]]",
+    meaning: "A cache that holds data, and the cores that share it.",
+    keys: &[
+        must("level", Form::Number, "1 to 4; 1 is nearest to the core"),
+        must("size", Form::Size, "its bytes"),
+        must("cores", Form::Numbers, "who shares it, by the numbers of the cores"),
+    ],
     later: &[],
 };
 
@@ -468,5 +491,15 @@ pub const SYSTEM_SECTIONS: &[&Section] = &[
 ];
 
 /// Every section of a board file, in the order of the README.
-pub const BOARD_SECTIONS: &[&Section] =
-    &[&BOARD_FILE, &BOARD, &CLOCK, &HYPERVISOR, &SERIAL, &POWER_OFF, &HYGIENE, &CORE, &MEMORY];
+pub const BOARD_SECTIONS: &[&Section] = &[
+    &BOARD_FILE,
+    &BOARD,
+    &CLOCK,
+    &HYPERVISOR,
+    &SERIAL,
+    &POWER_OFF,
+    &HYGIENE,
+    &CORE,
+    &CACHE,
+    &MEMORY,
+];

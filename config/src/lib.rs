@@ -1,7 +1,7 @@
 //! The compiler: one TOML file to a proven plan and a static table.
 //!
 //! The way of the data: texts -> [`toml`] documents with spans -> what they say (`schema`) -> checks
-//! (`board`, `cores`, `plans`, `donation`, `hygiene`, `schedule`, `memory`, `image`) -> [`Plan`] -> [`Compiled`] -> [`Compiled::emit`], Rust
+//! (`board`, `topology`, `cores`, `neighbours`, `plans`, `donation`, `hygiene`, `schedule`, `memory`, `image`) -> [`Plan`] -> [`Compiled`] -> [`Compiled::emit`], Rust
 //! source of a [`bulkhead_table::PartitionTable`], and [`Compiled::report`] for a person.
 //!
 //! Every mistake is told at once, each under the code of its [`Rule`], with its place, what it conflicts
@@ -21,6 +21,7 @@ mod hygiene;
 mod image;
 pub mod language;
 mod memory;
+mod neighbours;
 mod page;
 mod parse;
 mod places;
@@ -32,6 +33,7 @@ mod rules;
 mod schedule;
 mod schema;
 mod source;
+mod topology;
 mod units;
 mod view;
 mod who;
@@ -47,6 +49,7 @@ pub use explain::Explanation;
 pub use hygiene::HygieneCosts;
 pub use plan::{Plan, PlannedCore, PlannedPartition, PlannedRole};
 pub use rules::{Rule, Severity};
+pub use topology::{Cache, Position};
 pub use who::{Answer, FORMS as WHO_FORMS, QueryError, Verdict};
 
 use diagnostics::{Finding, Findings};

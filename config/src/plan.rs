@@ -17,7 +17,8 @@ use crate::rules::Rule;
 use crate::schedule::{self, Schedule};
 use crate::schema::{self, BoardFile, Partition, SystemFile};
 use crate::source::{Place, Sources, shown};
-use crate::{ImageKind, ImageRequest, board, donation, language, plans};
+use crate::topology::{Cache, Position, Topology};
+use crate::{ImageKind, ImageRequest, board, donation, language, neighbours, plans};
 
 /// A proven system, all but the bytes of its guest images.
 #[derive(Clone, Debug)]
@@ -43,6 +44,7 @@ pub struct Plan {
 pub(crate) struct PlannedBoard {
     pub name: String,
     pub apic_ids: Vec<u32>,
+    pub topology: Topology,
     pub memory: Vec<Range>,
     pub clock: Clock,
     pub hygiene: HygieneCosts,
@@ -122,6 +124,17 @@ impl Plan {
     #[must_use]
     pub fn board_cores(&self) -> usize {
         self.board.apic_ids.len()
+    }
+
+    /// Where each core of the board sits, by CPU number; empty where the board does not say.
+    #[must_use]
+    pub fn positions(&self) -> &[Position] {
+        &self.board.topology.positions
+    }
+
+    /// The caches that the board declares.
+    pub fn caches(&self) -> impl Iterator<Item = &Cache> {
+        self.board.topology.caches.iter().map(|(cache, _)| cache)
     }
 
     /// Host-physical address behind the last byte of the board's RAM: what an emulator must offer.
@@ -303,6 +316,8 @@ fn check(
 ) -> Option<Plan> {
     let board = board_file.map(|file| board::check(file, findings));
     let roles = cores::check(system, board.as_ref(), findings);
+    let topology = board.as_ref().map(|board| &board.topology);
+    neighbours::check(system, &roles, topology, findings);
     let plans = plans::check(system, findings);
     plans::covered(system, &roles, &plans, findings);
     let receivers = donation::check(system, findings);
@@ -397,6 +412,7 @@ fn planned_board(board: CheckedBoard) -> Option<PlannedBoard> {
     Some(PlannedBoard {
         name: board.name?,
         apic_ids: board.apic_ids?,
+        topology: board.topology,
         memory: board.memory?.into_iter().map(|range| range.value).collect(),
         clock: board.clock?,
         hygiene: board.hygiene,

@@ -68,6 +68,11 @@ impl<'t> View<'t> {
         Self { section, parts: vec![part], place }
     }
 
+    /// Whether the key is there, whatever its value.
+    pub fn has(&self, name: &str) -> bool {
+        !self.nodes(name).is_empty()
+    }
+
     /// Every value of this key, in the order of the files.
     fn nodes(&self, name: &str) -> Vec<Node<'t>> {
         let value = |part: &Part<'t>| Some(Node { file: part.file, value: part.table.get(name)? });

@@ -7,6 +7,7 @@ use bulkhead_table::{Hygiene, Window};
 use crate::Module;
 use crate::language::HYGIENE_WORDS;
 use crate::plan::{Plan, PlannedPartition, PlannedRole};
+use crate::topology::siblings;
 use crate::units::{duration_text, size_text};
 
 /// The report; `images` is empty when none were looked at.
@@ -15,6 +16,7 @@ pub(crate) fn report(plan: &Plan, images: &[Module]) -> String {
     // Writing into a string cannot fail.
     let _ = head(&mut out, plan)
         .and_then(|()| cores(&mut out, plan))
+        .and_then(|()| neighbours(&mut out, plan))
         .and_then(|()| memory(&mut out, plan))
         .and_then(|()| module_images(&mut out, plan, images));
     out
@@ -89,6 +91,32 @@ fn shared(out: &mut String, plan: &Plan, name: &str, windows: &[Window]) -> std:
     Ok(())
 }
 
+/// Which caches and cores partitions share, where the board says it.
+fn neighbours(out: &mut String, plan: &Plan) -> std::fmt::Result {
+    let runs = |cpus: &[u16]| {
+        let on =
+            |partition: &&PlannedPartition| partition.cpus.iter().any(|cpu| cpus.contains(cpu));
+        let names: Vec<_> =
+            plan.partitions.iter().filter(on).map(|partition| partition.name.as_str()).collect();
+        if names.is_empty() { "no partition".to_owned() } else { names.join(", ") }
+    };
+    let siblings = siblings(plan.positions());
+    let shared: Vec<_> = plan.caches().filter(|cache| cache.cores.len() > 1).collect();
+    if siblings.is_empty() && shared.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nShared between cores")?;
+    for cpus in siblings {
+        writeln!(out, "  threads of one core    cores {:<12}  {}", numbers(&cpus), runs(&cpus))?;
+    }
+    for cache in shared {
+        let what = format!("cache of level {}", cache.level);
+        let (size, cpus) = (size_text(cache.size), numbers(&cache.cores));
+        writeln!(out, "  {what:<16} {size:>8}  cores {cpus:<12}  {}", runs(&cache.cores))?;
+    }
+    Ok(())
+}
+
 fn memory(out: &mut String, plan: &Plan) -> std::fmt::Result {
     writeln!(out, "\nMemory of the machine")?;
     let mut rows = vec![(plan.board.hypervisor, "hypervisor")];
@@ -121,7 +149,7 @@ fn module_images(out: &mut String, plan: &Plan, images: &[Module]) -> std::fmt::
             "  {:<32} {} {}, {}, declared at {}",
             partition.name,
             if partition.cpus.len() == 1 { "core" } else { "cores" },
-            cpus(partition),
+            numbers(&partition.cpus),
             size_text(partition.region.size),
             partition.place
         )?;
@@ -154,7 +182,6 @@ fn cleaned(hygiene: Hygiene) -> Option<String> {
     (!words.is_empty()).then(|| words.join(", "))
 }
 
-fn cpus(partition: &PlannedPartition) -> String {
-    let numbers: Vec<_> = partition.cpus.iter().map(u16::to_string).collect();
-    numbers.join(", ")
+fn numbers(cpus: &[u16]) -> String {
+    cpus.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -91,6 +91,13 @@ rules! {
     PowerOffEmpty = "BH0208", Error, "The power-off text is not empty.";
     HypervisorStart = "BH0209", Error, "The hypervisor's range starts at 0x100000, where it is linked, and ends below 4 GiB.";
     BoardMemoryLow = "BH0210", Error, "A memory range of the board starts at 1 MiB or above: what is below belongs to firmware and the start of the cores.";
+    TopologyIncomplete = "BH0211", Error, "Every core of the board says its package, core and thread, or none does.";
+    PositionTwice = "BH0212", Error, "No two cores of the board are the same thread of the same core.";
+    CacheShape = "BH0213", Error, "A cache has a level from 1 to 4, a size, and cores.";
+    CacheCores = "BH0214", Error, "A cache names cores of the board, each once.";
+    CacheTwice = "BH0215", Error, "A core has one cache of a level.";
+    CacheNesting = "BH0216", Error, "Cores that share a cache share every larger one behind it.";
+    CacheSplitsSiblings = "BH0217", Error, "The threads of one core share its caches.";
 
     CoreClaimedTwice = "BH0301", Error, "A core without windows belongs to one partition.";
     CoreMixed = "BH0302", Error, "A core is dedicated or time-shared, not both: each partition on a time-shared core has a window.";
@@ -103,6 +110,9 @@ rules! {
     NoPartition = "BH0309", Error, "A system has at least one partition.";
     BootCoreUnused = "BH0310", Error, "Core 0, the boot core, has a role.";
     CoresAscend = "BH0311", Error, "A partition names each of its cores once, in ascending order.";
+    SiblingsSplit = "BH0312", Error, "The threads of one core run one partition, unless each accepts the other by name.";
+    AcceptedUnknown = "BH0313", Error, "A partition accepts other partitions of the system, each once.";
+    AcceptedAbsent = "BH0314", Error, "A partition is accepted where it runs on another thread of the same core.";
 
     WindowOutsideFrame = "BH0401", Error, "A window lies inside the major frame.";
     WindowsOverlap = "BH0402", Error, "Windows of a core share no instant, the switch budget and the cost of hygiene before each start included, across the edge of the frame and a change of plan too.";
@@ -155,4 +165,5 @@ rules! {
     LogWithoutWindows = "BH0703", Error, "Windows are logged where there are windows.";
 
     ShortWindow = "BH0901", Warning, "A window is longer than the switch budget before it.";
+    SharedCache = "BH0902", Warning, "A partition with cores of its own shares no first- or second-level cache with another one.";
 }

@@ -56,6 +56,8 @@ pub(crate) struct Partition {
     pub may_switch_plan: Option<At<bool>>,
     pub donates_to: Option<At<String>>,
     pub hygiene: Option<At<Vec<At<String>>>>,
+    /// `accept-smt-sibling`.
+    pub accepted: Option<At<Vec<At<String>>>>,
 }
 
 /// A window.
@@ -79,8 +81,28 @@ pub(crate) struct BoardFile {
     pub baud: Option<At<u64>>,
     pub power_off: Option<PowerOff>,
     pub hygiene: Option<HygieneCosts>,
-    pub cores: Option<At<Vec<Option<At<u64>>>>>,
+    pub cores: Option<At<Vec<CoreEntry>>>,
+    pub caches: Option<At<Vec<CacheEntry>>>,
     pub memory: Option<At<Vec<Extent>>>,
+}
+
+/// `[[core]]`.
+pub(crate) struct CoreEntry {
+    pub apic_id: Option<At<u64>>,
+    pub package: Option<At<u64>>,
+    pub core: Option<At<u64>>,
+    pub thread: Option<At<u64>>,
+    /// How many of the three keys before are there, well written or not.
+    pub keys_of_position: usize,
+    pub place: Place,
+}
+
+/// `[[cache]]`.
+pub(crate) struct CacheEntry {
+    pub level: Option<At<u64>>,
+    pub size: Option<At<u64>>,
+    pub cores: Option<At<Vec<At<u64>>>>,
+    pub place: Place,
 }
 
 /// A start and a size.
@@ -163,6 +185,7 @@ fn partition(reader: &mut Reader<'_>, name: At<String>, view: &View<'_>) -> Part
         may_switch_plan: reader.flag(view, "may-switch-plan"),
         donates_to: reader.text(view, "donates-to"),
         hygiene: reader.words(view, "hygiene", lang::HYGIENE_WORDS),
+        accepted: reader.texts(view, "accept-smt-sibling"),
         name,
     }
 }
@@ -201,6 +224,7 @@ pub(crate) fn read_board(documents: &Documents<'_>, findings: &mut Findings) -> 
     let power_off = reader.table(&root, "power-off", &lang::POWER_OFF);
     let hygiene = reader.table(&root, "hygiene", &lang::HYGIENE);
     let cores = reader.tables(&root, "core", &lang::CORE);
+    let caches = reader.tables(&root, "cache", &lang::CACHE);
     let memory = reader.tables(&root, "memory", &lang::MEMORY);
     BoardFile {
         name: board.as_ref().and_then(|view| reader.name(view, "name")),
@@ -224,17 +248,38 @@ pub(crate) fn read_board(documents: &Documents<'_>, findings: &mut Findings) -> 
             place: view.place,
         }),
         cores: cores.map(|list| At {
-            value: list
-                .value
-                .iter()
-                .map(|view| reader.number(view, "apic-id", MOST_APIC_ID))
-                .collect(),
+            value: list.value.iter().map(|view| core(&mut reader, view)).collect(),
+            place: list.place,
+        }),
+        caches: caches.map(|list| At {
+            value: list.value.iter().map(|view| cache(&mut reader, view)).collect(),
             place: list.place,
         }),
         memory: memory.map(|list| At {
             value: list.value.iter().map(|view| extent(&mut reader, view)).collect(),
             place: list.place,
         }),
+    }
+}
+
+fn core(reader: &mut Reader<'_>, view: &View<'_>) -> CoreEntry {
+    let mut position = |name| reader.number(view, name, u32::MAX.into());
+    CoreEntry {
+        package: position("package"),
+        core: position("core"),
+        thread: position("thread"),
+        apic_id: reader.number(view, "apic-id", MOST_APIC_ID),
+        keys_of_position: ["package", "core", "thread"].iter().filter(|key| view.has(key)).count(),
+        place: view.place,
+    }
+}
+
+fn cache(reader: &mut Reader<'_>, view: &View<'_>) -> CacheEntry {
+    CacheEntry {
+        level: reader.number(view, "level", u8::MAX.into()),
+        size: reader.whole(view, "size", Dimension::Size),
+        cores: reader.numbers(view, "cores", MOST_CORE),
+        place: view.place,
     }
 }
 
