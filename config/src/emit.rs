@@ -96,7 +96,7 @@ fn board(board: &PlannedBoard) -> TokenStream {
         None => quote!(None),
         Some((port, text)) => {
             let (port, text) = (hex((*port).into()), Literal::byte_string(text));
-            quote!(Some(::bulkhead_table::PowerOff { port: #port, bytes: #text }))
+            quote!(Some(&::bulkhead_table::PowerOff { port: #port, bytes: #text }))
         }
     };
     quote! {
@@ -134,7 +134,7 @@ fn partition(
     let may_switch_plan = planned.may_switch_plan;
     let donates_to = match planned.donates_to.map(Literal::u16_unsuffixed) {
         None => quote!(None),
-        Some(id) => quote!(Some(#id)),
+        Some(id) => quote!(Some(&#id)),
     };
     let Hygiene { l1d_flush, branch_barrier, buffer_clear } = planned.hygiene;
     quote! {
@@ -220,7 +220,7 @@ fn shutdown(plan: &Plan) -> TokenStream {
     let ids = shutdown.when_finished.iter().map(|id| Literal::u16_unsuffixed(*id));
     let at_latest = Literal::u64_unsuffixed(shutdown.at_latest);
     quote! {
-        Some(::bulkhead_table::Shutdown { when_finished: &[#(#ids),*], at_latest: #at_latest })
+        Some(&::bulkhead_table::Shutdown { when_finished: &[#(#ids),*], at_latest: #at_latest })
     }
 }
 

@@ -6,10 +6,15 @@
 //!
 //! Units: addresses and sizes are bytes, instants and durations are TSC ticks of the board's declared
 //! clock ([`Board::tsc_hz`]), unless a field says otherwise.
+//!
+//! The audit reads the table back out of the built hypervisor, the very bytes that it runs by. So every type has a
+//! defined representation: `repr(C)`; `repr(C, u8)` where there are variants; and what may be absent is a
+//! reference, which is null when it is. [`note`] says where the table lies.
 #![no_std]
 #![forbid(unsafe_code)]
 
 pub mod abi;
+pub mod note;
 
 /// Version of the layout of these types; the hypervisor refuses a table of another version.
 pub const FORMAT: u32 = 2;
@@ -30,6 +35,7 @@ pub const MAX_WINDOWS: usize = 128;
 pub const PAGE_SIZE: u64 = 4096;
 
 /// A whole system, as the hypervisor enforces it.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionTable {
     /// Always [`FORMAT`] of the compiler that wrote it.
@@ -56,7 +62,7 @@ pub struct PartitionTable {
     /// Whether each window that ran is told in the log.
     pub log_windows: bool,
     /// When the module ends by itself; `None` means never.
-    pub shutdown: Option<Shutdown>,
+    pub shutdown: Option<&'static Shutdown>,
 }
 
 /// Index into [`PartitionTable::partitions`].
@@ -66,6 +72,7 @@ pub type PartitionId = u16;
 pub type PlanId = u16;
 
 /// A half-open range of host-physical memory.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
     /// First byte.
@@ -95,6 +102,7 @@ impl Range {
 }
 
 /// The board as its file declares it; verified at boot.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Board {
     /// `[board] name`.
@@ -114,10 +122,11 @@ pub struct Board {
     /// The serial port that carries the log.
     pub uart: Uart,
     /// How to switch the machine off; `None` halts with a sentence.
-    pub power_off: Option<PowerOff>,
+    pub power_off: Option<&'static PowerOff>,
 }
 
 /// A 16550-compatible serial port.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uart {
     /// First I/O port (COM1 is 0x3F8).
@@ -127,6 +136,7 @@ pub struct Uart {
 }
 
 /// A port to which a string of bytes is written, one at a time, to end the machine.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PowerOff {
     /// I/O port.
@@ -136,6 +146,7 @@ pub struct PowerOff {
 }
 
 /// One partition: one virtual machine.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Partition {
     /// `[partition.NAME]`; also the name of its boot module.
@@ -164,7 +175,7 @@ pub struct Partition {
     /// Whether it may ask for another plan.
     pub may_switch_plan: bool,
     /// Who receives what it donates of its windows; `None`: it may not donate.
-    pub donates_to: Option<PartitionId>,
+    pub donates_to: Option<&'static PartitionId>,
     /// What is cleaned at each switch into it and out of it.
     pub hygiene: Hygiene,
 }
@@ -178,6 +189,7 @@ impl Partition {
 }
 
 /// What is cleaned when a time-shared core changes its partition. The time that it takes is in [`Window::budget`].
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hygiene {
     /// The level-1 data cache is flushed (IA32_FLUSH_CMD).
@@ -201,6 +213,7 @@ impl Hygiene {
 }
 
 /// A flattened guest image: the loadable segments of an ELF file, gaps filled with zeros.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Image {
     /// Length of the module in bytes.
@@ -215,6 +228,7 @@ pub struct Image {
 }
 
 /// A piece of guest-physical memory and what backs it.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
     /// Guest-physical start; page-aligned.
@@ -228,6 +242,7 @@ pub struct Region {
 }
 
 /// Access rights of a region.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rights {
     /// Loads.
@@ -244,6 +259,7 @@ impl Rights {
 }
 
 /// One core and what it does.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Core {
     /// Board CPU number; indexes [`Board::apic_ids`].
@@ -253,6 +269,7 @@ pub struct Core {
 }
 
 /// What a core does.
+#[repr(C, u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// One partition, nothing else; no exits in steady state.
@@ -265,6 +282,7 @@ pub enum Role {
 
 /// A window of the major frame. Start and end are absolute within the frame; the budget before `start` is
 /// free of any other window, across the edge of the frame too.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Ticks from the start of the frame to the first instant of guest time.
@@ -279,6 +297,7 @@ pub struct Window {
 }
 
 /// The owner of a window.
+#[repr(C, u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// A partition.
@@ -288,6 +307,7 @@ pub enum Owner {
 }
 
 /// When the module (the whole system) ends by itself.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shutdown {
     /// Ends once every one of these has finished (or was stopped). Never empty.

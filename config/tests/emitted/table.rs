@@ -33,10 +33,12 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
             port: 0x3f8,
             baud: 115200,
         },
-        power_off: Some(::bulkhead_table::PowerOff {
-            port: 0x8900,
-            bytes: b"Shutdown",
-        }),
+        power_off: Some(
+            &::bulkhead_table::PowerOff {
+                port: 0x8900,
+                bytes: b"Shutdown",
+            },
+        ),
     },
     hypervisor: ::bulkhead_table::Range {
         start: 0x100000,
@@ -150,7 +152,7 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
             boot_info_at: 0x1000,
             schedule_at: 0xfeb00000,
             may_switch_plan: false,
-            donates_to: Some(1),
+            donates_to: Some(&1),
             hygiene: ::bulkhead_table::Hygiene {
                 l1d_flush: true,
                 branch_barrier: true,
@@ -235,8 +237,10 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
     frame: 100000,
     plans: &["normal", "maintenance"],
     log_windows: true,
-    shutdown: Some(::bulkhead_table::Shutdown {
-        when_finished: &[1, 0],
-        at_latest: 500000000,
-    }),
+    shutdown: Some(
+        &::bulkhead_table::Shutdown {
+            when_finished: &[1, 0],
+            at_latest: 500000000,
+        },
+    ),
 };

@@ -209,7 +209,7 @@ fn decisions(id: PartitionId, partition: &Partition, vcpu: usize, place: &Place)
 
 fn schedule_rights(partition: &Partition) -> ScheduleRights {
     let plans = if partition.may_switch_plan { TABLE.plans.len() as u16 } else { 0 };
-    ScheduleRights { plans, donates_to: partition.donates_to }
+    ScheduleRights { plans, donates_to: partition.donates_to.copied() }
 }
 
 /// CR4 bits that a guest may set: those of SDM 3A 2.5 up to SMAP, without MCE, VMXE and SMXE, as far as the
