@@ -1,0 +1,66 @@
+//! What the audit proves, each with its stable code.
+//!
+//! A code never changes its meaning and is never used again. The table in `config/README.md` is checked against
+//! this one, and each rule has a test in which it alone is broken.
+
+macro_rules! rules {
+    ($($name:ident = $code:literal, $statement:literal;)+) => {
+        /// Something that the audit proves.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Rule {
+            $(#[doc = $statement] $name,)+
+        }
+
+        impl Rule {
+            /// Every rule, in the order of the codes.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// Its stable code, such as `AU21`.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$name => $code,)+ }
+            }
+
+            /// What must hold, in one sentence.
+            #[must_use]
+            pub const fn statement(self) -> &'static str {
+                match self { $(Self::$name => $statement,)+ }
+            }
+        }
+    };
+}
+
+rules! {
+    Readable = "AU01", "The image holds a hypervisor, in memory that nothing writes to a table of the audit's own format, and a menu.";
+    OneProgram = "AU02", "What boots by BIOS and what boots by UEFI is one program with one table; only the wish for a framebuffer differs.";
+    Menu = "AU03", "The menu starts that hypervisor and hands over one module for each partition, and nothing else.";
+    Digest = "AU04", "The table carries the digest of its sources, and it is the one that the manifest promises.";
+    HypervisorImage = "AU05", "The hypervisor's segments lie in its range, apart, none both writable and executable, and its entry is in one that is executable.";
+    Staging = "AU06", "The hypervisor's range holds its own image and behind it every staged guest image.";
+    Module = "AU07", "Each module has the length and the SHA-256 of the image in the table.";
+    Core = "AU11", "Each core of the table is one of the board's, is named once, and the boot core comes first.";
+    ApicId = "AU12", "Each core of the board has an APIC id of its own.";
+    CoreOwner = "AU13", "A core runs the partitions that name it and no other; a dedicated core belongs to one.";
+    Vcpu = "AU14", "The vCPUs of all partitions are numbered without a gap, and each has a core of its own in its partition.";
+    Port = "AU15", "Each I/O port has one owner.";
+    Figures = "AU16", "The board's figures can be used: its clock ticks, its baud rate divides 115200.";
+    Name = "AU17", "Each partition has a name of its own.";
+    Shutdown = "AU18", "The system waits at its end for partitions that there are, each once.";
+    HostPage = "AU21", "Each page of the machine's memory has one owner; no two partitions share one, and none is the hypervisor's.";
+    InsideRam = "AU22", "The hypervisor's range and each partition's memory are whole pages of the board's RAM.";
+    Ram = "AU23", "The board's RAM is given as whole pages, ascending and apart.";
+    GuestPage = "AU24", "Each page of a partition's own address space stands for one thing.";
+    Rights = "AU25", "The rights of a region can be expressed by the processor.";
+    EptPages = "AU26", "The pool of each partition's nested page tables is large enough.";
+    SchedulePage = "AU27", "Each vCPU of a time-shared core has a schedule page, on a page of its own; on a dedicated core none has.";
+    Plan = "AU31", "There is a plan, each has a name of its own, and each time-shared core has windows listed for each.";
+    InsideFrame = "AU32", "Each window has a length and lies inside the major frame.";
+    WindowsApart = "AU33", "The windows of a core ascend and share no instant, in any plan and from any plan to the next.";
+    SwitchBudget = "AU34", "The time that a switch may take is free before each window, across the edge of the frame too.";
+    Housekeeping = "AU35", "A core, or a window in each plan, drains the logs.";
+    Donation = "AU36", "Who donates has a receiver, another partition on each of its time-shared cores, and no donation comes back.";
+    ImagePlace = "AU41", "Each guest image lies in its partition's memory.";
+    Entry = "AU42", "The entry of each guest image lies in it, in memory that may be executed.";
+    BootInfoForm = "AU43", "The boot information of each partition is well-formed Multiboot2 and states the partition's memory and schedule pages as they are.";
+    BootInfoPlace = "AU44", "The boot information lies in its partition's memory, on a bound of 8 bytes, off the image.";
+}
