@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bulkhead::audit::audit;
 use bulkhead::compile;
 use bulkhead::explain::explain;
 use bulkhead::flash::{FlashOptions, flash};
@@ -63,6 +64,22 @@ Examples:
         /// The image to write
         #[arg(short, long)]
         output: PathBuf,
+    },
+    /// Proves a built image again, from its own bytes: one owner for each page, port, core and tick
+    #[command(
+        after_help = "Reads table, hypervisor, menu and modules out of the image, with no code of the planner. Every build
+does the same. config/README.md lists what is proven.
+
+Examples:
+  bulkhead audit demo.img
+  bulkhead audit demo.img --format json"
+    )]
+    Audit {
+        /// The image
+        image: PathBuf,
+        /// How faults are printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
     },
     /// Runs a system or an image in an emulator and shows its decoded log
     #[command(after_help = "Examples:
@@ -231,6 +248,7 @@ impl Cli {
                 Ok(())
             }
             Command::Build { system, output } => build(&system, output),
+            Command::Audit { image, format } => audit(&image, format),
             Command::Run(arguments) => run(&arguments),
             Command::Log { source, elf, baud } => {
                 log::show(source.as_deref(), baud, elf.as_deref())

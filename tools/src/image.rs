@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::progress::Step;
 use crate::provision::BARE_TARGET;
-use crate::{compile, grub, guests, paths, process};
+use crate::{audit, compile, grub, guests, paths, process};
 
 /// What to build, and where.
 #[derive(Clone, Debug, Default)]
@@ -47,7 +47,8 @@ pub struct BuiltImage {
 /// Builds the image of a system.
 ///
 /// # Errors
-/// The system file is rejected, something does not build, or GRUB's tools fail.
+/// The system file is rejected, something does not build, GRUB's tools fail, or the audit does not pass the image,
+/// which is then removed.
 pub fn build_image(options: &BuildOptions) -> Result<BuiltImage> {
     let prepared = prepare(options)?;
     let hypervisor = build_hypervisor(&prepared, options)?;
@@ -66,6 +67,10 @@ pub fn build_image(options: &BuildOptions) -> Result<BuiltImage> {
     }
     grub::make(&staging, &grub::hypervisor_menu(&names), &prepared.image)?;
     step.done();
+    let proven = audit::audit_built(&prepared.image, &elf::hex(&prepared.compiled.digest()))?;
+    if !options.quiet {
+        eprintln!(" ✓ audit: {}", proven.summary());
+    }
     finish(prepared, &hypervisor)
 }
 

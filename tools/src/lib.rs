@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test stops where it cannot go on"))]
 
+pub mod audit;
 pub mod code_size;
 pub mod collect;
 pub mod compile;
