@@ -60,7 +60,7 @@ fn rights_donations_hygiene_and_schedule_pages_are_the_partitions_own() {
     let [alone, shared, neighbour] = table::TABLE.partitions else { panic!("three partitions") };
     assert_eq!((alone.schedule_at, shared.schedule_at), (0, 0xFEB0_0000));
     assert_eq!((alone.may_switch_plan, shared.may_switch_plan), (false, true));
-    assert_eq!((alone.donates_to, neighbour.donates_to), (None, Some(1)));
+    assert_eq!((alone.donates_to, neighbour.donates_to), (None, Some(&1)));
     let cleaned = Hygiene { l1d_flush: true, branch_barrier: true, buffer_clear: false };
     assert_eq!((shared.hygiene, neighbour.hygiene), (Hygiene::default(), cleaned));
     // One table for the pages' GiB, one for their 2 MiB: two more than for the memory.
