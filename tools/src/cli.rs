@@ -114,6 +114,7 @@ tools/README.md documents the report's fields.
 Examples:
   bulkhead measure partitions/demo.toml
   bulkhead measure partitions/press-line.toml --report report.json --plot latency.svg
+  bulkhead measure my.toml --gantt ran.svg
   bulkhead measure partitions/demo.toml --format json")]
     Measure {
         /// The system file
@@ -124,6 +125,9 @@ Examples:
         /// Where to draw the histograms, as SVG
         #[arg(long)]
         plot: Option<PathBuf>,
+        /// Where to draw what ran on the time-shared cores over the plan, as SVG; the system file needs `[log] windows = true`
+        #[arg(long)]
+        gantt: Option<PathBuf>,
         /// How the figures are printed
         #[arg(long, value_enum, default_value_t)]
         format: Format,
@@ -253,11 +257,12 @@ impl Cli {
             Command::Log { source, elf, baud } => {
                 log::show(source.as_deref(), baud, elf.as_deref())
             }
-            Command::Measure { system, report, plot, format, timeout } => {
+            Command::Measure { system, report, plot, gantt, format, timeout } => {
                 measure(&MeasureOptions {
                     system,
                     report,
                     plot,
+                    gantt,
                     format,
                     timeout: timeout.map(Duration::from_secs),
                 })

@@ -8,7 +8,7 @@ use crate::image::{BuildOptions, build_image};
 use crate::manifest::Manifest;
 use crate::provision::{self, Need};
 use crate::run::{RunOptions, judge, run_image};
-use crate::{paths, plot, table};
+use crate::{compile, gantt, paths, plot, table};
 
 /// How figures are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -29,6 +29,8 @@ pub struct MeasureOptions {
     pub report: Option<PathBuf>,
     /// Where the picture goes, as SVG.
     pub plot: Option<PathBuf>,
+    /// Where the picture of what ran on the time-shared cores goes, as SVG.
+    pub gantt: Option<PathBuf>,
     /// How figures are printed.
     pub format: Format,
     /// Wall-clock limit of the run.
@@ -60,6 +62,9 @@ pub fn measure(options: &MeasureOptions) -> Result<()> {
     }
     if let Some(path) = &options.plot {
         plot::write(&run.report, path)?;
+    }
+    if let Some(path) = &options.gantt {
+        gantt::write(&run.report, &compile::plan(&options.system)?, path)?;
     }
     judge(&run, &built.manifest)
 }

@@ -5,8 +5,8 @@ use core::cell::UnsafeCell;
 use crate::memory::PAGE;
 use crate::table::CORES;
 
-/// Pages of a core's main stack: boot, then the run loop.
-const MAIN_PAGES: usize = 8;
+/// Pages of a core's main stack: boot, then making vCPUs (which are large and pass through it), then the run loop.
+const MAIN_PAGES: usize = 16;
 /// Pages of the stack of one interrupt that must not trust the current one. A panic formats on it.
 const INTERRUPT_PAGES: usize = 2;
 

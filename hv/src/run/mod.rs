@@ -20,6 +20,7 @@ use hv_core::wire::Fate;
 use hv_defs::vmcs::field;
 
 use crate::boot::Machine;
+use crate::cpu::stacks::{STACKS, Stacks};
 use crate::table::TABLE;
 use crate::vmx::exits::{self, Next};
 use crate::vmx::vcpu::{self, Vcpu};
@@ -85,8 +86,11 @@ fn run_shared(
 
 /// Enters VMX operation and makes the core's partitions. One that cannot be made is refused by name; the others run.
 fn prepare(core: usize, cpu: u16, kind: CoreKind, ids: &[PartitionId], machine: &'static Machine) {
+    let Some(host_stack) = stack_top(core) else {
+        module::park();
+    };
     let enabled = partition::enable_core(core, kind);
-    let place = partition::Place { core, cpu, kind, host_stack: stack_top() };
+    let place = partition::Place { core, cpu, kind, host_stack };
     for id in ids {
         let Some(partition) = TABLE.partitions.get(usize::from(*id)) else {
             continue;
@@ -108,17 +112,10 @@ fn prepare(core: usize, cpu: u16, kind: CoreKind, ids: &[PartitionId], machine: 
     }
 }
 
-/// The frames above the caller are never returned to, so exits may use the stack from here down.
-fn stack_top() -> u64 {
-    let top: u64;
-    // SAFETY: reads RSP only.
-    unsafe { core::arch::asm!("mov {}, rsp", out(reg) top, options(nomem, nostack)) };
-    // Room for the caller's own frame, which is still in use until the first entry.
-    (top - STACK_RESERVE) & !0xF
+/// Where exits find their stack: the whole of the core's own, because nobody ever returns to the frames that led to the first entry.
+fn stack_top(core: usize) -> Option<u64> {
+    STACKS.get(core).map(Stacks::main_top)
 }
-
-/// Bytes left to the frames that run between `stack_top` and the first entry.
-const STACK_RESERVE: u64 = 8192;
 
 /// What follows an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
