@@ -48,14 +48,8 @@ pub(crate) fn set_up() -> Result<(), &'static str> {
     }
     if !under_hypervisor() {
         mask_legacy_controllers();
-        let base = read_msr(APIC_BASE);
-        // SAFETY: the APIC's mode touches no memory. Enabling comes first: off to x2APIC is not
-        // a legal transition (SDM 3A, 12.12.5).
-        unsafe {
-            write_msr(APIC_BASE, base | APIC_ENABLE);
-            write_msr(APIC_BASE, base | APIC_ENABLE | APIC_X2APIC);
-        }
     }
+    enter_x2apic();
     for entry in [LVT_TIMER, LVT_LINT0, LVT_LINT1, LVT_ERROR] {
         // SAFETY: masking a source of interrupts is harmless.
         unsafe { write_msr(entry, LVT_MASKED) };
@@ -66,6 +60,20 @@ pub(crate) fn set_up() -> Result<(), &'static str> {
         write_msr(SPURIOUS, SPURIOUS_APIC_ENABLED | u64::from(SPURIOUS_VECTOR));
     }
     Ok(())
+}
+
+/// Brings the APIC into x2APIC mode, where a partition's is from the start.
+pub(crate) fn enter_x2apic() {
+    if under_hypervisor() {
+        return;
+    }
+    let base = read_msr(APIC_BASE);
+    // SAFETY: the APIC's mode touches no memory. Enabling comes first: off to x2APIC is not
+    // a legal transition (SDM 3A, 12.12.5).
+    unsafe {
+        write_msr(APIC_BASE, base | APIC_ENABLE);
+        write_msr(APIC_BASE, base | APIC_ENABLE | APIC_X2APIC);
+    }
 }
 
 /// Masks the two legacy interrupt controllers, whose vectors would collide with exceptions.

@@ -175,7 +175,7 @@ pub fn start(magic: u32, boot_info: u32, main: fn(&Guest) -> Verdict) -> ! {
     if machine == Machine::Native {
         console::set_up_uart();
     }
-    interrupts::set_up();
+    interrupts::set_up(0);
     let spare = read_boot_info(magic, boot_info);
     let arguments = Arguments::new(command_line());
     POWER_OFF.store(arguments.get("native-power-off").is_some(), Ordering::Relaxed);

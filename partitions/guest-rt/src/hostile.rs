@@ -30,26 +30,27 @@ pub struct Fault {
 /// Executes instructions of which an exception skips the rest; `Result<(), Fault>`.
 macro_rules! attempt {
     ($($instruction:literal),+ $(; $($operand:tt)*)?) => {{
-        FAULT.store(0, Ordering::Relaxed);
+        $crate::interrupts::FAULT.store(0, core::sync::atomic::Ordering::Relaxed);
         // SAFETY: the exception handler resumes behind the instructions with every register as it was. What they do
         // to the machine is what the caller of this module asks for.
         unsafe {
-            asm!(
+            core::arch::asm!(
                 "lea {resume}, [rip + 99f]",
                 "mov [rip + {recovery}], {resume}",
                 $($instruction,)+
                 "99: mov qword ptr [rip + {recovery}], 0",
                 resume = out(reg) _,
-                recovery = sym RECOVERY,
+                recovery = sym $crate::interrupts::RECOVERY,
                 $($($operand)*)?
             );
         }
-        answer()
+        $crate::hostile::answer()
     }};
 }
+pub(crate) use attempt;
 
 /// What the last attempt met.
-fn answer() -> Result<(), Fault> {
+pub(crate) fn answer() -> Result<(), Fault> {
     match FAULT.load(Ordering::Relaxed) {
         0 => Ok(()),
         fault => Err(Fault { vector: (fault >> 32) as u8, error: fault as u32 }),
@@ -221,6 +222,53 @@ pub fn write_memory(address: u64, value: u64) -> Result<(), Fault> {
 /// The [`Fault`] that answered.
 pub fn fill_memory(address: u64, bytes: u64, value: u64) -> Result<(), Fault> {
     attempt!("rep stosq"; inout("rdi") address => _, inout("rcx") bytes / 8 => _, in("rax") value)
+}
+
+/// Copies `bytes` of memory, in one instruction that moves them one at a time.
+///
+/// # Errors
+/// The [`Fault`] that answered.
+pub fn copy_memory(to: u64, from: u64, bytes: u64) -> Result<(), Fault> {
+    attempt!("rep movsb"; inout("rdi") to => _, inout("rsi") from => _, inout("rcx") bytes => _)
+}
+
+/// Makes a hypercall that does not exist. Natively there is no hypercall at all.
+///
+/// # Errors
+/// The [`Fault`] that answered.
+pub fn unknown_hypercall() -> Result<(), Fault> {
+    attempt!("vmcall"; inout("rax") 0xFFFF_u64 => _)
+}
+
+/// Reads CR3.
+#[must_use]
+pub fn read_cr3() -> u64 {
+    let (frame, flags) = x86_64::registers::control::Cr3::read_raw();
+    frame.start_address().as_u64() | u64::from(flags)
+}
+
+/// Writes CR3.
+///
+/// # Errors
+/// The [`Fault`] that answered.
+pub fn write_cr3(value: u64) -> Result<(), Fault> {
+    attempt!("mov cr3, {value}"; value = in(reg) value)
+}
+
+/// A second root of the page tables, which maps the same.
+pub fn second_page_tables() -> u64 {
+    #[repr(align(4096))]
+    struct Root(core::cell::UnsafeCell<[u64; 512]>);
+    // SAFETY: written before its address is loaded into CR3, with the same entries each time, by whichever CPU.
+    unsafe impl Sync for Root {}
+    static ROOT: Root = Root(core::cell::UnsafeCell::new([0; 512]));
+    let target = ROOT.0.get();
+    let source = (read_cr3() & !0xFFF) as *const [u64; 512];
+    if source != target.cast_const() {
+        // SAFETY: CR3 names the root that start.s built, mapped one to one; the target is static and nobody holds a reference to it.
+        unsafe { target.write_volatile(source.read_volatile()) };
+    }
+    target as u64
 }
 
 /// Runs for ever in one instruction.

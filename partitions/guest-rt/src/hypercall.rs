@@ -3,7 +3,7 @@
 
 use core::arch::asm;
 
-use bulkhead_table::abi::call;
+use bulkhead_table::abi::{call, status};
 
 use crate::guest::under_hypervisor;
 use crate::schedule::Window;
@@ -80,4 +80,86 @@ pub fn window() -> Option<Window> {
     let Returned { rax, rbx: epoch, rdi: frame, rsi: start, rdx: length } =
         vmcall(call::WINDOW, 0, [0; 6]);
     (rax == 0).then_some(Window { epoch, frame, start, length })
+}
+
+/// Why a call of a partition that knows its time was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no such call here: the bare machine, or an older hypervisor.
+    Unknown,
+    /// The system file does not allow it, or the core is a dedicated one.
+    Denied,
+    /// No such plan or frame.
+    Invalid,
+    /// An earlier request waits for its frame.
+    Busy,
+}
+
+/// Calls and sorts the answers.
+fn ask(number: u64, rbx: u64) -> Result<Returned, Refused> {
+    if !under_hypervisor() {
+        return Err(Refused::Unknown);
+    }
+    let returned = vmcall(number, rbx, [0; 6]);
+    match returned.rax {
+        0 => Ok(returned),
+        status::DENIED => Err(Refused::Denied),
+        status::INVALID => Err(Refused::Invalid),
+        status::BUSY => Err(Refused::Busy),
+        _ => Err(Refused::Unknown),
+    }
+}
+
+/// Asks for a plan, by its place in the system file's list. Returns the frame from which it holds, on all cores.
+///
+/// # Errors
+/// [`Refused`]: nothing changes.
+pub fn switch_plan(plan: u64) -> Result<u64, Refused> {
+    ask(call::SWITCH_PLAN, plan).map(|returned| returned.rbx)
+}
+
+/// What became of a request for a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlanState {
+    /// The plan that runs.
+    pub running: u64,
+    /// The plan that was asked for last.
+    pub requested: u64,
+    /// The frame from which that one holds.
+    pub from: u64,
+    /// Number of the running frame.
+    pub frame: u64,
+}
+
+/// The plans as they stand.
+///
+/// # Errors
+/// [`Refused::Denied`] on a dedicated core.
+pub fn plan_state() -> Result<PlanState, Refused> {
+    let Returned { rbx: running, rdi: requested, rsi: from, rdx: frame, .. } = ask(call::PLAN, 0)?;
+    Ok(PlanState { running, requested, from, frame })
+}
+
+/// Gives up the rest of this window; returns at the start of the next one.
+///
+/// # Errors
+/// [`Refused`]: the window goes on.
+pub fn yield_window() -> Result<(), Refused> {
+    ask(call::YIELD, 0).map(|_| ())
+}
+
+/// Sleeps until the first window in this frame or a later one.
+///
+/// # Errors
+/// [`Refused`]: the window goes on.
+pub fn sleep_until_frame(frame: u64) -> Result<(), Refused> {
+    ask(call::SLEEP_UNTIL_FRAME, frame).map(|_| ())
+}
+
+/// Gives the rest of this window to the partition that the system file names; returns at the start of the next own one.
+///
+/// # Errors
+/// [`Refused`]: the window goes on.
+pub fn donate_window() -> Result<(), Refused> {
+    ask(call::DONATE, 0).map(|_| ())
 }

@@ -15,6 +15,7 @@ use x86_64::structures::tss::TaskStateSegment;
 use crate::apic::{SPURIOUS_VECTOR, end_of_interrupt};
 use crate::guest::{Verdict, finish};
 use crate::println;
+use crate::smp::STARTS;
 
 global_asm!(include_str!("vectors.s"), exception = sym exception, interrupt = sym interrupt, recovery = sym RECOVERY);
 
@@ -90,15 +91,20 @@ struct FaultStack(
 );
 
 // Written by the CPU only, so it must not lie in read-only memory.
-static mut FAULT_STACK: FaultStack = FaultStack([0; FAULT_STACK_BYTES]);
+static mut FAULT_STACKS: [FaultStack; STARTS] =
+    [const { FaultStack([0; FAULT_STACK_BYTES]) }; STARTS];
 static mut RING0_STACK: FaultStack = FaultStack([0; FAULT_STACK_BYTES]);
 
-static TASK_STATE: Once<TaskStateSegment> = Once::new();
-static SEGMENTS: Once<(GlobalDescriptorTable, UserSegments)> = Once::new();
+static TASK_STATES: [Once<TaskStateSegment>; STARTS] = [const { Once::new() }; STARTS];
+static SEGMENTS: [Once<(GlobalDescriptorTable, UserSegments, SegmentSelector)>; STARTS] =
+    [const { Once::new() }; STARTS];
 static GATES: Once<[Gate; 256]> = Once::new();
 
 /// `fn(u64)` by vector; null: none.
 static HANDLERS: [AtomicPtr<()>; 256] = [const { AtomicPtr::new(core::ptr::null_mut()) }; 256];
+
+/// `fn()` for NMIs; null: none.
+static NMI_HANDLER: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
 /// Where an exception resumes instead of ending the guest; 0: nowhere. See [`crate::hostile`].
 pub(crate) static RECOVERY: AtomicU64 = AtomicU64::new(0);
@@ -107,30 +113,35 @@ pub(crate) static FAULT: AtomicU64 = AtomicU64::new(0);
 /// Set in [`RECOVERY`] to run the same instruction again and again.
 pub(crate) const RETRY_FOR_EVER: u64 = u64::MAX;
 
-/// Loads own segment and interrupt tables.
-pub(crate) fn set_up() {
-    let task_state = TASK_STATE.call_once(|| {
+/// Loads segment and interrupt tables on a CPU. `start` is 0 for the first and grows with each that is started, the same once more
+/// included: a task state that was loaded once cannot be loaded again.
+pub(crate) fn set_up(start: usize) {
+    let number = start % STARTS;
+    let task_state = TASK_STATES[number].call_once(|| {
         let mut task_state = TaskStateSegment::new();
-        task_state.interrupt_stack_table[0] = top_of(&raw const FAULT_STACK);
-        task_state.privilege_stack_table[0] = top_of(&raw const RING0_STACK);
+        let stacks = VirtAddr::from_ptr(&raw const FAULT_STACKS);
+        task_state.interrupt_stack_table[0] = stacks + ((number + 1) * FAULT_STACK_BYTES) as u64;
+        task_state.privilege_stack_table[0] =
+            VirtAddr::from_ptr(&raw const RING0_STACK) + FAULT_STACK_BYTES as u64;
         task_state
     });
-    let mut task_selector = SegmentSelector(0);
-    let (segments, _) = SEGMENTS.call_once(|| {
+    SEGMENTS[number].call_once(|| {
         let mut segments = GlobalDescriptorTable::new();
         segments.append(Descriptor::kernel_code_segment());
         let data = segments.append(Descriptor::user_data_segment());
         let code = segments.append(Descriptor::user_code_segment());
-        task_selector = segments.append(Descriptor::tss_segment(task_state));
-        (segments, UserSegments { code: code.0, data: data.0 })
+        let task = segments.append(Descriptor::tss_segment(task_state));
+        (segments, UserSegments { code: code.0, data: data.0 }, task)
     });
     let gates = GATES.call_once(|| core::array::from_fn(|vector| gate(vector as u8)));
-    segments.load();
-    // SAFETY: selector 8 is the code segment of the table just loaded, and the task selector names its
-    // task state; both tables live for ever.
-    unsafe {
-        CS::set_reg(KERNEL_CODE);
-        load_tss(task_selector);
+    if let Some((segments, _, task)) = SEGMENTS[number].get() {
+        segments.load();
+        // SAFETY: selector 8 is the code segment of the table just loaded, and the task selector names its
+        // task state; both tables live for ever.
+        unsafe {
+            CS::set_reg(KERNEL_CODE);
+            load_tss(*task);
+        }
     }
     load_gates(gates);
 }
@@ -141,11 +152,7 @@ const KERNEL_CODE: SegmentSelector = SegmentSelector(0x08);
 /// The segments of ring 3; `None` before [`set_up`].
 #[cfg(feature = "hostile")]
 pub(crate) fn user_segments() -> Option<&'static UserSegments> {
-    SEGMENTS.get().map(|(_, user)| user)
-}
-
-fn top_of(stack: *const FaultStack) -> VirtAddr {
-    VirtAddr::from_ptr(stack) + FAULT_STACK_BYTES as u64
+    SEGMENTS[0].get().map(|(_, user, _)| user)
 }
 
 fn gate(vector: u8) -> Gate {
@@ -187,6 +194,24 @@ pub fn on_interrupt(vector: u8, handler: fn(u64)) {
     HANDLERS[usize::from(vector)].store(handler as *mut (), Ordering::Release);
 }
 
+/// Calls `handler` at each NMI, on a stack of its own, with further NMIs held off until it returns. Without one an NMI ends the guest.
+pub fn on_nmi(handler: fn()) {
+    NMI_HANDLER.store(handler as *mut (), Ordering::Release);
+}
+
+/// Whether the exception was an NMI for which there is a handler, which then has run.
+fn handled_as_nmi(vector: u64) -> bool {
+    const NMI: u64 = 2;
+    let handler = NMI_HANDLER.load(Ordering::Acquire);
+    if vector != NMI || handler.is_null() {
+        return false;
+    }
+    // SAFETY: only `on_nmi` stores here, and it stores a `fn()`.
+    let handler: fn() = unsafe { core::mem::transmute(handler) };
+    handler();
+    true
+}
+
 /// Panics unless the vector is the guest's to use. Behind the others stand stubs that must not run at any other
 /// time than theirs.
 pub(crate) fn check_free(vector: u8) {
@@ -216,6 +241,9 @@ extern "C" fn interrupt(vector: u32, tsc: u64) {
 
 /// Called by vectors.s for each exception.
 extern "C" fn exception(frame: &mut Frame) {
+    if handled_as_nmi(frame.vector) {
+        return;
+    }
     match RECOVERY.load(Ordering::Relaxed) {
         0 => {
             println!("{}", Described(frame));

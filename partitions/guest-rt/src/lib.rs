@@ -21,11 +21,11 @@
 //! yardstick of what the hypervisor costs. There the console is COM1, and the command line has to say
 //! `tsc_khz=N`; `native-power-off` ends an emulator with the guest.
 //!
-//! A guest runs on one CPU with interrupts off, except while it waits in [`Deadline::wait`] or after
-//! [`enable_interrupts`]. It runs in long mode, ring 0, with 4 GiB mapped one to one. Nothing here
+//! A guest starts on one CPU, with interrupts off, except while it waits in [`Deadline::wait`] or after
+//! [`enable_interrupts`]; [`start_cpu`] starts others. It runs in long mode, ring 0, with 4 GiB mapped one to one. Nothing here
 //! allocates.
 //!
-//! [`arguments`], [`histogram`] and [`schedule`] are plain logic and are tested on the host; the rest exists on the bare machine only.
+//! [`arguments`], [`histogram`], [`schedule`] and [`tally`] are plain logic and are tested on the host; the rest exists on the bare machine only.
 #![no_std]
 #![deny(missing_docs)]
 
@@ -35,6 +35,7 @@ extern crate std;
 pub mod arguments;
 pub mod histogram;
 pub mod schedule;
+pub mod tally;
 
 #[cfg(target_os = "none")]
 mod apic;
@@ -42,6 +43,10 @@ mod apic;
 mod console;
 #[cfg(target_os = "none")]
 mod deadline;
+#[cfg(all(target_os = "none", feature = "hostile"))]
+pub mod extended_state;
+#[cfg(target_os = "none")]
+pub mod gap;
 #[cfg(target_os = "none")]
 mod guest;
 #[cfg(all(target_os = "none", feature = "hostile"))]
@@ -53,7 +58,13 @@ mod interrupts;
 #[cfg(target_os = "none")]
 mod machine;
 #[cfg(all(target_os = "none", feature = "hostile"))]
+pub mod registers;
+#[cfg(all(target_os = "none", feature = "hostile"))]
 pub mod round_trip;
+#[cfg(target_os = "none")]
+mod schedule_page;
+#[cfg(target_os = "none")]
+mod smp;
 
 #[cfg(target_os = "none")]
 pub use bare::*;
@@ -65,16 +76,23 @@ mod bare {
     pub use crate::console::print;
     pub use crate::deadline::{Alarm, Deadline, Wait};
     pub use crate::guest::{Guest, Machine, Verdict, finish, start};
-    pub use crate::hypercall::{span_begin, span_end, window};
-    pub use crate::interrupts::on_interrupt;
+    pub use crate::hypercall::{
+        PlanState, Refused, donate_window, plan_state, sleep_until_frame, span_begin, span_end,
+        switch_plan, window, yield_window,
+    };
+    pub use crate::interrupts::{on_interrupt, on_nmi};
     pub use crate::machine::{
         Cpuid, cpuid, disable_interrupts, enable_interrupts, halt, halt_for_ever, tsc,
         wait_for_interrupt,
     };
+    pub use crate::schedule_page::Page;
+    pub use crate::smp::{arrivals, start_cpu};
+    pub use bulkhead_table::abi::SchedulePage;
 }
 
 pub use histogram::Histogram;
 pub use schedule::Window;
+pub use tally::Tally;
 
 /// Names the function `fn(&Guest) -> Verdict` that is the guest.
 #[macro_export]

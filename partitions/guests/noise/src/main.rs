@@ -1,10 +1,11 @@
 //! A neighbour that does its worst, for ever. It never finishes.
 //!
-//! Arguments: `mode=all|idle|loop|exits|memory|cli|hlt|wbinvd|ports|ipi`; `all` goes round every mode but `idle` and `loop`,
-//! which do not end, and spends `phase=500us` on each.
+//! Arguments: `mode=all|idle|loop|exits|vmcall|memory|movsb|cli|hlt|pause|wbinvd|ports|ipi|cr3|xsave`; `all` goes round every
+//! mode but `idle` and `loop`, which do not end, and spends `phase=500us` on each.
 #![no_std]
 #![no_main]
 
+use guest_rt::extended_state::{self, Area};
 use guest_rt::hostile::{self, IpiKind, Width};
 use guest_rt::{
     Alarm, Guest, Verdict, apic_id, cpuid, disable_interrupts, halt_for_ever, println, tsc,
@@ -17,6 +18,8 @@ guest_rt::entry!(main);
 const PHASE: &str = "500us";
 /// Most bytes of memory that are overwritten in one go.
 const MEMORY_BYTES: u64 = 1 << 20;
+/// Most bytes that one instruction moves.
+const COPY_BYTES: u64 = 2 << 20;
 /// APIC ids that are bombarded.
 const TARGETS: u32 = 16;
 /// The vector of its own timer.
@@ -31,19 +34,25 @@ const BAD_DELIVERY_MODES: [u64; 4] = [2, 3, 5, 7];
 /// One way to be a nuisance; called again and again.
 type Nuisance = fn(&Guest);
 
-const PHASES: [(&str, Nuisance); 7] = [
+const PHASES: [(&str, Nuisance); 12] = [
     ("exits", exits),
+    ("vmcall", hypercalls),
     ("memory", memory),
+    ("movsb", copy),
     ("cli", without_interrupts),
     ("hlt", halted),
+    ("pause", pauses),
     ("wbinvd", caches),
     ("ports", ports),
     ("ipi", ipis),
+    ("cr3", page_tables),
+    ("xsave", vectors),
 ];
 
 fn main(guest: &Guest) -> Verdict {
     guest.allow_arguments(&["mode", "phase"]);
-    let modes = ["all", "idle", "loop", "exits", "memory", "cli", "hlt", "wbinvd", "ports", "ipi"];
+    let mut modes = ["all", "idle", "loop"].into_iter().chain(PHASES.map(|(name, _)| name));
+    let modes: [&str; PHASES.len() + 3] = core::array::from_fn(|_| modes.next().unwrap_or(""));
     let mode = guest.choice("mode", &modes);
     println!("noise: mode={mode}");
     match mode {
@@ -78,12 +87,28 @@ fn exits(_: &Guest) {
     }
 }
 
+/// Calls the hypervisor as fast as it goes, for nothing.
+fn hypercalls(_: &Guest) {
+    for _ in 0..64 {
+        // It has a status for an answer; there is none natively. Neither matters here.
+        let _ = hostile::unknown_hypercall();
+    }
+}
+
 /// Streams through all the memory that it has.
 fn memory(guest: &Guest) {
     let (start, size) = guest.spare_memory();
     let bytes = size.min(MEMORY_BYTES) & !7;
     // Its own spare memory: no fault can answer, and none would matter here.
     let _ = hostile::fill_memory(start, bytes, tsc());
+}
+
+/// Moves megabytes byte by byte in one instruction.
+fn copy(guest: &Guest) {
+    let (start, size) = guest.spare_memory();
+    let bytes = (size / 2).min(COPY_BYTES);
+    // Its own spare memory, as above.
+    let _ = hostile::copy_memory(start, start + bytes, bytes);
 }
 
 /// Computes with interrupts off.
@@ -99,6 +124,13 @@ fn halted(_: &Guest) {
     let alarm = Alarm::new(TIMER_VECTOR, |_| ());
     alarm.set(tsc() + 500);
     wait_for_interrupt();
+}
+
+/// Spins as one waits for a lock.
+fn pauses(_: &Guest) {
+    for _ in 0..1000 {
+        core::hint::spin_loop();
+    }
 }
 
 /// Throws the caches away.
@@ -145,5 +177,28 @@ fn ipis(_: &Guest) {
             let _ = hostile::write_msr(entry, mode << 8);
         }
         let _ = hostile::write_msr(entry, before);
+    }
+}
+
+/// Goes to and fro between two page tables.
+fn page_tables(_: &Guest) {
+    let (one, other) = (hostile::read_cr3(), hostile::second_page_tables());
+    for _ in 0..64 {
+        // Both map the same, so neither can be refused, and nothing depends on which of them stays.
+        let _ = hostile::write_cr3(other);
+        let _ = hostile::write_cr3(one);
+    }
+}
+
+/// Fills, saves and restores all vector registers that it is offered.
+fn vectors(_: &Guest) {
+    let Ok(components @ 1..) = extended_state::enable() else {
+        return;
+    };
+    let mut area = Area::initial();
+    area.set_in_use(components);
+    for _ in 0..16 {
+        extended_state::save(&mut area, components);
+        extended_state::restore(&area, components);
     }
 }
