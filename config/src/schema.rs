@@ -191,7 +191,7 @@ fn partition(reader: &mut Reader<'_>, name: At<String>, view: &View<'_>) -> Part
 }
 
 /// In reports and messages this names the hypervisor's own windows.
-const RESERVED_NAME: &str = "housekeeping";
+pub(crate) const RESERVED_NAME: &str = "housekeeping";
 
 fn windows(
     reader: &mut Reader<'_>,

@@ -7,8 +7,8 @@ mod common;
 use std::fmt::Write;
 use std::path::Path;
 
-use bulkhead_config::Rule;
 use bulkhead_config::language::{BOARD_SECTIONS, SYSTEM_SECTIONS, Section};
+use bulkhead_config::{FileKind, Rule, json_schema};
 use common::{Case, toml_files};
 
 /// Set to write what is generated instead of comparing it.
@@ -74,6 +74,20 @@ fn the_tables_of_the_readme_are_those_of_the_code() {
         std::fs::write(&path, format!("{before}{BEGIN}{wanted}{END}{after}")).unwrap();
     } else {
         assert_eq!(found, wanted, "run the tests with {BLESS}=1 to write the tables again");
+    }
+}
+
+#[test]
+fn the_schemas_in_the_tree_are_those_of_the_code() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema");
+    for (name, kind) in [("system.json", FileKind::System), ("board.json", FileKind::Board)] {
+        let wanted = format!("{:#}\n", json_schema(kind));
+        let path = folder.join(name);
+        if std::env::var_os(BLESS).is_some() {
+            std::fs::write(&path, &wanted).unwrap();
+        }
+        let found = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(found, wanted, "run the tests with {BLESS}=1 to write it again");
     }
 }
 

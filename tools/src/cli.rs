@@ -10,6 +10,7 @@ use bulkhead::explain::explain;
 use bulkhead::flash::{FlashOptions, flash};
 use bulkhead::measure::{Format, MeasureOptions, close, demo, measure};
 use bulkhead::provision::{self, Need};
+use bulkhead::schema::{self, schema};
 use bulkhead::verify::verify;
 use bulkhead::who::who;
 use bulkhead::{
@@ -50,6 +51,20 @@ enum Command {
         /// How it is printed
         #[arg(long, value_enum, default_value_t)]
         format: Format,
+    },
+    /// Prints the JSON Schema of system or board files, for editors
+    #[command(
+        after_help = "Name it in the first line of a file, and taplo or VS Code (Even Better TOML) completes and checks:
+  #:schema ./system.json
+
+Examples:
+  bulkhead schema > system.json
+  bulkhead schema board > board.json"
+    )]
+    Schema {
+        /// What it is of
+        #[arg(value_enum, default_value_t)]
+        of: schema::Of,
     },
     /// Builds guests and hypervisor and writes a bootable disk image (BIOS and UEFI)
     #[command(
@@ -249,6 +264,10 @@ impl Cli {
             Command::Check { system, format } => compile::check(&system, format == Format::Json),
             Command::Explain { code, format } => {
                 show(&explain(code.as_deref(), format == Format::Json)?);
+                Ok(())
+            }
+            Command::Schema { of } => {
+                show(&schema(of));
                 Ok(())
             }
             Command::Build { system, output } => build(&system, output),

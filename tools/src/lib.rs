@@ -32,6 +32,7 @@ pub mod provision;
 pub mod report;
 pub mod report_page;
 pub mod run;
+pub mod schema;
 pub mod screen;
 pub mod table;
 pub mod verify;

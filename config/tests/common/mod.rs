@@ -229,6 +229,11 @@ impl Case {
     }
 }
 
+/// The systems that ship and those of `accept`, which all compile: path and text.
+pub fn system_texts() -> Vec<(PathBuf, String)> {
+    ["tests/accept", "../partitions"].into_iter().flat_map(toml_files).collect()
+}
+
 /// The TOML files of a folder of this crate, in order, with their text.
 pub fn toml_files(folder: &str) -> Vec<(PathBuf, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
