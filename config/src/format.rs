@@ -77,6 +77,9 @@ fn format_text(text: &str) -> Result<String, FormatError> {
     if meaning(parsed(&after)?.as_table(), Some(section)) != before {
         return Err(FormatError::Unsafe("the result would say something else".to_owned()));
     }
+    if comments(&after) != comments(&unified) {
+        return Err(FormatError::Unsafe("the result would have other comments".to_owned()));
+    }
     Ok(after)
 }
 
@@ -98,7 +101,7 @@ fn head_length(text: &str) -> usize {
 }
 
 fn join(head: &str, body: &str) -> String {
-    let head = lines_of(head, Gap::None);
+    let head = lines_of(&format!("{head}\n"), Gap::None);
     let body = body.trim_matches('\n');
     match (head.trim_end().is_empty(), body.is_empty()) {
         (true, _) => format!("{body}\n"),
@@ -109,10 +112,13 @@ fn join(head: &str, body: &str) -> String {
 
 /// A board file has more of the board's keys than of the system's.
 fn kind_of(root: &Table) -> FileKind {
-    let known = |kind: FileKind| {
-        root.iter().filter(|(name, _)| kind.section().key(name).is_some()).count()
-    };
-    if known(FileKind::Board) > known(FileKind::System) { FileKind::Board } else { FileKind::System }
+    let known =
+        |kind: FileKind| root.iter().filter(|(name, _)| kind.section().key(name).is_some()).count();
+    if known(FileKind::Board) > known(FileKind::System) {
+        FileKind::Board
+    } else {
+        FileKind::System
+    }
 }
 
 /// The place of a key in the language; unknown ones behind all others.
@@ -156,13 +162,22 @@ fn arrange(table: &mut Table, section: Option<&'static Section>, next: &mut isiz
 
 /// Tables by name keep their order: it numbers the partitions and places their memory.
 fn arrange_named(table: &mut Table, section: Option<&'static Section>, next: &mut isize) {
-    table.set_position(Some(*next));
+    let mut own = *next;
     *next += 1;
+    let mut has_value = false;
     for name in ordered_names(table, None) {
-        if let Some(Item::Table(child)) = table.get_mut(&name) {
-            arrange(child, section, next);
+        match table.get_mut(&name) {
+            Some(Item::Table(child)) => arrange(child, section, next),
+            // A name below the header itself, `c = { .. }`, must not overtake the sections before that header.
+            Some(Item::Value(_)) if !has_value => {
+                has_value = true;
+                own = *next;
+                *next += 1;
+            }
+            _ => {}
         }
     }
+    table.set_position(Some(own));
 }
 
 /// Names of the keys, by the language, else as the file has them.
@@ -184,7 +199,8 @@ enum Gap {
 }
 
 fn dress_root(document: &mut DocumentMut, section: &'static Section) {
-    let trailing = lines_of(document.trailing().as_str().unwrap_or_default(), Gap::Kept);
+    let trailing = document.trailing().as_str().unwrap_or_default();
+    let trailing = lines_of(&format!("{trailing}\n"), Gap::Kept);
     document.set_trailing(trailing);
     dress(document.as_table_mut(), Some(section));
     dress_below(document.as_table_mut(), Some(section));
@@ -298,13 +314,14 @@ fn tidy(value: &mut Value, of: Option<Form>) {
     match value {
         Value::Array(list) => {
             let (section, _) = below(of);
-            list.iter_mut().for_each(|item| tidy(item, section.map(|s| Form::Table(s))));
+            list.iter_mut().for_each(|item| tidy(item, section.map(Form::Table)));
             list.fmt();
         }
         Value::InlineTable(table) => {
             let (section, named) = below(of);
             for (name, item) in table.iter_mut() {
-                let inner = if named { section.map(Form::Table) } else { form(section, name.get()) };
+                let inner =
+                    if named { section.map(Form::Table) } else { form(section, name.get()) };
                 if let Some(text) = item.as_str().and_then(|text| spaced(text, inner)) {
                     *item = Value::from(text);
                 }
@@ -376,6 +393,15 @@ fn lines_of(text: &str, gap: Gap) -> String {
     let mut out = if wanted { "\n".to_owned() } else { String::new() };
     lines.iter().for_each(|line| out.extend([line, "\n"]));
     out
+}
+
+/// What stands behind the first `#` of each line that has one, in some order and without blanks.
+fn comments(text: &str) -> Vec<String> {
+    let tails = text.lines().filter_map(|line| line.split_once('#'));
+    let mut tails: Vec<String> =
+        tails.map(|(_, tail)| tail.split_whitespace().collect::<String>()).collect();
+    tails.sort();
+    tails
 }
 
 /// What a document says, quantities without blanks: what must be the same before and after.

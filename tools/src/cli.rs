@@ -8,6 +8,7 @@ use bulkhead::audit::audit;
 use bulkhead::compile;
 use bulkhead::explain::explain;
 use bulkhead::flash::{FlashOptions, flash};
+use bulkhead::fmt;
 use bulkhead::measure::{Format, MeasureOptions, close, demo, measure};
 use bulkhead::provision::{self, Need};
 use bulkhead::schema::{self, schema};
@@ -51,6 +52,22 @@ enum Command {
         /// How it is printed
         #[arg(long, value_enum, default_value_t)]
         format: Format,
+    },
+    /// Formats system and board files in place: order, blanks, units; every comment stays
+    #[command(
+        after_help = "A file is replaced whole or not at all; one that is no TOML leaves all of them as they are.
+
+Examples:
+  bulkhead fmt partitions/demo.toml
+  bulkhead fmt --check partitions/*.toml partitions/boards/*.toml"
+    )]
+    Fmt {
+        /// The files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Writes nothing; exit code 1 when a file is not formatted
+        #[arg(long)]
+        check: bool,
     },
     /// Prints the JSON Schema of system or board files, for editors
     #[command(
@@ -266,6 +283,7 @@ impl Cli {
                 show(&explain(code.as_deref(), format == Format::Json)?);
                 Ok(())
             }
+            Command::Fmt { files, check } => fmt::run(&files, check),
             Command::Schema { of } => {
                 show(&schema(of));
                 Ok(())

@@ -41,7 +41,7 @@ fn rejected(found: &Diagnostics) -> Error {
     Error::Rejected(format!("the system is rejected\n{}", rendered(found)))
 }
 
-fn rendered(found: &Diagnostics) -> String {
+pub(crate) fn rendered(found: &Diagnostics) -> String {
     found.render(std::io::stderr().is_terminal())
 }
 

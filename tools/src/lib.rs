@@ -15,6 +15,7 @@ pub mod emulator;
 pub mod error;
 pub mod explain;
 pub mod flash;
+pub mod fmt;
 pub mod gantt;
 pub mod grub;
 pub mod guests;
