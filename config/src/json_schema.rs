@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::language::{BOARD_FILE, Form, Key, SYSTEM_FILE, Section};
+use crate::language::{BOARD_FILE, Form, HYGIENE_WORDS, Key, SYSTEM_FILE, Section};
 use crate::reader::LONGEST_NAME;
 use crate::schema::RESERVED_NAME;
 use crate::units::Dimension;
@@ -78,7 +78,9 @@ fn value(form: Form) -> Value {
         Form::Address => json!({ "anyOf": [number(), hexadecimal()] }),
         Form::Number => number(),
         Form::Numbers => list(number()),
-        Form::Names => list(name()),
+        Form::Names | Form::Plans => list(name()),
+        Form::Flag => json!({ "type": "boolean" }),
+        Form::Hygiene => list(json!({ "enum": HYGIENE_WORDS })),
         Form::Paths => list(path()),
         Form::Table(section) => Value::Object(object(section)),
         Form::Tables(section) => list(Value::Object(object(section))),
