@@ -13,6 +13,7 @@ mod boot_info;
 mod compare;
 mod cores;
 mod diagnostics;
+mod diff;
 mod documents;
 mod donation;
 mod emit;
@@ -47,6 +48,7 @@ use sha2::{Digest, Sha256};
 
 pub use boot_info::{ADDRESS as BOOT_INFO_ADDRESS, LONGEST_ARGUMENTS};
 pub use diagnostics::{Diagnostic, Diagnostics, Location};
+pub use diff::{Change, Difference, Gravity, diff};
 pub use explain::Explanation;
 pub use format::{FormatError, Formatted, format_file};
 pub use hygiene::HygieneCosts;

@@ -58,6 +58,15 @@ impl<'t> Places<'t> {
         self.entry(&format!("{owner}.window"), |window| is_window(window, key))
     }
 
+    /// The strings of the list at `path`, sorted; none where no file has it.
+    pub fn texts(&self, path: &str) -> Vec<&str> {
+        let lists = self.find(path).filter_map(|(_, list)| list.get_ref().as_array());
+        let mut texts: Vec<&str> =
+            lists.flat_map(|list| list.iter().filter_map(|text| text.get_ref().as_str())).collect();
+        texts.sort_unstable();
+        texts
+    }
+
     /// The first entry of the arrays at `path` that is wanted.
     fn entry(&self, path: &str, wanted: impl Fn(&Spanned<DeValue<'_>>) -> bool) -> Option<Place> {
         self.find(path).find_map(|(file, array)| {

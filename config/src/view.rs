@@ -2,9 +2,12 @@
 //!
 //! The page, `who` and `diff` all read the plan through this, so that they cannot contradict each other.
 
-use bulkhead_table::{Owner, PartitionId, Range, Window};
+use bulkhead_table::{Hygiene, Owner, PartitionId, Range, Rights, Window};
 
-use crate::plan::{Plan, PlannedRole};
+use crate::hygiene::{BRANCH_BARRIER, BUFFER_CLEAR, L1D_FLUSH};
+use crate::places::Places;
+use crate::plan::{Plan, PlannedPartition, PlannedRole};
+use crate::source::shown;
 
 /// Who has something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,4 +159,28 @@ fn fill(range: Range, taken: &[Extent]) -> Vec<Extent> {
     }
     free_until(now, range.end(), &mut all);
     all
+}
+
+/// What may be done in a region, in words.
+pub(crate) fn rights_words(rights: Rights) -> Vec<&'static str> {
+    let all = [(rights.read, "read"), (rights.write, "write"), (rights.execute, "execute")];
+    all.into_iter().filter(|right| right.0).map(|right| right.1).collect()
+}
+
+/// What is cleaned at a switch, as files write it.
+pub(crate) fn hygiene_words(hygiene: Hygiene) -> Vec<&'static str> {
+    let all = [
+        (hygiene.l1d_flush, L1D_FLUSH),
+        (hygiene.branch_barrier, BRANCH_BARRIER),
+        (hygiene.buffer_clear, BUFFER_CLEAR),
+    ];
+    all.into_iter().filter(|part| part.0).map(|part| part.1).collect()
+}
+
+/// The image of a partition, as the file names it.
+pub(crate) fn image_name(plan: &Plan, places: &Places<'_>, partition: &PlannedPartition) -> String {
+    let place = places.value(&format!("partition.{}.image", partition.name));
+    let written = place.and_then(|place| plan.texts.text_at(place));
+    let written = written.map(|text| text.trim_matches(['"', '\'']).to_owned());
+    written.unwrap_or_else(|| shown(&partition.image.path))
 }

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use bulkhead::audit::audit;
@@ -15,8 +16,8 @@ use bulkhead::schema::{self, schema};
 use bulkhead::verify::verify;
 use bulkhead::who::who;
 use bulkhead::{
-    BuildOptions, Error, Firmware, Result, RunOptions, Target, build_image, build_native, log,
-    paths, report_page, run_image,
+    BuildOptions, Error, Firmware, Result, RunOptions, Target, build_image, build_native,
+    difference, log, paths, report_page, run_image,
 };
 use clap::{Parser, Subcommand};
 
@@ -226,6 +227,25 @@ Examples:
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// Says in words who gains or loses what from one system to another
+    #[command(
+        after_help = "Compares what the two mean, not how they are written. The gravest change comes first.
+Images that are built from a folder are compared by name only: their digests are in `report --build`.
+Exit code 0 when nothing changes, 1 when something does, 2 when a system is rejected.
+
+Examples:
+  bulkhead diff running.toml next.toml
+  bulkhead diff running.toml next.toml --format json"
+    )]
+    Diff {
+        /// The system file as it is
+        old: PathBuf,
+        /// The system file as it is to be
+        new: PathBuf,
+        /// How the changes are printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     /// Everything from a bare machine to a latency table: installs, builds, boots, measures
     #[command(after_help = "Examples:
   cargo demo")]
@@ -272,12 +292,17 @@ struct RunArguments {
 }
 
 impl Cli {
-    /// Does what was asked.
+    /// Does what was asked; the exit code of what succeeded is 0, but for `diff`, which tells by it whether two systems differ.
     ///
     /// # Errors
     /// As the subcommand.
-    pub fn run(self) -> Result<()> {
-        match self.command {
+    pub fn run(self) -> Result<ExitCode> {
+        let done = match self.command {
+            Command::Diff { old, new, format } => {
+                let (text, differs) = difference::diff(&old, &new, format)?;
+                show(&text);
+                return Ok(ExitCode::from(u8::from(differs)));
+            }
             Command::Check { system, format } => compile::check(&system, format == Format::Json),
             Command::Explain { code, format } => {
                 show(&explain(code.as_deref(), format == Format::Json)?);
@@ -310,10 +335,14 @@ impl Cli {
             Command::Report { system, output, build } => {
                 report_page::report(&system, output.as_deref(), build)
             }
-            Command::Who { system, query, format } => who(&system, &query, format),
+            Command::Who { system, query, format } => {
+                show(&who(&system, &query, format)?);
+                Ok(())
+            }
             Command::Demo => demo(),
             Command::Verify { long } => verify(long),
-        }
+        };
+        done.map(|()| ExitCode::SUCCESS)
     }
 }
 

@@ -10,6 +10,7 @@ pub mod code_size;
 pub mod collect;
 pub mod compile;
 pub mod decode;
+pub mod difference;
 pub mod elf;
 pub mod emulator;
 pub mod error;

@@ -7,19 +7,18 @@ use crate::error::{Error, Result};
 use crate::measure::Format;
 use crate::{compile, paths};
 
-/// Answers a question about a system and prints the answer. Nobody's is an answer too.
+/// The answer to a question about a system, as text. Nobody's is an answer too.
 ///
 /// # Errors
 /// The system file is rejected, or the question is not understood.
-pub fn who(system: &Path, words: &[String], format: Format) -> Result<()> {
+pub fn who(system: &Path, words: &[String], format: Format) -> Result<String> {
     let plan = compile::plan(&paths::absolute(system)?)?;
     let query = words.join(" ");
     let answer = plan.who(&query).map_err(|error| {
         Error::refused(format!("cannot answer `{query}`"), error.cause, error.remedy)
     })?;
-    match format {
-        Format::Human => print!("{}", answer.render(std::io::stdout().is_terminal())),
-        Format::Json => print!("{}", answer.to_json()),
-    }
-    Ok(())
+    Ok(match format {
+        Format::Human => answer.render(std::io::stdout().is_terminal()),
+        Format::Json => answer.to_json(),
+    })
 }

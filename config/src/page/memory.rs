@@ -1,12 +1,12 @@
 //! The pictures of memory: the board's RAM to scale, what is used of it magnified, and all of it in figures.
 
-use bulkhead_table::{Range, Rights};
+use bulkhead_table::Range;
 use maud::{Markup, html};
 
 use super::Seen;
 use super::paint::{Bar, Paint, chip, number, percent, share, share_text};
 use crate::units::size_text;
-use crate::view::{Extent, Holder};
+use crate::view::{Extent, Holder, rights_words};
 
 /// Where the used part takes less than this of a range, it is drawn once more, magnified.
 const MAGNIFIED_BELOW: f64 = 60.0;
@@ -121,7 +121,7 @@ fn row(seen: &Seen<'_>, extent: &Extent, total: u64) -> Markup {
             @match region {
                 Some(region) => {
                     td.figure { (span(Range { start: region.guest, size: region.size })) }
-                    td { (rights(region.rights)) }
+                    td { (rights_words(region.rights).join(", ")) }
                 }
                 None => { td.none { "none" } td.none { "none" } }
             }
@@ -136,12 +136,6 @@ fn holder_number(holder: Holder) -> String {
         Holder::Partition(id) => number(id),
         Holder::Hypervisor | Holder::Free => String::new(),
     }
-}
-
-fn rights(rights: Rights) -> String {
-    let all = [(rights.read, "read"), (rights.write, "write"), (rights.execute, "execute")];
-    let granted: Vec<&str> = all.into_iter().filter(|right| right.0).map(|right| right.1).collect();
-    granted.join(", ")
 }
 
 fn hex(address: u64) -> String {

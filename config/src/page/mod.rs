@@ -15,7 +15,7 @@ use crate::places::Places;
 use crate::plan::{Plan, PlannedPartition};
 use crate::rules::{Rule, Severity};
 use crate::source::Place;
-use crate::{Compiled, ImageKind, Module};
+use crate::{Compiled, ImageKind, Module, view};
 use memory::near_size;
 use paint::{clean, grouped, partition_chip, share_text};
 
@@ -227,12 +227,9 @@ const fn kind(kind: ImageKind) -> &'static str {
     }
 }
 
-/// The image as the file names it.
+/// The image as the file names it, fit for HTML.
 fn image_name(seen: &Seen<'_>, partition: &PlannedPartition) -> String {
-    let place = seen.places.value(&format!("partition.{}.image", partition.name));
-    let written = place.and_then(|place| seen.plan.texts.text_at(place));
-    let written = written.map(|text| text.trim_matches(['"', '\'']).to_owned());
-    clean(&written.unwrap_or_else(|| crate::source::shown(&partition.image.path)))
+    clean(&view::image_name(seen.plan, &seen.places, partition))
 }
 
 fn warnings(seen: &Seen<'_>) -> Markup {

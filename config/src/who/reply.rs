@@ -7,9 +7,9 @@ use super::{Reply, Verdict};
 use crate::boot_info;
 use crate::diagnostics::Label;
 use crate::places::{Places, WindowKey};
-use crate::plan::{Plan, PlannedRole};
+use crate::plan::{Plan, PlannedPartition, PlannedRole};
 use crate::units::{duration_text, size_text};
-use crate::view::{Extent, Holder, Segment, Use};
+use crate::view::{Extent, Holder, Segment, Use, hygiene_words, rights_words};
 
 /// The page of a local APIC that is not in x2APIC mode.
 const XAPIC: Range = Range { start: 0xFEE0_0000, size: 0x1000 };
@@ -196,6 +196,9 @@ impl Witness<'_> {
             self.line(&mut reply, &format!("partition.{name}.memory"), label);
             return reply;
         }
+        if let Some(pages) = partition.schedule.filter(|pages| pages.contains(&byte(address))) {
+            return self.schedule_page(name, address, pages);
+        }
         let sentence = format!("at {address:#x} `{name}` has nothing");
         let mut reply = Reply::new(Verdict::Nobody, sentence).note(
             "an access there is a violation: the partition stops, and the log says what it touched",
@@ -207,6 +210,15 @@ impl Witness<'_> {
         }
         let label = format!("its memory ends at {:#x}", memory.end() - 1);
         self.line(&mut reply, &format!("partition.{name}.memory"), label);
+        reply
+    }
+
+    fn schedule_page(&self, name: &str, address: u64, pages: Range) -> Reply {
+        let vcpu = (address - pages.start) / bulkhead_table::PAGE_SIZE;
+        let sentence = format!("{address:#x} of `{name}` is the schedule page of its vCPU {vcpu}");
+        let mut reply = Reply::of_partition(name, sentence)
+            .note("it may only read there; the hypervisor writes plan, frame and windows");
+        self.line(&mut reply, &format!("partition.{name}.window"), "for its windows");
         reply
     }
 
@@ -424,11 +436,23 @@ impl Witness<'_> {
                 let start = if end == frame { first } else { start.unwrap_or(end) };
                 self.window_line(reply, owner, (cpu, plan), start, "into this window");
                 self.line(reply, "clock.switch-budget", "what a switch may take on this board");
+                self.hygiene_lines(reply, owner);
             }
             Use::Slack => {
                 let text = format!("the frame is {}", self.duration(frame));
                 self.line(reply, "schedule.frame", text);
             }
+        }
+    }
+
+    /// The cleaning that the owner of the window behind a switch asks for; it lengthens the switch.
+    fn hygiene_lines(&self, reply: &mut Reply, owner: Owner) {
+        let Owner::Partition(id) = owner else { return };
+        let Some(partition) = self.plan.partitions.get(usize::from(id)) else { return };
+        let cleaned = hygiene_words(partition.hygiene);
+        if !cleaned.is_empty() {
+            let text = format!("cleaned at the switch: {}", words(&cleaned));
+            self.line(reply, &format!("partition.{}.hygiene", partition.name), text);
         }
     }
 
@@ -481,7 +505,30 @@ impl Witness<'_> {
         );
         self.line(&mut reply, &format!("partition.{name}.memory"), memory);
         self.line(&mut reply, &format!("partition.{name}.image"), "what runs in it");
+        self.rights_lines(&mut reply, partition);
         reply
+    }
+
+    /// What it may ask for beyond its own, each where the file grants it.
+    fn rights_lines(&self, reply: &mut Reply, partition: &PlannedPartition) {
+        let section = format!("partition.{}", partition.name);
+        if partition.may_switch_plan {
+            let path = format!("{section}.may-switch-plan");
+            self.line(reply, &path, "it may ask for another plan");
+        }
+        if let Some(receiver) = partition.donates_to {
+            let receiver = self.plan.name_of(receiver);
+            let text = format!("the rest of a window may go to `{receiver}`");
+            self.line(reply, &format!("{section}.donates-to"), text);
+        }
+        let cleaned = hygiene_words(partition.hygiene);
+        if !cleaned.is_empty() {
+            self.line(
+                reply,
+                &format!("{section}.hygiene"),
+                "cleaned at each switch to and from it",
+            );
+        }
     }
 
     fn housekeeping(&self) -> Reply {
@@ -541,8 +588,7 @@ fn pci() -> Reply {
 }
 
 fn rights_text(rights: bulkhead_table::Rights) -> String {
-    let all = [(rights.read, "read"), (rights.write, "write"), (rights.execute, "execute")];
-    let granted: Vec<&str> = all.iter().filter(|right| right.0).map(|right| right.1).collect();
+    let granted = rights_words(rights);
     if granted.is_empty() { "do nothing there".to_owned() } else { words(&granted) }
 }
 

@@ -1,0 +1,52 @@
+//! `bulkhead diff`: what a change of a system means, in words, before it goes to a plant.
+
+use std::path::Path;
+
+use crate::error::Result;
+use crate::measure::Format;
+use crate::{compile, paths};
+
+/// What changes from the system `old` to `new`, as text, and whether something does.
+///
+/// # Errors
+/// One of the two is rejected.
+pub fn diff(old: &Path, new: &Path, format: Format) -> Result<(String, bool)> {
+    let old = compile::plan(&paths::absolute(old)?)?;
+    let new = compile::plan(&paths::absolute(new)?)?;
+    let difference = bulkhead_config::diff(&old, &new);
+    let text = match format {
+        Format::Human => difference.render(),
+        Format::Json => difference.to_json(),
+    };
+    Ok((text, !difference.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SYSTEM: &str = "[system]\nname = \"small\"\nboard = \"BOARD\"\n[housekeeping]\ncore = 0\n\
+        [partition.motion]\nimage = \"guest\"\nmemory = \"8 MiB\"\ncores = [1]\n";
+
+    #[test]
+    fn a_comment_is_no_difference_and_a_core_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("guest")).unwrap();
+        std::fs::write(folder.path().join("guest/Makefile"), "").unwrap();
+        let board = paths::root().unwrap().join("partitions/boards/bochs-skylake-x.toml");
+        let system = SYSTEM.replace("BOARD", &board.display().to_string());
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let old = file("old.toml", &system);
+        let comment = file("comment.toml", &format!("# New.\n{system}"));
+        let core = file("core.toml", &system.replace("[1]", "[2]"));
+        assert!(!diff(&old, &comment, Format::Human).unwrap().1);
+        let (text, differs) = diff(&old, &core, Format::Json).unwrap();
+        assert!(differs && text.contains("gains core 2"));
+        let missing = folder.path().join("missing.toml");
+        assert!(diff(&old, &missing, Format::Human).is_err());
+    }
+}
