@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hv_core::health::{HealthEvent, Incident, Party};
 use hv_core::trace::WindowRecord;
-use hv_core::wire::{Fate, Stat, StatKey};
+use hv_core::wire::{Fate, Stat, StatKey, SwitchStep};
 
 use crate::decode::{Counts, Event};
 use crate::elf::hex;
@@ -250,6 +250,7 @@ impl<'m> Collector<'m> {
             cpu,
             switch_min: self.one(StatKey::SwitchMin, cpu),
             switch_max: self.one(StatKey::SwitchMax, cpu),
+            switch_steps: self.all(StatKey::SwitchStep, cpu).map(step).collect(),
             log_lost: self.one(StatKey::LogLost, cpu).unwrap_or(0),
         };
         cpus.into_iter().map(core).collect()
@@ -262,6 +263,13 @@ fn party(manifest: &Manifest, party: Party) -> Option<String> {
         Party::Partition(id) => Some(manifest.partition_name(id)),
         Party::Hypervisor => None,
     }
+}
+
+/// A step of a switch and its ticks.
+fn step(stat: &Stat) -> (String, u64) {
+    let step = usize::try_from(stat.detail).ok().and_then(|number| SwitchStep::ALL.get(number));
+    let name = step.map_or_else(|| format!("step {}", stat.detail), |step| step.name().to_string());
+    (name, stat.value)
 }
 
 fn exit_name(detail: u32) -> String {

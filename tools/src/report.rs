@@ -161,7 +161,7 @@ pub struct Boot {
 }
 
 /// Figures of one core.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Core {
     /// Board CPU number.
     pub cpu: u16,
@@ -169,6 +169,9 @@ pub struct Core {
     pub switch_min: Option<u64>,
     /// Most ticks of a partition switch.
     pub switch_max: Option<u64>,
+    /// Most ticks of each step of a switch, in their order: `decide`, `save`, `load`, `clean`, `tell`, `settle`; empty where nothing is
+    /// switched.
+    pub switch_steps: Vec<(String, u64)>,
     /// Diagnostics that were dropped because the ring was full.
     pub log_lost: u64,
 }

@@ -132,7 +132,20 @@ fn system(report: &Report) -> String {
     }
     for core in &report.cores {
         if let (Some(min), Some(max)) = (core.switch_min, core.switch_max) {
-            let text = format!("{}..{} ticks", grouped(min), grouped(max));
+            let steps: Vec<_> = core
+                .switch_steps
+                .iter()
+                .map(|(step, most)| format!("{step} {}", grouped(*most)))
+                .collect();
+            let text = match steps.is_empty() {
+                true => format!("{}..{} ticks", grouped(min), grouped(max)),
+                false => format!(
+                    "{}..{} ticks; at most {}",
+                    grouped(min),
+                    grouped(max),
+                    steps.join(", ")
+                ),
+            };
             line(&format!("switch on core {}", core.cpu), text);
         }
     }

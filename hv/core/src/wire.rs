@@ -215,6 +215,8 @@ pub enum StatKey {
     SwitchMax,
     /// CPU: fewest ticks of the same.
     SwitchMin,
+    /// CPU: most ticks that one step of a switch took; `detail` is a [`SwitchStep`] number.
+    SwitchStep,
     /// CPU: diagnostics dropped because the ring was full.
     LogLost,
     /// System: TSC frequency as measured at boot, in hertz.
@@ -225,6 +227,42 @@ pub enum StatKey {
     PerCpuBytes,
     /// Not of this version.
     Unknown(u16),
+}
+
+/// The steps of a switch, in their order. Together they are the whole switch, waiting left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SwitchStep {
+    /// From the last exit to knowing who comes next; with a housekeeping window between, from its end.
+    Decide,
+    /// Storing what the VMCS does not carry.
+    Save,
+    /// Loading the next VMCS and what it does not carry.
+    Load,
+    /// Hygiene.
+    Clean,
+    /// Telling the guest its time.
+    Tell,
+    /// Timers, interrupts and the preemption timer.
+    Settle,
+}
+
+impl SwitchStep {
+    /// All of them; the place in this list is the number on the wire.
+    pub const ALL: [Self; 6] =
+        [Self::Decide, Self::Save, Self::Load, Self::Clean, Self::Tell, Self::Settle];
+
+    /// One word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Decide => "decide",
+            Self::Save => "save",
+            Self::Load => "load",
+            Self::Clean => "clean",
+            Self::Tell => "tell",
+            Self::Settle => "settle",
+        }
+    }
 }
 
 /// How a partition ended.
@@ -270,7 +308,7 @@ impl Fate {
 }
 
 /// Known keys and their numbers on the wire.
-const STAT_KEYS: [(StatKey, u16); 17] = [
+const STAT_KEYS: [(StatKey, u16); 18] = [
     (StatKey::Exits, 1),
     (StatKey::SpanExits, 2),
     (StatKey::WindowsRun, 3),
@@ -288,6 +326,7 @@ const STAT_KEYS: [(StatKey, u16); 17] = [
     (StatKey::TscHz, 15),
     (StatKey::TscSkew, 16),
     (StatKey::PerCpuBytes, 17),
+    (StatKey::SwitchStep, 18),
 ];
 
 impl StatKey {

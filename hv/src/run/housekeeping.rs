@@ -251,6 +251,9 @@ fn send_figures(drain: &mut Drain) {
         {
             tell(StatKey::SwitchMax, usize::from(core.cpu), 0, state.switch_max);
             tell(StatKey::SwitchMin, usize::from(core.cpu), 0, state.switch_min);
+            for (step, most) in state.steps.iter().enumerate() {
+                tell(StatKey::SwitchStep, usize::from(core.cpu), step, *most);
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use hv_core::exit::{PlanCall, Rest, WindowView};
 use hv_core::health::{self, HealthEvent, Incident, Party};
 use hv_core::schedule::{Cursor, NextWindows, PlanWord, Schedule, Slot, timer_value};
 use hv_core::trace::{Trace, WindowRecord};
-use hv_core::wire::{Fate, Kind};
+use hv_core::wire::{Fate, Kind, SwitchStep};
 use hv_defs::vmcs::field;
 
 use super::cell::CoreCell;
@@ -65,6 +65,8 @@ pub struct SharedCore {
     pub switch_max: u64,
     /// See [`Self::switch_max`].
     pub switch_min: u64,
+    /// Most ticks of each step of a switch, in the order of [`SwitchStep::ALL`].
+    pub steps: [u64; SwitchStep::ALL.len()],
 }
 
 /// A window as it really runs.
@@ -138,6 +140,7 @@ pub fn start(core: usize, cpu: u16, epoch: u64, plans: &'static [&'static [Windo
         running,
         switch_max: 0,
         switch_min: u64::MAX,
+        steps: [0; SwitchStep::ALL.len()],
     });
     let first = state.run_until_guest(machine::tsc());
     first.unwrap_or_else(|| housekeeping::end_module())
@@ -222,12 +225,14 @@ impl SharedCore {
     /// The switch: everything that can be done ahead of the window, then its start.
     fn begin(&mut self, vcpu: &'static mut Vcpu, turn: &Turn, since: u64) -> *mut Vcpu {
         let before = self.running;
-        self.put_in(turn.index, vcpu);
+        let decided = self.note_step(SwitchStep::Decide, since);
+        let put_in = self.put_in(turn.index, vcpu, decided);
         self.give(vcpu, turn, false);
         vcpu.windows.run += 1;
         partition::note_first_entry(vcpu);
+        let told = self.note_step(SwitchStep::Tell, put_in);
         settle(vcpu, turn.slot.start);
-        let ready = machine::tsc();
+        let ready = self.note_step(SwitchStep::Settle, told);
         self.note_switch(ready - since);
         if ready > turn.slot.start {
             self.note_late(vcpu, turn, &before, since, ready - turn.slot.start);
@@ -242,7 +247,7 @@ impl SharedCore {
 
     /// The same for the rest of another's window: at once, and with no start to be late for.
     fn begin_donated(&mut self, vcpu: &'static mut Vcpu, turn: &Turn) -> *mut Vcpu {
-        self.put_in(turn.index, vcpu);
+        self.put_in(turn.index, vcpu, machine::tsc());
         self.give(vcpu, turn, true);
         partition::note_first_entry(vcpu);
         let now = machine::tsc();
@@ -251,15 +256,28 @@ impl SharedCore {
         vcpu
     }
 
-    /// Puts the state of `vcpu` into the machine, in place of another's.
-    fn put_in(&mut self, index: VcpuIndex, vcpu: &mut Vcpu) {
+    /// Puts the state of `vcpu` into the machine, in place of another's. Begun at `begun`; returns when it was done.
+    fn put_in(&mut self, index: VcpuIndex, vcpu: &mut Vcpu, begun: u64) -> u64 {
         if self.loaded == Some(index) {
-            return;
+            return begun;
         }
         let before = self.save_loaded();
+        let saved = self.note_step(SwitchStep::Save, begun);
         vcpu.load();
+        let loaded = self.note_step(SwitchStep::Load, saved);
         hygiene::clean(before.or(vcpu.hygiene));
         self.loaded = Some(index);
+        self.note_step(SwitchStep::Clean, loaded)
+    }
+
+    /// Notes how long a step took that began at `begun`; returns the TSC.
+    #[inline(always)]
+    fn note_step(&mut self, step: SwitchStep, begun: u64) -> u64 {
+        let now = machine::tsc();
+        if let Some(most) = self.steps.get_mut(step as usize) {
+            *most = (*most).max(now - begun);
+        }
+        now
     }
 
     fn save_loaded(&mut self) -> Hygiene {
