@@ -22,6 +22,9 @@ pub const FORMAT: u32 = 2;
 /// Most logical processors that a table can name. Bounds every per-core array of the hypervisor.
 pub const MAX_CORES: usize = 256;
 
+/// Most vCPUs of one partition: the hypervisor keeps sets of them in a word.
+pub const MAX_VCPUS: usize = 64;
+
 /// Most partitions that a table can name.
 pub const MAX_PARTITIONS: usize = 64;
 

@@ -9,8 +9,8 @@ fn planted_interrupt_commands_pass_unchecked() {
         name: "fault-icr",
         changes: &[(
             "hv/core/src/msr.rs",
-            "IcrVerdict::Deny => WriteAction::Deny",
-            "IcrVerdict::Deny => WriteAction::Machine(value)",
+            "Verdict::Deny => WriteAction::Deny",
+            "Verdict::Deny => WriteAction::Machine(value)",
         )],
     };
     let attacks: Vec<_> =

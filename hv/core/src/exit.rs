@@ -8,6 +8,7 @@ use bulkhead_table::{PartitionId, PlanId, abi};
 use hv_defs::exit::REASONS;
 
 use crate::cpuid::CpuidPolicy;
+use crate::ipi::Ipi;
 use crate::msr::{self, CoreKind};
 use crate::ring::Ring;
 use crate::vapic::VirtualApic;
@@ -113,13 +114,15 @@ pub enum Exit {
     Nmi,
     /// A maskable interrupt arrived in the guest; time-shared cores only.
     Interrupt,
+    /// The guest wrote an illegal vector to SELF_IPI, which APIC virtualization leaves to us behind the instruction.
+    SelfIpiWritten,
     /// The guest can take an interrupt now.
     InterruptWindow,
     /// The guest can take an NMI now.
     NmiWindow,
     /// The timer of the hypervisor ran out.
     Timer,
-    /// INIT or a start-up IPI reached the core: no partition can send one, so it came from outside.
+    /// INIT or a start-up IPI reached the core itself: no partition's ever does, so it came from outside.
     Reset,
     /// The guest shut its processor down by a third fault.
     TripleFault,
@@ -185,6 +188,8 @@ pub enum Action {
     SetCr4(u64),
     /// The virtual APIC changed: step over, then look for a deliverable interrupt and the next deadline.
     ApicChanged,
+    /// Send this interrupt to vCPUs of the partition, then as [`Self::ApicChanged`].
+    Send(Ipi),
     /// Look at the clock: the window or the guest's timer may be due.
     Clock,
     /// Step over the call and answer it from the schedule of the core.
@@ -462,6 +467,10 @@ fn handle_rare(exit: &Exit, registers: &Registers, vcpu: &mut VcpuState) -> Acti
         }
         Exit::Exception { vector: 18, .. } => Action::Stop(Violation::MachineCheck),
         Exit::Exception { vector, error } => Action::Inject(Event::Exception { vector, error }),
+        Exit::SelfIpiWritten => {
+            vcpu.apic.self_ipi_written();
+            Action::Clock
+        }
         Exit::Nmi | Exit::NmiWindow => Action::Inject(Event::Nmi),
         Exit::Interrupt | Exit::InterruptWindow | Exit::Timer => Action::Clock,
         Exit::Reset => Action::Stop(Violation::Reset),
@@ -591,12 +600,14 @@ fn write_msr(registers: &mut Registers, vcpu: &mut VcpuState, now: impl FnOnce()
     let value = registers.edx_eax();
     if vcpu.kind == CoreKind::Shared && (msr::is_x2apic(number) || number == msr::TSC_DEADLINE) {
         return match vcpu.apic.write(number, value, now()) {
-            Ok(_) => Action::ApicChanged,
+            Ok(Some(ipi)) => Action::Send(ipi),
+            Ok(None) => Action::ApicChanged,
             Err(_) => refuse_msr(vcpu, number),
         };
     }
     match msr::write(vcpu.kind, number, value, &vcpu.msr) {
         msr::WriteAction::Machine(value) => Action::WriteMsr { msr: number, value },
+        msr::WriteAction::Send(ipi) => Action::Send(ipi),
         msr::WriteAction::Drop => Action::Advance,
         msr::WriteAction::Deny => refuse_msr(vcpu, number),
     }

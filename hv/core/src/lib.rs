@@ -10,6 +10,8 @@ extern crate std;
 pub mod cpuid;
 pub mod exit;
 pub mod health;
+pub mod inbox;
+pub mod ipi;
 pub mod msr;
 pub mod paging;
 pub mod port;

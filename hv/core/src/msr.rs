@@ -6,6 +6,8 @@
 use hv_defs::apic::{self, delivery, icr, lvt};
 use hv_defs::msr::{self, apic_base, misc_enable};
 
+use crate::ipi::{self, BOOTSTRAP, Ipi, Kind, Peers, Verdict};
+
 /// IA32_TSC_DEADLINE: the machine's own on a dedicated core, the virtual APIC's on a time-shared one.
 pub const TSC_DEADLINE: u32 = msr::TSC_DEADLINE;
 
@@ -21,10 +23,8 @@ pub enum CoreKind {
 /// What the answers to MSR reads depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MsrState {
-    /// Local APIC id of the vCPU, which is the core's own.
-    pub apic_id: u32,
-    /// Whether the guest sees itself on the bootstrap processor.
-    pub bootstrap: bool,
+    /// The vCPU among those of its partition.
+    pub peers: Peers,
 }
 
 /// The partition may not do this; the guest gets #GP(0).
@@ -36,17 +36,10 @@ pub struct Denied;
 pub enum WriteAction {
     /// Write this checked value to the machine's register of the same number.
     Machine(u64),
+    /// Send this interrupt.
+    Send(Ipi),
     /// It changes nothing: go on.
     Drop,
-    /// #GP(0).
-    Deny,
-}
-
-/// What becomes of an interrupt command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IcrVerdict {
-    /// Write this to the machine's ICR: the same command, in its plainest form.
-    Pass(u64),
     /// #GP(0).
     Deny,
 }
@@ -90,6 +83,17 @@ const fn apic_is_readable(number: u32) -> bool {
             | apic::LVT_TIMER..=apic::CURRENT_COUNT
             | apic::DIVIDE_CONFIGURATION
     )
+}
+
+/// Whether a processor with APIC virtualization answers the read from the virtual-APIC page: all but the count of the
+/// timer, which is worked out when it is asked for. SDM 3C 30.5.
+const fn page_is_readable(number: u32) -> bool {
+    apic_is_readable(number) && number != apic::CURRENT_COUNT
+}
+
+/// Whether such a processor carries the write out by itself. SDM 3C 30.5.
+const fn page_is_writable(number: u32) -> bool {
+    matches!(number, apic::TPR | apic::EOI | apic::SELF_IPI)
 }
 
 /// Writable without a check on a dedicated core: nothing in them reaches another core or changes how an interrupt is
@@ -140,23 +144,30 @@ fn open(map: &mut [u64; 512], number: u32, read: bool, write: bool) {
 }
 
 /// Fills the MSR bitmap of a core of this kind: a set bit exits. An MSR outside the two ranges of the bitmap
-/// always exits (SDM 3C 26.1.3).
-pub fn bitmap(kind: CoreKind, map: &mut [u64; 512]) {
+/// always exits (SDM 3C 26.1.3). `apic_virtualization` says that every vCPU of the core runs with the processor's
+/// "virtualize x2APIC mode", register virtualization and virtual-interrupt delivery: an open register of the x2APIC is
+/// then the virtual-APIC page's; without them it would be the machine's.
+pub fn bitmap(kind: CoreKind, apic_virtualization: bool, map: &mut [u64; 512]) {
     *map = [u64::MAX; 512];
     for number in OPEN {
         open(map, number, true, true);
     }
     open(map, msr::TIME_STAMP_COUNTER, true, false);
-    if kind == CoreKind::Dedicated {
-        open(map, TSC_DEADLINE, true, true);
-        for number in apic::FIRST..=apic::LAST {
-            open(map, number, apic_is_readable(number), apic_is_writable(number));
+    let registers = apic::FIRST..=apic::LAST;
+    match kind {
+        CoreKind::Dedicated => {
+            open(map, TSC_DEADLINE, true, true);
+            registers.for_each(|n| open(map, n, apic_is_readable(n), apic_is_writable(n)));
         }
+        CoreKind::Shared if apic_virtualization => {
+            registers.for_each(|n| open(map, n, page_is_readable(n), page_is_writable(n)));
+        }
+        CoreKind::Shared => {}
     }
 }
 
 const fn apic_base_value(state: &MsrState) -> u64 {
-    let bootstrap = if state.bootstrap { apic_base::BOOTSTRAP } else { 0 };
+    let bootstrap = if state.peers.own() == BOOTSTRAP { apic_base::BOOTSTRAP } else { 0 };
     apic_base::ADDRESS_RESET | apic_base::ENABLE | apic_base::X2APIC | bootstrap
 }
 
@@ -193,15 +204,16 @@ pub const fn read(_kind: CoreKind, number: u32, state: &MsrState) -> Result<u64,
 /// Decides a write that exited. The x2APIC and TSC_DEADLINE of a time-shared core are the virtual APIC's and denied here.
 #[must_use]
 #[inline]
-pub const fn write(kind: CoreKind, number: u32, value: u64, state: &MsrState) -> WriteAction {
+pub fn write(kind: CoreKind, number: u32, value: u64, state: &MsrState) -> WriteAction {
     if matches!(kind, CoreKind::Dedicated) {
         if number == apic::ICR {
-            return match icr(value, state.apic_id) {
-                IcrVerdict::Pass(value) => WriteAction::Machine(value),
-                IcrVerdict::Deny => WriteAction::Deny,
+            return match ipi::judge(value, &state.peers) {
+                Verdict::Send(ipi) => command(ipi, &state.peers),
+                Verdict::Nothing => WriteAction::Drop,
+                Verdict::Deny => WriteAction::Deny,
             };
         }
-        if number >= apic::LVT_TIMER && number <= apic::LVT_ERROR {
+        if (apic::LVT_TIMER..=apic::LVT_ERROR).contains(&number) {
             return match local_vector(number, value) {
                 Some(value) => WriteAction::Machine(value),
                 None => WriteAction::Deny,
@@ -214,27 +226,23 @@ pub const fn write(kind: CoreKind, number: u32, value: u64, state: &MsrState) ->
     }
 }
 
-/// Judges an interrupt command of a partition whose only core has the APIC id `own`.
-///
-/// Only a fixed interrupt to itself passes, by shorthand or by physical destination. A logical destination is
-/// denied because the machine's own table decides whom it reaches. An NMI to itself is denied, too: the command
-/// is carried out in root mode, so the NMI would hit the hypervisor and not the guest, and look like a kick.
+/// How a dedicated core carries an interrupt command out. A fixed interrupt to one vCPU goes to the machine's ICR in its plainest
+/// form: physical destination, edge-triggered. So the machine's own table of logical ids decides nothing, and trigger mode and level,
+/// which mean nothing for a fixed interrupt (SDM 3A 11.6.1), are not passed on. An NMI is never the machine's here: it would
+/// be carried out in root mode, and a target could not tell it from a kick of the hypervisor's.
+fn command(ipi: Ipi, peers: &Peers) -> WriteAction {
+    match (ipi.kind, ipi.targets.only()) {
+        (Kind::Fixed(vector), Some(target)) => {
+            WriteAction::Machine(fixed_command(peers.id(target), vector))
+        }
+        _ => WriteAction::Send(ipi),
+    }
+}
+
+/// The interrupt command for a fixed interrupt to the processor with this APIC id. SDM 3A 11.12.9.
 #[must_use]
-pub const fn icr(value: u64, own: u32) -> IcrVerdict {
-    if value & icr::RESERVED != 0 || value & delivery::MASK != delivery::FIXED {
-        return IcrVerdict::Deny;
-    }
-    let to_self = match value & icr::SHORTHAND {
-        icr::SHORTHAND_SELF => true,
-        0 => value & icr::LOGICAL == 0 && value >> icr::DESTINATION_SHIFT == own as u64,
-        _ => false,
-    };
-    if !to_self {
-        return IcrVerdict::Deny;
-    }
-    // Trigger mode and level mean nothing for a fixed interrupt (SDM 3A 11.6.1); they are not passed on.
-    let destination = (own as u64) << icr::DESTINATION_SHIFT;
-    IcrVerdict::Pass(destination | icr::ASSERT | (value & icr::VECTOR))
+pub const fn fixed_command(apic_id: u32, vector: u8) -> u64 {
+    (apic_id as u64) << icr::DESTINATION_SHIFT | icr::ASSERT | vector as u64
 }
 
 /// Judges a value for a local vector table entry and returns what to write; `None` is denied.
@@ -273,9 +281,13 @@ pub(crate) const fn local_vector(number: u32, value: u64) -> Option<u64> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::vec;
     use std::vec::Vec;
 
-    const STATE: MsrState = MsrState { apic_id: 5, bootstrap: true };
+    /// The only vCPU of a partition.
+    const STATE: MsrState = MsrState { peers: Peers::new(&[5], 0) };
+    /// The second of three vCPUs.
+    const SECOND: MsrState = MsrState { peers: Peers::new(&[2, 5, 0x13], 1) };
     const D: CoreKind = CoreKind::Dedicated;
     const S: CoreKind = CoreKind::Shared;
 
@@ -285,8 +297,12 @@ mod tests {
     }
 
     fn opened(kind: CoreKind, write: bool) -> Vec<u32> {
+        opened_with(kind, false, write)
+    }
+
+    fn opened_with(kind: CoreKind, apic_virtualization: bool, write: bool) -> Vec<u32> {
         let mut map = [0; 512];
-        bitmap(kind, &mut map);
+        bitmap(kind, apic_virtualization, &mut map);
         (0..0x2000)
             .chain(0xC000_0000..0xC000_2000)
             .filter(|number| !exits(&map, *number, write))
@@ -332,9 +348,33 @@ mod tests {
     }
 
     #[test]
+    fn apic_virtualization_opens_what_the_page_answers_and_the_processor_carries_out() {
+        let more = |write| {
+            let plain = opened(S, write);
+            let with = opened_with(S, true, write);
+            assert!(plain.iter().all(|number| with.contains(number)));
+            with.into_iter().filter(|n| !plain.contains(n)).collect::<Vec<_>>()
+        };
+        assert_eq!(more(true), [0x808, 0x80B, 0x83F]);
+        let read: Vec<u32> = [0x802, 0x803, 0x808, 0x80A, 0x80D, 0x80F]
+            .into_iter()
+            .chain(0x810..=0x828)
+            .chain([0x830])
+            .chain(0x832..=0x838)
+            .chain([0x83E])
+            .collect();
+        assert_eq!(more(false), read, "neither the current count nor the deadline");
+        assert_eq!(
+            opened_with(D, true, true),
+            opened(D, true),
+            "a dedicated core has the real one"
+        );
+    }
+
+    #[test]
     fn the_bitmap_has_the_manuals_four_quarters() {
         let mut map = [0; 512];
-        bitmap(S, &mut map);
+        bitmap(S, false, &mut map);
         assert_eq!(map[0], !(1 << 0x10), "read, low");
         assert_eq!(map[128 + 2], !0b1_1111, "read, high: EFER to FMASK");
         assert_eq!(map[256], u64::MAX, "write, low: the TSC is closed");
@@ -344,7 +384,7 @@ mod tests {
     #[test]
     fn the_apic_base_can_be_read_and_not_changed() {
         assert_eq!(read(D, 0x1B, &STATE), Ok(0xFEE0_0D00));
-        assert_eq!(read(S, 0x1B, &MsrState { bootstrap: false, ..STATE }), Ok(0xFEE0_0C00));
+        assert_eq!(read(S, 0x1B, &SECOND), Ok(0xFEE0_0C00));
         assert_eq!(write(D, 0x1B, 0xFEE0_0D00, &STATE), WriteAction::Drop);
         for value in [0, 0xFEE0_0900, 0xFEE0_0100, 0xFEE0_1D00, 0xFEE0_0C00] {
             assert_eq!(write(D, 0x1B, value, &STATE), WriteAction::Deny, "{value:#x}");
@@ -361,40 +401,41 @@ mod tests {
     }
 
     #[test]
-    fn only_a_fixed_interrupt_to_itself_passes() {
+    fn a_fixed_interrupt_to_one_vcpu_goes_to_the_machine_in_its_plainest_form() {
         let own = 5_u64 << 32;
-        let plain = IcrVerdict::Pass(own | 1 << 14 | 0x40);
+        let plain = WriteAction::Machine(own | 1 << 14 | 0x40);
         for command in [
             own | 0x40,
             own | 1 << 14 | 0x40,
             own | 3 << 14 | 0x40,
             1 << 18 | 0x40,
             7 << 32 | 1 << 18 | 0x40,
+            0x20 << 32 | 1 << 11 | 0x40,
         ] {
-            assert_eq!(icr(command, 5), plain, "{command:#x}");
+            assert_eq!(write(D, 0x830, command, &STATE), plain, "{command:#x}");
+            assert_eq!(write(D, 0x830, command, &SECOND), plain, "{command:#x}");
         }
-        let denied = [
-            4 << 32 | 0x40,
-            0xFFFF_FFFF << 32 | 0x40, // others, everybody
-            own | 1 << 11 | 0x40,     // logical
-            2 << 18 | 0x40,
-            3 << 18 | 0x40,
-            own | 2 << 18 | 0x40, // shorthands
-            own | 1 << 8 | 0x40,
-            own | 2 << 8,
-            own | 4 << 8,
-            own | 5 << 8,
-            own | 6 << 8,
-            own | 7 << 8,     // modes
-            1 << 18 | 4 << 8, // NMI by shorthand
-            own | 1 << 12 | 0x40,
-            own | 1 << 20 | 0x40, // reserved bits
-        ];
-        for command in denied {
-            assert_eq!(icr(command, 5), IcrVerdict::Deny, "{command:#x}");
+        let third = WriteAction::Machine(0x13 << 32 | 1 << 14 | 0x40);
+        for command in [0x13 << 32 | 0x40, 0x1_0008 << 32 | 1 << 11 | 0x40] {
+            assert_eq!(write(D, 0x830, command, &SECOND), third);
             assert_eq!(write(D, 0x830, command, &STATE), WriteAction::Deny);
         }
-        assert_eq!(write(D, 0x830, own | 0x40, &STATE), WriteAction::Machine(own | 1 << 14 | 0x40));
+    }
+
+    #[test]
+    fn everything_else_that_stays_inside_is_ours_to_send() {
+        let sent = |command| match write(D, 0x830, command, &SECOND) {
+            WriteAction::Send(ipi) => Some((ipi.targets.collect::<Vec<_>>(), ipi.kind)),
+            _ => None,
+        };
+        assert_eq!(sent(3 << 18 | 0x40), Some((vec![0, 2], Kind::Fixed(0x40))));
+        assert_eq!(sent(2 << 32 | 4 << 8), Some((vec![0], Kind::Nmi)));
+        assert_eq!(sent(5 << 32 | 4 << 8), Some((vec![1], Kind::Nmi)), "to itself");
+        assert_eq!(sent(0x13 << 32 | 5 << 8), Some((vec![2], Kind::Init)));
+        assert_eq!(sent(0x13 << 32 | 6 << 8 | 9), Some((vec![2], Kind::StartUp(9))));
+        let deassert = 0x13 << 32 | 1 << 15 | 5 << 8;
+        assert_eq!(write(D, 0x830, deassert, &SECOND), WriteAction::Drop);
+        assert_eq!(write(D, 0x830, 3 << 32 | 4 << 8, &SECOND), WriteAction::Deny);
     }
 
     #[test]
@@ -440,12 +481,13 @@ mod tests {
         }
 
         #[test]
-        fn what_passes_stays_on_the_core(value in any::<u64>(), bits in any::<[u8; 6]>(), own in 0_u32..256) {
+        fn what_reaches_the_machine_stays_in_the_partition(value in any::<u64>(), bits in any::<[u8; 6]>(), own in 0_u32..256) {
             // Mostly hostile noise, and often something close to a valid command.
             let near = u64::from(bits[0]) | u64::from(bits[1] & 0xF) << 8 | u64::from(bits[2] & 0xF) << 16 | u64::from(bits[3] % 8) << 32;
             for value in [value, near, value & 0xFFFF_FFFF | u64::from(own) << 32] {
-                if let IcrVerdict::Pass(value) = icr(value, own) {
-                    prop_assert_eq!(value & !0xFF, u64::from(own) << 32 | 1 << 14);
+                if let WriteAction::Machine(value) = write(D, 0x830, value, &SECOND) {
+                    prop_assert!([2, 5, 0x13].contains(&(value >> 32)));
+                    prop_assert_eq!(value & 0xFFFF_FF00, 1 << 14);
                 }
                 for number in 0x832..=0x837 {
                     if let Some(value) = local_vector(number, value) && value & lvt::MASKED == 0 {

@@ -1,9 +1,19 @@
-//! The virtual local APIC of a time-shared core, in x2APIC mode (SDM 3A chapter 11).
+//! The virtual local APIC of a time-shared core's vCPU, in x2APIC mode (SDM 3A chapter 11).
 //!
-//! It has the registers and the priority rules of the real one; it can interrupt only its own vCPU. The timer's input
-//! clock is the TSC: a count lasts `divide` TSC ticks. LINT0, LINT1, thermal and performance entries can be
-//! programmed and never fire, because nothing is wired to them.
+//! It has the registers and the priority rules of the real one; it can interrupt only vCPUs of its own partition. Its
+//! registers lie in a virtual-APIC page of the architectural layout (SDM 3C 30.1), so that a processor with APIC
+//! virtualization answers the guest from there and delivers interrupts by itself; where the processor has none, each
+//! access exits and comes here. Either way this is the only place that raises, masks, times and sends.
+//!
+//! The timer's input clock is the TSC: a count lasts `divide` TSC ticks. LINT0, LINT1, thermal and performance
+//! entries can be programmed and never fire, because nothing is wired to them.
 
+use hv_defs::apic::{
+    CURRENT_COUNT, DIVIDE_CONFIGURATION as DIVIDE, EOI, ESR, ICR, ID, INITIAL_COUNT, IRR, ISR, LDR,
+    LVT_ERROR, LVT_TIMER, PPR, SELF_IPI, SVR, TMR, TPR, VERSION,
+};
+
+use crate::ipi::{self, BOOTSTRAP, FIRST_LEGAL_VECTOR, Ipi, Kind, Peers, Targets, Verdict};
 use crate::msr::local_vector;
 
 /// IA32_TSC_DEADLINE, which belongs to the timer. SDM 3A 11.5.4.1.
@@ -16,41 +26,77 @@ pub enum Fault {
     Absent,
     /// A reserved bit is set, or the value is not allowed.
     Value,
-    /// An interrupt that would leave the vCPU, or of a delivery mode that a partition may not send.
+    /// An interrupt that would leave the partition, or of a delivery mode that a partition may not send.
     Forbidden,
 }
 
-const ID: u32 = 0x802;
-const VERSION: u32 = 0x803;
-const TPR: u32 = 0x808;
-const PPR: u32 = 0x80A;
-const EOI: u32 = 0x80B;
-const LDR: u32 = 0x80D;
-const SVR: u32 = 0x80F;
-const ISR: u32 = 0x810;
-const TMR: u32 = 0x818;
-const IRR: u32 = 0x820;
-const ESR: u32 = 0x828;
-const ICR: u32 = 0x830;
-const LVT_TIMER: u32 = 0x832;
-const LVT_ERROR: u32 = 0x837;
-const INITIAL_COUNT: u32 = 0x838;
-const CURRENT_COUNT: u32 = 0x839;
-const DIVIDE: u32 = 0x83E;
-const SELF_IPI: u32 = 0x83F;
-
 /// Version 0x14, six LVT entries (highest index 5), no suppression of EOI broadcasts. SDM 3A 11.4.8.
-const VERSION_VALUE: u64 = 0x0005_0014;
+const VERSION_VALUE: u32 = 0x0005_0014;
 
-const LVT_ENTRIES: usize = (LVT_ERROR - LVT_TIMER + 1) as usize;
-const TIMER: usize = 0;
-const ERROR: usize = LVT_ENTRIES - 1;
 const MASKED: u32 = 1 << 16;
 const SOFTWARE_ENABLE: u32 = 1 << 8;
+/// SVR after reset or INIT: disabled, spurious vector 0xFF. SDM 3A 11.4.7.1.
+const SVR_RESET: u32 = 0xFF;
 const SEND_ILLEGAL_VECTOR: u32 = 1 << 5;
 const RECEIVE_ILLEGAL_VECTOR: u32 = 1 << 6;
-/// Vectors below this are reserved for exceptions. SDM 3A 11.5.2.
-const FIRST_LEGAL_VECTOR: u8 = 16;
+
+/// 32-bit words of a bank of 256 bits.
+const BANK: u32 = 8;
+
+/// A virtual-APIC page: each register lies at 16 times the low byte of its MSR's number. SDM 3C 30.1, 30.5.
+#[repr(C, align(4096))]
+pub struct ApicPage([u32; 1024]);
+
+const _: () = assert!(size_of::<ApicPage>() == 4096);
+
+impl ApicPage {
+    /// All zero.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self([0; 1024])
+    }
+
+    const fn index(register: u32) -> usize {
+        (register as usize & 0xFF) << 2
+    }
+
+    fn get(&self, register: u32) -> u32 {
+        self.0[Self::index(register)]
+    }
+
+    fn set(&mut self, register: u32, value: u32) {
+        self.0[Self::index(register)] = value;
+    }
+
+    /// The only register of 64 bits. SDM 3A 11.12.9.
+    fn set_command(&mut self, value: u64) {
+        self.set(ICR, value as u32);
+        self.0[Self::index(ICR) + 1] = (value >> 32) as u32;
+    }
+
+    fn command(&self) -> u64 {
+        u64::from(self.get(ICR)) | u64::from(self.0[Self::index(ICR) + 1]) << 32
+    }
+
+    fn set_vector(&mut self, bank: u32, vector: u8) {
+        self.0[Self::index(bank + u32::from(vector >> 5))] |= 1 << (vector & 31);
+    }
+
+    fn clear_vector(&mut self, bank: u32, vector: u8) {
+        self.0[Self::index(bank + u32::from(vector >> 5))] &= !(1 << (vector & 31));
+    }
+
+    fn highest(&self, bank: u32) -> Option<u8> {
+        let word = (0..BANK).rev().find(|word| self.get(bank + word) != 0)?;
+        Some((word * 32 + 31 - self.get(bank + word).leading_zeros()) as u8)
+    }
+}
+
+impl Default for ApicPage {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 /// What drives the timer. SDM 3A 11.5.4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,139 +106,130 @@ enum TimerMode {
     TscDeadline,
 }
 
-/// 256 bits, one for each vector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Vectors([u32; 8]);
-
-impl Vectors {
-    const EMPTY: Self = Self([0; 8]);
-
-    const fn set(&mut self, vector: u8) {
-        self.0[(vector >> 5) as usize] |= 1 << (vector & 31);
-    }
-
-    const fn clear(&mut self, vector: u8) {
-        self.0[(vector >> 5) as usize] &= !(1 << (vector & 31));
-    }
-
-    fn highest(&self) -> Option<u8> {
-        let word = (0..8_u8).rev().find(|word| self.0[usize::from(*word)] != 0)?;
-        Some(word * 32 + (31 - self.0[usize::from(word)].leading_zeros() as u8))
-    }
-
-    fn word(&self, index: u32) -> u64 {
-        u64::from(self.0[(index & 7) as usize])
-    }
-}
-
 /// A virtual local APIC.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtualApic {
-    id: u32,
-    tpr: u8,
-    svr: u32,
-    esr: u32,
+    page: &'static mut ApicPage,
+    peers: Peers,
     esr_pending: u32,
-    icr: u64,
-    isr: Vectors,
-    tmr: Vectors,
-    irr: Vectors,
-    lvt: [u32; LVT_ENTRIES],
-    initial_count: u32,
-    divide: u32,
     /// TSC at which the timer fires next.
     due: Option<u64>,
+    /// Requests or interrupts in service changed here, which a processor that delivers by itself has to be told.
+    changed: bool,
 }
 
 impl VirtualApic {
-    /// As a partition finds it at its start: x2APIC mode, enabled, every LVT entry masked, nothing pending.
+    /// The APIC of vCPU `peers.own()` with its registers in `page`. The bootstrap vCPU finds it as firmware leaves a real one:
+    /// x2APIC mode, enabled, every LVT entry masked, nothing pending. The others find it as after INIT.
     #[must_use]
-    pub const fn new(id: u32) -> Self {
-        Self {
-            id,
-            tpr: 0,
-            svr: SOFTWARE_ENABLE | 0xFF,
-            esr: 0,
-            esr_pending: 0,
-            icr: 0,
-            isr: Vectors::EMPTY,
-            tmr: Vectors::EMPTY,
-            irr: Vectors::EMPTY,
-            lvt: [MASKED; LVT_ENTRIES],
-            initial_count: 0,
-            divide: 0,
-            due: None,
+    pub fn new(page: &'static mut ApicPage, peers: Peers) -> Self {
+        let mut apic = Self { page, peers, esr_pending: 0, due: None, changed: false };
+        apic.reset();
+        if peers.own() == BOOTSTRAP {
+            apic.page.set(SVR, SVR_RESET | SOFTWARE_ENABLE);
         }
+        apic
+    }
+
+    /// What INIT does: all as after power-up, but x2APIC mode and the id stay. SDM 3A 11.4.7.3, 11.12.5.1.
+    pub fn reset(&mut self) {
+        let id = self.peers.own_id();
+        self.page.0 = [0; 1024];
+        self.page.set(ID, id);
+        self.page.set(VERSION, VERSION_VALUE);
+        self.page.set(LDR, ipi::logical_id(id));
+        self.page.set(SVR, SVR_RESET);
+        (LVT_TIMER..=LVT_ERROR).for_each(|entry| self.page.set(entry, MASKED));
+        self.esr_pending = 0;
+        self.due = None;
+        self.changed = true;
+    }
+
+    /// Where the page lies, for the processor. It writes there while the guest runs and at no other time.
+    #[must_use]
+    pub fn page_address(&self) -> u64 {
+        core::ptr::from_ref::<ApicPage>(self.page).addr() as u64
     }
 
     /// RDMSR of an x2APIC register or of IA32_TSC_DEADLINE. `now` is the TSC.
     ///
     /// # Errors
     /// [`Fault::Absent`] where the register does not exist or cannot be read.
-    pub fn read(&self, msr: u32, now: u64) -> Result<u64, Fault> {
+    pub fn read(&mut self, msr: u32, now: u64) -> Result<u64, Fault> {
         Ok(match msr {
-            ID => u64::from(self.id),
-            VERSION => VERSION_VALUE,
-            TPR => u64::from(self.tpr),
             PPR => u64::from(self.processor_priority()),
-            // SDM 3A 11.12.10.2: derived from the id.
-            LDR => u64::from((self.id >> 4) << 16 | 1 << (self.id & 15)),
-            SVR => u64::from(self.svr),
-            ISR..TMR => self.isr.word(msr),
-            TMR..IRR => self.tmr.word(msr),
-            IRR..ESR => self.irr.word(msr),
-            ESR => u64::from(self.esr),
-            ICR => self.icr,
-            LVT_TIMER..=LVT_ERROR => u64::from(self.lvt[(msr - LVT_TIMER) as usize]),
-            INITIAL_COUNT => u64::from(self.initial_count),
-            CURRENT_COUNT => u64::from(self.current_count(now)),
-            DIVIDE => u64::from(self.divide),
-            TSC_DEADLINE => match self.mode() {
-                TimerMode::TscDeadline => self.due.unwrap_or(0),
-                _ => 0,
-            },
+            ICR => self.page.command(),
+            CURRENT_COUNT => {
+                self.expire(now);
+                u64::from(self.current_count(now))
+            }
+            TSC_DEADLINE => {
+                self.expire(now);
+                match self.mode() {
+                    TimerMode::TscDeadline => self.due.unwrap_or(0),
+                    _ => 0,
+                }
+            }
+            ID
+            | VERSION
+            | TPR
+            | LDR
+            | SVR
+            | ISR..=ESR
+            | LVT_TIMER..=LVT_ERROR
+            | INITIAL_COUNT
+            | DIVIDE => u64::from(self.page.get(msr)),
             _ => return Err(Fault::Absent),
         })
     }
 
-    /// WRMSR of an x2APIC register or of IA32_TSC_DEADLINE. `now` is the TSC.
+    /// WRMSR of an x2APIC register or of IA32_TSC_DEADLINE. `now` is the TSC. Returns the interrupt that has to be
+    /// sent to other vCPUs (or, an NMI or INIT, to this one), if the write was such a command.
     ///
     /// # Errors
     /// A [`Fault`] where the manual or the partition's borders refuse the write.
-    pub fn write(&mut self, msr: u32, value: u64, now: u64) -> Result<(), Fault> {
+    pub fn write(&mut self, msr: u32, value: u64, now: u64) -> Result<Option<Ipi>, Fault> {
         if msr == TSC_DEADLINE {
             self.set_deadline(value);
-            return Ok(());
+            return Ok(None);
         }
         if msr == ICR {
             return self.write_icr(value);
         }
         let value = u32::try_from(value).map_err(|_| Fault::Value)?;
         match msr {
-            TPR => self.tpr = u8::try_from(value).map_err(|_| Fault::Value)?,
+            TPR => self.set_tpr(u8::try_from(value).map_err(|_| Fault::Value)?),
             EOI if value == 0 => self.end_of_interrupt(),
             SVR => self.write_svr(value)?,
-            ESR if value == 0 => self.esr = core::mem::take(&mut self.esr_pending),
+            ESR if value == 0 => {
+                let errors = core::mem::take(&mut self.esr_pending);
+                self.page.set(ESR, errors);
+            }
             EOI | ESR => return Err(Fault::Value),
-            LVT_TIMER..=LVT_ERROR => self.write_lvt((msr - LVT_TIMER) as usize, value)?,
+            LVT_TIMER..=LVT_ERROR => self.write_lvt(msr, value)?,
             INITIAL_COUNT => self.write_initial_count(value, now),
-            DIVIDE if value & !0b1011 == 0 => self.divide = value,
+            DIVIDE if value & !0b1011 == 0 => self.page.set(DIVIDE, value),
             DIVIDE => return Err(Fault::Value),
-            SELF_IPI => self.send(u8::try_from(value).map_err(|_| Fault::Value)?),
+            SELF_IPI => self.send_to_self(u8::try_from(value).map_err(|_| Fault::Value)?),
             _ => return Err(Fault::Absent),
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// The processor left a write of SELF_IPI to us, because its vector is illegal: the value is in the page. SDM 3C 30.4.3.2.
+    pub fn self_ipi_written(&mut self) {
+        let vector = self.page.get(SELF_IPI) as u8;
+        self.send_to_self(vector);
     }
 
     /// Task priority, as CR8 bits 3-0 show its upper half.
     #[must_use]
-    pub const fn tpr(&self) -> u8 {
-        self.tpr
+    pub fn tpr(&self) -> u8 {
+        self.page.get(TPR) as u8
     }
 
     /// Sets the task priority.
-    pub const fn set_tpr(&mut self, tpr: u8) {
-        self.tpr = tpr;
+    pub fn set_tpr(&mut self, tpr: u8) {
+        self.page.set(TPR, u32::from(tpr));
     }
 
     /// Makes the timer's interrupt pending when it is due at `now`; a periodic timer's next instant stays
@@ -211,56 +248,92 @@ impl VirtualApic {
             }
             _ => None,
         };
-        self.fire(TIMER);
+        let entry = self.page.get(LVT_TIMER);
+        if entry & MASKED == 0 {
+            self.accept(entry as u8);
+        }
     }
 
     /// TSC at which the timer's interrupt is due; `None` while it is masked, when nobody need wake up for it.
     #[must_use]
-    pub const fn next_deadline(&self) -> Option<u64> {
-        if self.lvt[TIMER] & MASKED == 0 { self.due } else { None }
+    pub fn next_deadline(&self) -> Option<u64> {
+        if self.page.get(LVT_TIMER) & MASKED == 0 { self.due } else { None }
     }
 
     /// The vector that the processor would take now, if interrupts are enabled in it. SDM 3A 11.8.3.
     #[must_use]
     pub fn deliverable(&self) -> Option<u8> {
-        let vector = self.irr.highest()?;
+        let vector = self.page.highest(IRR)?;
         (vector >> 4 > self.processor_priority() >> 4).then_some(vector)
     }
 
     /// The processor took `vector`: from requested to in service.
-    pub const fn acknowledge(&mut self, vector: u8) {
-        self.irr.clear(vector);
-        self.isr.set(vector);
+    pub fn acknowledge(&mut self, vector: u8) {
+        self.page.clear_vector(IRR, vector);
+        self.page.set_vector(ISR, vector);
     }
 
-    /// Takes back an [`acknowledge`](Self::acknowledge): the delivery of `vector` was interrupted, and it is requested again.
-    pub const fn withdraw(&mut self, vector: u8) {
-        self.isr.clear(vector);
-        self.irr.set(vector);
+    /// Takes back an [`acknowledge`](Self::acknowledge), ours or the processor's: the delivery of `vector` was interrupted, and it
+    /// is requested again.
+    pub fn withdraw(&mut self, vector: u8) {
+        self.page.clear_vector(ISR, vector);
+        self.page.set_vector(IRR, vector);
+        self.changed = true;
     }
 
-    /// Requests an edge-triggered interrupt, as a message from outside would.
+    /// The guest interrupt status (requested vector low, vector in service high; SDM 3C 25.4.2) where it changed here since the last
+    /// call, for a processor that delivers by itself.
+    pub fn take_changed_status(&mut self) -> Option<u16> {
+        if !core::mem::take(&mut self.changed) {
+            return None;
+        }
+        let highest = |bank| u16::from(self.page.highest(bank).unwrap_or(0));
+        Some(highest(ISR) << 8 | highest(IRR))
+    }
+
+    /// Requests an edge-triggered interrupt, as a message from outside would. An APIC that is disabled takes none (SDM 3A 11.4.7.2).
     pub fn accept(&mut self, vector: u8) {
-        if self.svr & SOFTWARE_ENABLE == 0 {
+        if self.page.get(SVR) & SOFTWARE_ENABLE == 0 {
             return;
         }
         if vector < FIRST_LEGAL_VECTOR {
             self.raise_error(RECEIVE_ILLEGAL_VECTOR);
             return;
         }
-        self.irr.set(vector);
-        self.tmr.clear(vector);
+        self.page.set_vector(IRR, vector);
+        self.page.clear_vector(TMR, vector);
+        self.changed = true;
+    }
+
+    /// Requests all interrupts that the partition's other vCPUs sent meanwhile: bit v of word v / 64. A sender refuses
+    /// illegal vectors itself.
+    pub fn accept_all(&mut self, requests: [u64; 4]) {
+        if self.page.get(SVR) & SOFTWARE_ENABLE == 0 {
+            return;
+        }
+        for (word, requested) in (0..BANK).step_by(2).zip(requests) {
+            if requested != 0 {
+                for (bank_word, bits) in
+                    [(word, requested as u32), (word + 1, (requested >> 32) as u32)]
+                {
+                    let pending = self.page.get(IRR + bank_word);
+                    self.page.set(IRR + bank_word, pending | bits);
+                }
+                self.changed = true;
+            }
+        }
     }
 
     /// SDM 3A 11.8.3.1.
     fn processor_priority(&self) -> u8 {
-        let in_service = self.isr.highest().unwrap_or(0);
-        if self.tpr >> 4 >= in_service >> 4 { self.tpr } else { in_service & 0xF0 }
+        let in_service = self.page.highest(ISR).unwrap_or(0);
+        let tpr = self.tpr();
+        if tpr >> 4 >= in_service >> 4 { tpr } else { in_service & 0xF0 }
     }
 
     fn end_of_interrupt(&mut self) {
-        if let Some(vector) = self.isr.highest() {
-            self.isr.clear(vector);
+        if let Some(vector) = self.page.highest(ISR) {
+            self.page.clear_vector(ISR, vector);
         }
     }
 
@@ -270,35 +343,32 @@ impl VirtualApic {
         if value & !WRITABLE != 0 {
             return Err(Fault::Value);
         }
-        self.svr = value;
+        self.page.set(SVR, value);
         if value & SOFTWARE_ENABLE == 0 {
-            for entry in &mut self.lvt {
-                *entry |= MASKED;
+            for entry in LVT_TIMER..=LVT_ERROR {
+                let masked = self.page.get(entry) | MASKED;
+                self.page.set(entry, masked);
             }
         }
         Ok(())
     }
 
     /// The rules are those of a dedicated core's real APIC, although nothing is wired here to deliver an SMI.
-    fn write_lvt(&mut self, index: usize, value: u32) -> Result<(), Fault> {
-        let register = LVT_TIMER + index as u32;
+    fn write_lvt(&mut self, register: u32, value: u32) -> Result<(), Fault> {
         let value = local_vector(register, u64::from(value)).ok_or(Fault::Value)? as u32;
-        let Some(entry) = self.lvt.get_mut(index) else {
-            return Err(Fault::Absent);
-        };
-        let forced = if self.svr & SOFTWARE_ENABLE == 0 { MASKED } else { 0 };
-        let was = *entry;
-        *entry = value | forced;
+        let forced = if self.page.get(SVR) & SOFTWARE_ENABLE == 0 { MASKED } else { 0 };
+        let was = self.page.get(register);
+        self.page.set(register, value | forced);
         // SDM 3A 11.5.4.1: a change to or from TSC-deadline mode disarms the timer.
-        if index == TIMER && (was ^ value) >> 18 & 1 == 1 {
+        if register == LVT_TIMER && (was ^ value) >> 18 & 1 == 1 {
             self.due = None;
-            self.initial_count = 0;
+            self.page.set(INITIAL_COUNT, 0);
         }
         Ok(())
     }
 
     fn mode(&self) -> TimerMode {
-        match self.lvt[TIMER] >> 17 & 3 {
+        match self.page.get(LVT_TIMER) >> 17 & 3 {
             0 => TimerMode::OneShot,
             1 => TimerMode::Periodic,
             _ => TimerMode::TscDeadline,
@@ -306,13 +376,14 @@ impl VirtualApic {
     }
 
     /// SDM 3A 11.5.4, figure 11-10: bits 3, 1, 0 encode 2, 4, .. 128, and 7 means 1.
-    const fn divisor_shift(&self) -> u32 {
-        let code = (self.divide & 3) | (self.divide >> 1 & 4);
+    fn divisor_shift(&self) -> u32 {
+        let divide = self.page.get(DIVIDE);
+        let code = (divide & 3) | (divide >> 1 & 4);
         (code + 1) & 7
     }
 
-    const fn period(&self) -> u64 {
-        (self.initial_count as u64) << self.divisor_shift()
+    fn period(&self) -> u64 {
+        u64::from(self.page.get(INITIAL_COUNT)) << self.divisor_shift()
     }
 
     /// Ignored in TSC-deadline mode. SDM 3A 11.5.4.
@@ -320,7 +391,7 @@ impl VirtualApic {
         if self.mode() == TimerMode::TscDeadline {
             return;
         }
-        self.initial_count = value;
+        self.page.set(INITIAL_COUNT, value);
         self.due = (value > 0).then(|| now.saturating_add(self.period()));
     }
 
@@ -329,7 +400,7 @@ impl VirtualApic {
             return 0;
         }
         let left = self.due.map_or(0, |due| due.saturating_sub(now));
-        (left >> self.divisor_shift()).min(u64::from(self.initial_count)) as u32
+        (left >> self.divisor_shift()).min(u64::from(self.page.get(INITIAL_COUNT))) as u32
     }
 
     /// Ignored outside TSC-deadline mode; 0 disarms. SDM 3A 11.5.4.1.
@@ -339,28 +410,33 @@ impl VirtualApic {
         }
     }
 
-    /// Fixed interrupts to this very vCPU; whatever would leave it is refused. SDM 3A 11.12.9.
-    fn write_icr(&mut self, value: u64) -> Result<(), Fault> {
-        // Bits 12 (delivery status), 13, 16, 17, 20-31 are reserved in x2APIC mode; software writes them as 0.
-        const RESERVED: u64 = 0xFFF3_3000;
-        const SELF: u64 = 1;
-        if value & RESERVED != 0 {
-            return Err(Fault::Value);
+    /// SDM 3A 11.12.9. A fixed interrupt to this very vCPU is taken here; the rest of its targets are returned.
+    fn write_icr(&mut self, value: u64) -> Result<Option<Ipi>, Fault> {
+        let ipi = match ipi::judge(value, &self.peers) {
+            Verdict::Send(ipi) => ipi,
+            Verdict::Nothing => {
+                self.page.set_command(value);
+                return Ok(None);
+            }
+            Verdict::Deny => return Err(Fault::Forbidden),
+        };
+        self.page.set_command(value);
+        let Kind::Fixed(vector) = ipi.kind else {
+            return Ok(Some(ipi));
+        };
+        if vector < FIRST_LEGAL_VECTOR {
+            self.raise_error(SEND_ILLEGAL_VECTOR);
+            return Ok(None);
         }
-        let shorthand = value >> 18 & 3;
-        let delivery = value >> 8 & 7;
-        let logical = value >> 11 & 1 == 1;
-        let destination = (value >> 32) as u32;
-        let to_self = shorthand == SELF || (shorthand == 0 && !logical && destination == self.id);
-        if !to_self || delivery != 0 {
-            return Err(Fault::Forbidden);
+        let own = self.peers.own();
+        if ipi.targets.contains(own) {
+            self.accept(vector);
         }
-        self.icr = value;
-        self.send(value as u8);
-        Ok(())
+        let targets = ipi.targets.without(Targets::one(own));
+        Ok((!targets.is_empty()).then_some(Ipi { targets, kind: ipi.kind }))
     }
 
-    fn send(&mut self, vector: u8) {
+    fn send_to_self(&mut self, vector: u8) {
         if vector < FIRST_LEGAL_VECTOR {
             self.raise_error(SEND_ILLEGAL_VECTOR);
         } else {
@@ -372,21 +448,14 @@ impl VirtualApic {
         let news = self.esr_pending & bit == 0;
         self.esr_pending |= bit;
         // SDM 3A 11.5.3. The error entry's own illegal vector only sets its bit, so this cannot recur.
-        let entry = self.lvt[ERROR];
+        let entry = self.page.get(LVT_ERROR);
         let vector = entry as u8;
         if news && entry & MASKED == 0 {
             if vector < FIRST_LEGAL_VECTOR {
                 self.esr_pending |= RECEIVE_ILLEGAL_VECTOR;
             } else {
-                self.irr.set(vector);
+                self.accept(vector);
             }
-        }
-    }
-
-    fn fire(&mut self, index: usize) {
-        let entry = self.lvt[index];
-        if entry & MASKED == 0 {
-            self.accept(entry as u8);
         }
     }
 }
@@ -394,13 +463,28 @@ impl VirtualApic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hv_defs::apic::LVT_LINT1;
     use proptest::prelude::*;
+    use std::boxed::Box;
+    use std::vec;
+    use std::vec::Vec;
 
     const VECTOR_TIMER: u64 = 0x40;
     const DEADLINE_MODE: u64 = 2 << 17;
+    const PERIODIC: u64 = 1 << 17;
 
+    fn made(peers: Peers) -> VirtualApic {
+        VirtualApic::new(Box::leak(Box::new(ApicPage::new())), peers)
+    }
+
+    /// The APIC of a partition's only vCPU.
     fn apic() -> VirtualApic {
-        VirtualApic::new(3)
+        made(Peers::new(&[3], 0))
+    }
+
+    /// The APIC of vCPU 0 of three.
+    fn first_of_three() -> VirtualApic {
+        made(Peers::new(&[3, 4, 0x25], 0))
     }
 
     #[test]
@@ -420,7 +504,7 @@ mod tests {
     #[test]
     fn a_periodic_timer_stays_on_its_grid() {
         let mut apic = apic();
-        apic.write(LVT_TIMER, VECTOR_TIMER | 1 << 17, 0).unwrap();
+        apic.write(LVT_TIMER, VECTOR_TIMER | PERIODIC, 0).unwrap();
         apic.write(DIVIDE, 0b1011, 0).unwrap();
         apic.write(INITIAL_COUNT, 100, 50).unwrap();
         assert_eq!(apic.next_deadline(), Some(150));
@@ -448,23 +532,139 @@ mod tests {
     }
 
     #[test]
-    fn nothing_leaves_the_vcpu() {
+    fn a_timer_that_ran_out_reads_so_before_anyone_looked() {
+        let mut apic = apic();
+        let masked = u64::from(MASKED);
+        apic.write(LVT_TIMER, masked | VECTOR_TIMER | DEADLINE_MODE, 0).unwrap();
+        apic.write(TSC_DEADLINE, 1000, 0).unwrap();
+        assert_eq!(apic.read(TSC_DEADLINE, 1000), Ok(0));
+        apic.write(LVT_TIMER, masked | VECTOR_TIMER | PERIODIC, 0).unwrap();
+        apic.write(DIVIDE, 0b1011, 0).unwrap();
+        apic.write(INITIAL_COUNT, 100, 0).unwrap();
+        assert_eq!(apic.read(CURRENT_COUNT, 250), Ok(50), "in its third period");
+    }
+
+    #[test]
+    fn a_one_shot_ends_at_zero_and_keeps_its_initial_count() {
+        let mut apic = apic();
+        apic.write(LVT_TIMER, VECTOR_TIMER, 0).unwrap();
+        apic.write(INITIAL_COUNT, 100, 0).unwrap();
+        assert_eq!(apic.next_deadline(), Some(200), "divided by two after reset");
+        assert_eq!(apic.read(CURRENT_COUNT, 50), Ok(75));
+        apic.expire(200);
+        assert_eq!(apic.deliverable(), Some(0x40));
+        assert_eq!(apic.read(CURRENT_COUNT, 300), Ok(0));
+        assert_eq!(apic.read(INITIAL_COUNT, 300), Ok(100));
+    }
+
+    #[test]
+    fn nothing_leaves_the_partition() {
         let mut apic = apic();
         let destination = |id: u64| id << 32;
         for (value, name) in [
             (destination(0) | 0x40, "another core"),
-            (destination(3) | 0x40 | 4 << 8, "NMI to itself"),
-            (destination(3) | 0x40 | 5 << 8, "INIT to itself"),
             (destination(3) | 0x40 | 2 << 8, "SMI to itself"),
-            (destination(3) | 0x40 | 1 << 11, "logical"),
-            (0x40 | 2 << 18, "all including self"),
-            (0x40 | 3 << 18, "all but self"),
+            (destination(3) | 0x40 | 5 << 8, "INIT to itself"),
+            (destination(3) | 0x40 | 1 << 11, "strangers of its cluster"),
+            (0x40 | 4 << 8 | 2 << 18, "NMI to all including self"),
+            (0x40 | 3 << 18, "all but self, where there is nobody"),
         ] {
             assert_eq!(apic.write(ICR, value, 0), Err(Fault::Forbidden), "{name}");
         }
         assert_eq!(apic.deliverable(), None);
-        apic.write(ICR, destination(3) | 0x40, 0).unwrap();
+        assert_eq!(apic.read(ICR, 0), Ok(0), "a refused command leaves no trace");
+        let to_itself = destination(3) | 0x40;
+        assert_eq!(apic.write(ICR, to_itself, 0), Ok(None));
         assert_eq!(apic.deliverable(), Some(0x40));
+        assert_eq!(apic.read(ICR, 0), Ok(to_itself));
+    }
+
+    #[test]
+    fn commands_to_others_are_handed_on_without_oneself() {
+        let mut apic = first_of_three();
+        let sent = |apic: &mut VirtualApic, command| {
+            let ipi = apic.write(ICR, command, 0).unwrap();
+            ipi.map(|ipi| (ipi.targets.collect::<Vec<_>>(), ipi.kind))
+        };
+        assert_eq!(sent(&mut apic, 2 << 18 | 0x41), Some((vec![1, 2], Kind::Fixed(0x41))));
+        assert_eq!(apic.deliverable(), Some(0x41), "its own share");
+        assert_eq!(sent(&mut apic, 4 << 32 | 0x42), Some((vec![1], Kind::Fixed(0x42))));
+        assert_eq!(sent(&mut apic, 3 << 32 | 4 << 8), Some((vec![0], Kind::Nmi)), "to itself");
+        assert_eq!(sent(&mut apic, 0x25 << 32 | 5 << 8), Some((vec![2], Kind::Init)));
+        assert_eq!(sent(&mut apic, 3 << 18 | 6 << 8 | 8), Some((vec![1, 2], Kind::StartUp(8))));
+        assert_eq!(apic.deliverable(), Some(0x41), "nothing else came to itself");
+    }
+
+    #[test]
+    fn an_illegal_vector_is_not_sent() {
+        let mut apic = first_of_three();
+        assert_eq!(apic.write(ICR, 2 << 18 | 0xF, 0), Ok(None));
+        apic.write(ESR, 0, 0).unwrap();
+        assert_eq!(apic.read(ESR, 0), Ok(u64::from(SEND_ILLEGAL_VECTOR)));
+    }
+
+    #[test]
+    fn what_the_inbox_held_is_requested() {
+        let mut apic = apic();
+        assert_eq!(apic.take_changed_status(), Some(0));
+        apic.accept_all([1 << 0x31, 0, 0, 1 << 63]);
+        assert_eq!(apic.read(IRR + 1, 0), Ok(1 << 17));
+        assert_eq!(apic.read(IRR + 7, 0), Ok(1 << 31));
+        assert_eq!(apic.take_changed_status(), Some(0xFF));
+        assert_eq!(apic.take_changed_status(), None);
+        apic.accept_all([0; 4]);
+        assert_eq!(apic.take_changed_status(), None, "no news");
+        apic.acknowledge(0xFF);
+        assert_eq!(apic.deliverable(), None);
+        apic.withdraw(0xFF);
+        assert_eq!(apic.take_changed_status(), Some(0xFF));
+        apic.acknowledge(0xFF);
+        apic.accept(0x32);
+        assert_eq!(apic.take_changed_status(), Some(0xFF32));
+    }
+
+    #[test]
+    fn the_bootstrap_vcpu_starts_enabled_and_the_others_as_after_init() {
+        let mut first = first_of_three();
+        assert_eq!(first.read(SVR, 0), Ok(0x1FF));
+        let mut third = made(Peers::new(&[3, 4, 0x25], 2));
+        assert_eq!(third.read(SVR, 0), Ok(0xFF));
+        assert_eq!(third.read(ID, 0), Ok(0x25));
+        assert_eq!(third.read(LDR, 0), Ok(0x2_0020));
+        first.write(TPR, 0x20, 0).unwrap();
+        first.write(LVT_TIMER, VECTOR_TIMER | DEADLINE_MODE, 0).unwrap();
+        first.write(TSC_DEADLINE, 10, 0).unwrap();
+        first.accept(0x50);
+        first.reset();
+        assert_eq!(first.next_deadline(), None);
+        assert_eq!(first.deliverable(), None);
+        for (register, value) in [(ID, 3), (SVR, 0xFF), (TPR, 0), (LVT_TIMER, 1 << 16)] {
+            assert_eq!(first.read(register, 0), Ok(value));
+        }
+    }
+
+    /// SDM 3C 30.1: the places at which the processor looks.
+    #[test]
+    fn registers_lie_where_the_processor_looks() {
+        let mut apic = apic();
+        apic.write(TPR, 0x20, 0).unwrap();
+        apic.write(LVT_LINT1, 0x1_0030, 0).unwrap();
+        apic.write(ICR, 3 << 32 | 0x46, 0).unwrap();
+        let at = |offset: usize| apic.page.0[offset / 4];
+        assert_eq!((at(0x20), at(0x30)), (3, VERSION_VALUE));
+        assert_eq!((at(0x80), at(0xF0), at(0x360)), (0x20, 0x1FF, 0x1_0030));
+        assert_eq!((at(0x300), at(0x304)), (0x46, 3));
+        assert_eq!(at(0x220), 1 << 6, "IRR, vectors 64 to 95");
+        assert_eq!(apic.page_address() % 4096, 0);
+    }
+
+    #[test]
+    fn a_self_ipi_that_the_processor_left_to_us_is_an_error() {
+        let mut apic = apic();
+        apic.page.set(SELF_IPI, 3);
+        apic.self_ipi_written();
+        apic.write(ESR, 0, 0).unwrap();
+        assert_eq!(apic.read(ESR, 0), Ok(u64::from(SEND_ILLEGAL_VECTOR)));
     }
 
     #[test]

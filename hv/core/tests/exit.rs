@@ -7,8 +7,9 @@ use hv_core::exit::{
     Action, ConsoleRing, Counters, DENIALS, Denial, Event, Exit, PlanCall, PortAccess, Registers,
     Rest, ScheduleRights, VcpuState, Violation, WindowView, handle, xcr0_is_valid,
 };
+use hv_core::ipi::{Ipi, Kind as IpiKind, Peers, Targets};
 use hv_core::msr::{CoreKind, MsrState};
-use hv_core::vapic::VirtualApic;
+use hv_core::vapic::{ApicPage, VirtualApic};
 use hv_core::wire::{Kind, MAX_PAYLOAD};
 use proptest::prelude::*;
 
@@ -19,6 +20,7 @@ const XCR0_ALLOWED: u64 = 0b1110_0111;
 const CR4_ALLOWED: u64 = 0x77_0FFF;
 
 fn vcpu(kind: CoreKind) -> VcpuState {
+    let peers = Peers::new(&[ID, ID + 1], 0);
     let facts = Facts {
         apic_id: ID,
         tsc_khz: 50_000,
@@ -35,8 +37,8 @@ fn vcpu(kind: CoreKind) -> VcpuState {
         cpuid: CpuidPolicy::build(machine, &facts),
         xcr0_allowed: XCR0_ALLOWED,
         cr4_allowed: CR4_ALLOWED,
-        msr: MsrState { apic_id: ID, bootstrap: true },
-        apic: VirtualApic::new(ID),
+        msr: MsrState { peers },
+        apic: VirtualApic::new(Box::leak(Box::new(ApicPage::new())), peers),
         window: None,
         rights: ScheduleRights::default(),
         console: Box::leak(Box::new(ConsoleRing::new())),
@@ -296,8 +298,27 @@ fn a_time_shared_core_has_a_virtual_apic_and_no_other() {
     assert_eq!(write(&mut vcpu, 0x6E0, 9999), Action::ApicChanged);
     assert_eq!(read(&mut vcpu, 0x6E0), Ok(9999));
     assert_eq!(vcpu.apic.next_deadline(), Some(9999));
-    assert_eq!(write(&mut vcpu, 0x830, 4 << 32 | 0x40), GENERAL_PROTECTION);
+    assert_eq!(write(&mut vcpu, 0x830, 9 << 32 | 0x40), GENERAL_PROTECTION);
     assert_eq!(denied(&vcpu, Denial::Interrupt), 1);
+}
+
+#[test]
+fn interrupts_to_the_partitions_other_vcpus_are_handed_on() {
+    let other = u64::from(ID + 1) << 32;
+    let send = |kind| Action::Send(Ipi { targets: Targets::one(1), kind });
+    let mut shared = vcpu(CoreKind::Shared);
+    assert_eq!(write(&mut shared, 0x830, other | 0x40), send(IpiKind::Fixed(0x40)));
+    assert_eq!(write(&mut shared, 0x830, other | 5 << 8), send(IpiKind::Init));
+    let mut dedicated = dedicated();
+    assert_eq!(write(&mut dedicated, 0x830, other | 4 << 8), send(IpiKind::Nmi));
+    assert_eq!(write(&mut dedicated, 0x830, other | 6 << 8 | 9), send(IpiKind::StartUp(9)));
+    assert_eq!(denied(&shared, Denial::Interrupt) + denied(&dedicated, Denial::Interrupt), 0);
+}
+
+#[test]
+fn a_self_ipi_that_the_processor_left_to_us_is_done_already() {
+    let mut vcpu = vcpu(CoreKind::Shared);
+    assert_eq!(act(&mut vcpu, Exit::SelfIpiWritten, &mut Registers::default()), Action::Clock);
 }
 
 #[test]

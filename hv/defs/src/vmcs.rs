@@ -13,6 +13,7 @@ pub mod field {
     pub const GUEST_GS_SELECTOR: u32 = 0x080A;
     pub const GUEST_LDTR_SELECTOR: u32 = 0x080C;
     pub const GUEST_TR_SELECTOR: u32 = 0x080E;
+    pub const GUEST_INTERRUPT_STATUS: u32 = 0x0810;
     // 16-bit host state
     pub const HOST_ES_SELECTOR: u32 = 0x0C00;
     pub const HOST_CS_SELECTOR: u32 = 0x0C02;
@@ -25,7 +26,10 @@ pub mod field {
     pub const IO_BITMAP_A: u32 = 0x2000;
     pub const IO_BITMAP_B: u32 = 0x2002;
     pub const MSR_BITMAP: u32 = 0x2004;
+    pub const VIRTUAL_APIC_ADDRESS: u32 = 0x2012;
     pub const EPT_POINTER: u32 = 0x201A;
+    /// First of four, two apart.
+    pub const EOI_EXIT_BITMAP: u32 = 0x201C;
     pub const XSS_EXITING_BITMAP: u32 = 0x202C;
     // 64-bit read-only
     pub const GUEST_PHYSICAL_ADDRESS: u32 = 0x2400;
@@ -145,6 +149,7 @@ pub mod processor {
     pub const CR3_STORE_EXITING: u32 = 1 << 16;
     pub const CR8_LOAD_EXITING: u32 = 1 << 19;
     pub const CR8_STORE_EXITING: u32 = 1 << 20;
+    pub const TPR_SHADOW: u32 = 1 << 21;
     pub const NMI_WINDOW_EXITING: u32 = 1 << 22;
     pub const UNCONDITIONAL_IO_EXITING: u32 = 1 << 24;
     pub const IO_BITMAPS: u32 = 1 << 25;
@@ -157,9 +162,12 @@ pub mod processor {
 pub mod secondary {
     pub const EPT: u32 = 1 << 1;
     pub const RDTSCP: u32 = 1 << 3;
+    pub const VIRTUALIZE_X2APIC_MODE: u32 = 1 << 4;
     pub const VPID: u32 = 1 << 5;
     pub const WBINVD_EXITING: u32 = 1 << 6;
     pub const UNRESTRICTED_GUEST: u32 = 1 << 7;
+    pub const APIC_REGISTER_VIRTUALIZATION: u32 = 1 << 8;
+    pub const VIRTUAL_INTERRUPT_DELIVERY: u32 = 1 << 9;
     pub const INVPCID: u32 = 1 << 12;
     pub const XSAVES: u32 = 1 << 20;
 }
@@ -178,6 +186,7 @@ pub mod exit_control {
 /// VM-entry controls. SDM 3C 25.8.1, table 25-15.
 pub mod entry_control {
     pub const LOAD_DEBUG_CONTROLS: u32 = 1 << 2;
+    pub const IA32E_GUEST: u32 = 1 << 9;
     pub const LOAD_PAT: u32 = 1 << 14;
     pub const LOAD_EFER: u32 = 1 << 15;
 }
@@ -210,6 +219,12 @@ pub mod rights {
     pub const CODE_32: u32 = 0xC09B;
     /// Present, DPL 0, data, read/write, accessed, 32-bit, 4-KByte granular.
     pub const DATA_32: u32 = 0xC093;
+    /// Present, DPL 0, code, execute/read, accessed, 16-bit.
+    pub const CODE_16: u32 = 0x9B;
+    /// Present, DPL 0, data, read/write, accessed, 16-bit.
+    pub const DATA_16: u32 = 0x93;
+    /// Present LDT.
+    pub const LDT: u32 = 0x82;
     /// Present, busy 32-bit TSS.
     pub const BUSY_TSS: u32 = 0x8B;
     pub const UNUSABLE: u32 = 1 << 16;

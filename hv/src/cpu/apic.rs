@@ -56,6 +56,30 @@ pub fn init() -> Result<LocalApic, &'static str> {
     Ok(apic)
 }
 
+/// Puts this core's APIC, in x2APIC mode, into the state behind INIT, as far as software can: every local source masked and cleared,
+/// nothing pending, timer disarmed, disabled. SDM 3A 11.4.7.3.
+pub fn reset() {
+    const SPURIOUS: u32 = 0x80F;
+    const SPURIOUS_RESET: u64 = 0xFF;
+    const TIMER: [u32; 3] = [0x838, 0x83E, 0x6E0];
+    for register in LVT {
+        // SAFETY: masking a source of this core's own has no other effect.
+        unsafe { Msr::new(register).write(MASKED) };
+    }
+    // SAFETY: the timer's count, divider and deadline take 0, which stops it; priority 0 accepts every vector.
+    unsafe {
+        TIMER.into_iter().for_each(|register| Msr::new(register).write(0));
+        Msr::new(TASK_PRIORITY).write(0);
+    }
+    finish_in_service();
+    discard_pending();
+    // SAFETY: disabled, the APIC takes nothing but NMI, INIT and start-up interrupts. SDM 3A 11.4.7.2.
+    unsafe {
+        Msr::new(SPURIOUS).write(SPURIOUS_RESET);
+        Msr::new(ERROR_STATUS).write(0);
+    }
+}
+
 fn mask_local_sources(apic: &LocalApic) {
     // SAFETY: only reads the version register.
     let last = unsafe { apic.max_lvt_entry() };

@@ -25,10 +25,12 @@ pub fn wait_until(instant: u64) -> u64 {
     }
 }
 
+const X2APIC_ICR: u32 = 0x830;
+
 /// Writes an MSR on a guest's behalf; `hv_core::msr::write` checked number and value.
 pub fn write_checked_msr(number: u32, value: u64) {
-    // SAFETY: the policy passes only x2APIC registers of this core, with destinations and delivery modes that stay on
-    // it, and values without reserved bits.
+    // SAFETY: the policy passes only x2APIC registers of this core, with destinations that stay in the partition, delivery modes
+    // that a guest can take, and values without reserved bits.
     unsafe { Msr::new(number).write(value) };
 }
 
@@ -39,9 +41,14 @@ pub fn end_of_interrupt() {
     unsafe { Msr::new(X2APIC_EOI).write(0) };
 }
 
+/// Sends fixed interrupt `vector` to the core with this APIC id.
+pub fn send_fixed(apic_id: u32, vector: u8) {
+    crate::cpu::apic::fence();
+    write_checked_msr(X2APIC_ICR, hv_core::msr::fixed_command(apic_id, vector));
+}
+
 /// Sends an NMI to the core with this APIC id: the kick of a dedicated core. SDM 3A 11.12.9.
 pub fn send_nmi(apic_id: u32) {
-    const X2APIC_ICR: u32 = 0x830;
     const NMI_ASSERTED: u64 = (0b100 << 8) | (1 << 14);
     // The flag that the kick announces must be visible before it: the write below orders nothing. SDM 3A 11.12.3.
     crate::cpu::apic::fence();

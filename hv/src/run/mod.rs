@@ -6,6 +6,7 @@
 pub mod cell;
 mod housekeeping;
 mod hygiene;
+mod interrupts;
 pub mod machine;
 mod module;
 mod partition;
@@ -14,7 +15,7 @@ mod shared;
 mod window;
 
 use bulkhead_table::{Core, Owner, PartitionId, Role, Window};
-use hv_core::exit::{Denial, Event, Rest, Violation};
+use hv_core::exit::{Denial, Rest, Violation};
 use hv_core::msr::CoreKind;
 use hv_core::wire::Fate;
 use hv_defs::vmcs::field;
@@ -57,6 +58,7 @@ fn run_dedicated(core: usize, cpu: u16, id: PartitionId, machine: &'static Machi
     vcpu.load();
     module::expect_kicks();
     machine::wait_until(epoch);
+    interrupts::await_start(vcpu);
     partition::note_first_entry(vcpu);
     // SAFETY: the VMCS was just loaded and filled by `prepare`; the host stack is this core's.
     unsafe { entry::enter(vcpu) }
@@ -194,7 +196,13 @@ fn after_exit(vcpu: &mut Vcpu, raw: u32) -> Then {
 #[cold]
 fn on_rare(vcpu: &mut Vcpu, next: Next) -> Then {
     match next {
-        Next::EndInterrupt => machine::end_of_interrupt(),
+        Next::Send(ipi) => interrupts::send(vcpu, ipi),
+        Next::EndInterrupt => {
+            machine::end_of_interrupt();
+            if interrupts::take_notification() && interrupts::is_over(vcpu) {
+                return Then::Leave(machine::tsc());
+            }
+        }
         Next::Plan(call) => shared::answer(vcpu, call),
         Next::Rest(rest) => return take_rest(vcpu, rest),
         Next::Nmi => take_nmi(vcpu),
@@ -247,23 +255,26 @@ fn take_what_waits(vcpu: &mut Vcpu) {
     }
 }
 
-/// An NMI in a guest is our kick, or one from the platform. A dedicated guest gets that; on a time-shared core nobody owns it, and it is
-/// counted.
+/// An NMI in a guest is our kick: the module ends, or something is in the inbox; or one from the platform. A dedicated guest gets that; on
+/// a time-shared core nobody owns it, and it is counted.
 fn take_nmi(vcpu: &mut Vcpu) {
     if module::is_stopping() {
         return;
     }
     if !vcpu.is_dedicated() {
         vcpu.state.counters.deny(Denial::Interrupt);
-    } else if vcpu::accepts_nmi() && !vcpu::injection_is_pending() {
-        vcpu::inject(Event::Nmi);
+    } else if !interrupts::take_notification() {
+        interrupts::offer_nmi(vcpu);
+    } else if interrupts::is_over(vcpu) {
+        module::park();
     } else {
-        vcpu.ask_for_nmi_window(true);
+        interrupts::take_news(vcpu);
     }
 }
 
 fn end_partition(vcpu: &Vcpu, fate: Fate) -> Then {
     module::set_fate(vcpu.state.partition, fate);
+    interrupts::tell_the_others(vcpu);
     if vcpu.is_dedicated() {
         module::park();
     }

@@ -7,13 +7,14 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use bulkhead_table::{PAGE_SIZE, Partition, PartitionId};
 use hv_core::cpuid::{CpuidPolicy, Facts, Leaf};
 use hv_core::exit::{ConsoleRing, Counters, ScheduleRights, VcpuState};
+use hv_core::ipi::Peers;
 use hv_core::msr::{self, CoreKind, MsrState};
 use hv_core::paging::{self, Access, Format, LargePages, Mapping, Memory, PageTable};
 use hv_core::ring::Ring;
-use hv_core::vapic::VirtualApic;
+use hv_core::vapic::{ApicPage, VirtualApic};
 
 use super::cell::CoreCell;
-use super::{machine, window};
+use super::{interrupts, machine, window};
 use crate::cpu::stacks::Stacks;
 use crate::table::{CORES, EPT_PAGES, PARTITIONS, TABLE, VCPUS as VCPU_COUNT};
 use crate::vmx::controls;
@@ -27,6 +28,8 @@ static VCPUS: [CoreCell<MaybeUninit<Vcpu>>; VCPU_COUNT] =
     [const { CoreCell::new(MaybeUninit::uninit()) }; VCPU_COUNT];
 static MADE: [AtomicBool; VCPU_COUNT] = [const { AtomicBool::new(false) }; VCPU_COUNT];
 static VMCS: [CoreCell<Page>; VCPU_COUNT] = [const { CoreCell::new(Page([0; 512])) }; VCPU_COUNT];
+static APIC_PAGES: [CoreCell<ApicPage>; VCPU_COUNT] =
+    [const { CoreCell::new(ApicPage::new()) }; VCPU_COUNT];
 static VMXON: [CoreCell<Page>; CORES] = [const { CoreCell::new(Page([0; 512])) }; CORES];
 static MSR_BITMAPS: [CoreCell<Page>; CORES] = [const { CoreCell::new(Page([0; 512])) }; CORES];
 static EPT: [CoreCell<PageTable>; EPT_PAGES] =
@@ -37,6 +40,7 @@ static IO_BITMAP: Page = Page([u64::MAX; 512]);
 /// Bytes of static memory that one core and its one partition take: figures for the report.
 pub const PER_CPU_BYTES: usize = 2 * size_of::<Page>()
     + size_of::<Page>()
+    + size_of::<ApicPage>()
     + size_of::<Vcpu>()
     + size_of::<ConsoleRing>()
     + size_of::<Ring<{ crate::log::RING }>>()
@@ -61,7 +65,7 @@ pub fn enable_core(core: usize, kind: CoreKind) -> Result<(), Unready> {
     };
     // SAFETY: both pages are indexed by this core, which runs this once.
     let (region, bitmap) = unsafe { (region.get(), bitmap.get()) };
-    msr::bitmap(kind, &mut bitmap.0);
+    msr::bitmap(kind, controls::has_apic_virtualization(), &mut bitmap.0);
     vcpu::prepare_extended_state();
     setup::enable(region).map_err(|_| Unready::Vmx)
 }
@@ -110,7 +114,9 @@ pub fn make(id: PartitionId, image: &[u8], place: &Place) -> Result<(), Unready>
     let partition = TABLE.partitions.get(usize::from(id)).ok_or(Unready::Vmx)?;
     let vcpu = partition.vcpu_on(place.cpu).ok_or(Unready::Vmx)?;
     let index = usize::from(partition.first_vcpu) + vcpu;
-    let (Some(cell), Some(region)) = (VCPUS.get(index), VMCS.get(index)) else {
+    let (Some(cell), Some(region), Some(apic_page)) =
+        (VCPUS.get(index), VMCS.get(index), APIC_PAGES.get(index))
+    else {
         return Err(Unready::Vmx);
     };
     let ept_pool = ept_pool(usize::from(id), partition).ok_or(Unready::Ept)?;
@@ -120,11 +126,13 @@ pub fn make(id: PartitionId, image: &[u8], place: &Place) -> Result<(), Unready>
         build_ept(partition, ept_pool)?;
     }
     crate::vmx::instructions::invept_all();
-    let state = decisions(id, partition, vcpu, place);
+    // SAFETY: this vCPU belongs to this core alone, and it is made once, before the epoch.
+    let apic_page = unsafe { apic_page.get() };
+    let state = decisions(id, partition, interrupts::peers(partition, vcpu), apic_page, place);
     let cr4_allowed = state.cr4_allowed;
     let settings = match place.kind {
         CoreKind::Dedicated => controls::dedicated(),
-        CoreKind::Shared => controls::shared(),
+        CoreKind::Shared => controls::shared(controls::has_apic_virtualization()),
     };
     let parts = Parts {
         vmcs: region.address() as u64,
@@ -133,15 +141,17 @@ pub fn make(id: PartitionId, image: &[u8], place: &Place) -> Result<(), Unready>
         number: vcpu as u32,
         hygiene: partition.hygiene,
         boot_info: partition.boot_info_at,
+        inbox: interrupts::inbox(partition, vcpu).ok_or(Unready::Vmx)?,
     };
-    // SAFETY: this vCPU belongs to this core alone, and it is made once, before the epoch.
-    let vcpu = unsafe { cell.get() }.write(Vcpu::new(parts, settings.processor));
+    // SAFETY: as above.
+    let vcpu = unsafe { cell.get() }.write(Vcpu::new(parts, &settings));
     // SAFETY: as above.
     let region = unsafe { region.get() };
     let pages = Pages {
         io_bitmaps: [&raw const IO_BITMAP as u64; 2],
         msr_bitmap: MSR_BITMAPS.get(place.core).ok_or(Unready::Vmx)?.address() as u64,
         ept_root,
+        virtual_apic: vcpu.apic_virtualization.then(|| vcpu.state.apic.page_address()),
     };
     let start = Start { entry: partition.image.entry, vpid: index as u16 + 1, cr4_allowed };
     setup::fill(vcpu, region, &settings, &pages, &start).map_err(|_| Unready::Vmx)?;
@@ -172,8 +182,14 @@ fn schedule_page_at(partition: &Partition, vcpu: usize) -> u64 {
     }
 }
 
-fn decisions(id: PartitionId, partition: &Partition, vcpu: usize, place: &Place) -> VcpuState {
-    let apic_id = TABLE.board.apic_ids.get(usize::from(place.cpu)).copied().unwrap_or(0);
+fn decisions(
+    id: PartitionId,
+    partition: &Partition,
+    peers: Peers,
+    apic_page: &'static mut ApicPage,
+    place: &Place,
+) -> VcpuState {
+    let vcpu = peers.own();
     let xcr0_allowed = vcpu::xcr0_allowed();
     let host = |leaf: u32, sub: u32| {
         let found = core::arch::x86_64::__cpuid_count(leaf, sub);
@@ -182,7 +198,7 @@ fn decisions(id: PartitionId, partition: &Partition, vcpu: usize, place: &Place)
     let cpuid = CpuidPolicy::build(
         host,
         &Facts {
-            apic_id,
+            apic_id: peers.own_id(),
             tsc_khz: (TABLE.board.tsc_hz / 1000) as u32,
             partition: id,
             vcpu: vcpu as u16,
@@ -198,8 +214,8 @@ fn decisions(id: PartitionId, partition: &Partition, vcpu: usize, place: &Place)
         cpuid,
         xcr0_allowed,
         cr4_allowed: cr4_allowed(),
-        msr: MsrState { apic_id, bootstrap: vcpu == 0 },
-        apic: VirtualApic::new(apic_id),
+        msr: MsrState { peers },
+        apic: VirtualApic::new(apic_page, peers),
         window: None,
         rights: schedule_rights(partition),
         console: &CONSOLES[usize::from(id) % PARTITIONS],

@@ -17,11 +17,11 @@ use hv_defs::vmcs::field;
 use super::cell::CoreCell;
 use super::housekeeping::Course;
 use super::partition::VcpuIndex;
-use super::{Then, housekeeping, hygiene, machine, module, partition};
+use super::{Then, housekeeping, hygiene, interrupts, machine, module, partition};
 use crate::log::RINGS;
 use crate::table::{CORES, PARTITIONS, TABLE};
 use crate::vmx::instructions as vmx;
-use crate::vmx::vcpu::{self, Vcpu};
+use crate::vmx::vcpu::{Life, Vcpu};
 
 /// Number of plans.
 const PLANS: usize = TABLE.plans.len();
@@ -179,7 +179,7 @@ impl SharedCore {
                     }
                 }
                 Some(Owner::Partition(id)) => {
-                    if let Some((index, vcpu)) = self.runnable(id, slot.frame) {
+                    if let Some((index, vcpu)) = self.ready_for(id, &slot, word, &mut since) {
                         return Some(self.begin(vcpu, &Turn { id, index, slot, word }, since));
                     }
                     self.idle_until(&slot);
@@ -213,13 +213,38 @@ impl SharedCore {
 
     /// The vCPU of a partition on this core, when it can run in this frame.
     fn runnable(&self, id: PartitionId, frame: u64) -> Option<(VcpuIndex, &'static mut Vcpu)> {
+        self.awake(id, frame).filter(|(_, vcpu)| vcpu.life != Life::AwaitsStart)
+    }
+
+    /// The same, or one that waits for its start-up interrupt.
+    fn awake(&self, id: PartitionId, frame: u64) -> Option<(VcpuIndex, &'static mut Vcpu)> {
         if module::fate(usize::from(id)) != Fate::Running {
             return None;
         }
         let index = VcpuIndex::on_cpu(id, self.cpu)?;
         // SAFETY: the vCPU is this core's, by its CPU number.
         let vcpu = unsafe { partition::vcpu(index) }?;
-        (vcpu.sleeps_until <= frame && !vcpu.waits_for_startup).then_some((index, vcpu))
+        (vcpu.sleeps_until <= frame).then_some((index, vcpu))
+    }
+
+    /// The vCPU of a partition for its window. One that waits for its start-up interrupt can get that until the switch into the
+    /// window begins, which moves `since`.
+    fn ready_for(
+        &self,
+        id: PartitionId,
+        slot: &Slot,
+        word: PlanWord,
+        since: &mut u64,
+    ) -> Option<(VcpuIndex, &'static mut Vcpu)> {
+        let (index, vcpu) = self.awake(id, slot.frame)?;
+        if vcpu.life == Life::AwaitsStart {
+            let switch = slot.start.saturating_sub(self.budget(self.cursor, word));
+            if !interrupts::await_start_until(vcpu, switch) {
+                return None;
+            }
+            *since = machine::tsc();
+        }
+        Some((index, vcpu))
     }
 
     /// The switch: everything that can be done ahead of the window, then its start.
@@ -302,6 +327,10 @@ impl SharedCore {
             start: slot.start - self.schedule.frame_start(slot.frame),
             length: slot.end - slot.start,
         });
+        if let Life::StartsAt(vector) = vcpu.life {
+            vcpu.start_up(vector);
+        }
+        interrupts::begin_window(vcpu);
         // The latest instant that settling calls outside: a timer due since then is due in the window.
         if vcpu.state.apic.next_deadline().is_some_and(|due| due < slot.start) {
             vcpu.windows.timers_outside += 1;
@@ -491,11 +520,12 @@ pub fn clock(vcpu: &mut Vcpu) -> Then {
     settle(vcpu, now);
     // Again, and by a fresh look: the timer stands still until the entry.
     arm(vcpu, machine::tsc());
-    Then::Same
+    if vcpu.life == Life::Runs { Then::Same } else { Then::Leave(now) }
 }
 
 /// Goes from the guest that was left at `since` to the next window. The caller holds no reference to a vCPU.
 pub fn leave(since: u64) -> *mut Vcpu {
+    interrupts::end_window();
     // SAFETY: this core's own state; each entry to the hypervisor starts here anew, and the reference ends with this line.
     let next = match unsafe { state(own_core()) } {
         Some(state) => state.next_window(since),
@@ -506,6 +536,7 @@ pub fn leave(since: u64) -> *mut Vcpu {
 
 /// As [`leave`], for a guest that gave up the rest of its window.
 pub fn rest(rest: Rest, since: u64) -> *mut Vcpu {
+    interrupts::end_window();
     // SAFETY: as in `leave`.
     let next = match unsafe { state(own_core()) } {
         Some(state) => state.rest(rest, since),
@@ -542,23 +573,8 @@ pub fn answer(vcpu: &mut Vcpu, call: PlanCall) {
 /// for an entry at that instant.
 fn settle(vcpu: &mut Vcpu, instant: u64) {
     vcpu.state.apic.expire(instant);
-    deliver(vcpu);
+    interrupts::deliver(vcpu);
     let guest_timer = vcpu.state.apic.next_deadline().unwrap_or(u64::MAX);
     vcpu.deadline = vcpu.window_end.min(guest_timer);
     arm(vcpu, instant);
-}
-
-fn deliver(vcpu: &mut Vcpu) {
-    let Some(vector) = vcpu.state.apic.deliverable() else {
-        vcpu.ask_for_interrupt_window(false);
-        return;
-    };
-    if vcpu::injection_is_pending() || !vcpu::accepts_interrupt() {
-        vcpu.ask_for_interrupt_window(true);
-        return;
-    }
-    vcpu.state.apic.acknowledge(vector);
-    vcpu::inject_interrupt(vector);
-    // Another may wait behind it; it is looked at when the guest ends this one, which exits.
-    vcpu.ask_for_interrupt_window(false);
 }

@@ -21,6 +21,13 @@ pub struct Controls {
     pub entry: u32,
 }
 
+impl Controls {
+    /// Whether the processor delivers virtual interrupts by itself.
+    pub const fn has_virtual_interrupt_delivery(&self) -> bool {
+        self.secondary & secondary::VIRTUAL_INTERRUPT_DELIVERY != 0
+    }
+}
+
 /// A control word: the capability MSR that rules it and the name to say when a bit is missing.
 struct Word {
     capability: u32,
@@ -88,7 +95,12 @@ const ENTRY: Word = Word {
 
 /// What only a time-shared core needs.
 const SHARED_PIN: (u32, &str) = (pin::EXTERNAL_INTERRUPT_EXITING, "external-interrupt exiting");
-const SHARED_PROCESSOR: u32 = processor::CR8_LOAD_EXITING | processor::CR8_STORE_EXITING;
+const CR8_EXITING: u32 = processor::CR8_LOAD_EXITING | processor::CR8_STORE_EXITING;
+/// APIC virtualization, all of it or none: registers in the virtual-APIC page, read and written without an exit, and interrupts
+/// delivered by the processor. SDM 3C 30.1.
+const APIC_VIRTUALIZATION: u32 = secondary::VIRTUALIZE_X2APIC_MODE
+    | secondary::APIC_REGISTER_VIRTUALIZATION
+    | secondary::VIRTUAL_INTERRUPT_DELIVERY;
 const SHARED_EXIT: (u32, &str) =
     (exit_control::ACKNOWLEDGE_INTERRUPT, "acknowledge interrupt on exit");
 
@@ -190,12 +202,24 @@ pub fn dedicated() -> Controls {
     }
 }
 
-/// Controls of a time-shared core.
-pub fn shared() -> Controls {
+/// Whether this core virtualizes the APIC of a time-shared vCPU: the TPR shadow, which the other controls need (SDM 3C
+/// 27.2.1.1), and those.
+pub fn has_apic_virtualization() -> bool {
+    PROCESSOR.allowed() & processor::TPR_SHADOW != 0
+        && SECONDARY.allowed() & APIC_VIRTUALIZATION == APIC_VIRTUALIZATION
+}
+
+/// Controls of a time-shared core. Without APIC virtualization each access to the APIC exits, CR8 included.
+pub fn shared(apic_virtualization: bool) -> Controls {
+    let (processor, secondary) = if apic_virtualization {
+        (processor::TPR_SHADOW, APIC_VIRTUALIZATION)
+    } else {
+        (CR8_EXITING, 0)
+    };
     Controls {
         pin: PIN.settle(SHARED_PIN.0),
-        processor: PROCESSOR.settle(SHARED_PROCESSOR),
-        secondary: SECONDARY.settle(0),
+        processor: PROCESSOR.settle(processor),
+        secondary: SECONDARY.settle(secondary),
         exit: EXIT.settle(SHARED_EXIT.0),
         entry: ENTRY.settle(0),
     }

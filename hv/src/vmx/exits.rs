@@ -1,6 +1,7 @@
 //! From the processor's account of an exit to a vendor-neutral [`Exit`], and from an [`Action`] back to fields.
 
 use hv_core::exit::{self, Action, Event, Exit, PlanCall, PortAccess, Rest, Violation};
+use hv_core::ipi::Ipi;
 use hv_defs::exit::reason;
 use hv_defs::vmcs::{field, interruption};
 
@@ -15,6 +16,8 @@ pub enum Next {
     Enter,
     /// Look at the clock and the virtual APIC before entering again.
     Clock,
+    /// Send this interrupt to vCPUs of the partition, then as [`Self::Clock`].
+    Send(Ipi),
     /// A maskable interrupt of the machine was taken from the APIC and has to be ended.
     EndInterrupt,
     /// The guest got an NMI that no partition can have sent, unless it was our kick.
@@ -143,6 +146,10 @@ fn act(vcpu: &mut Vcpu, action: Action) -> Next {
             vcpu::advance();
             return Next::Clock;
         }
+        Action::Send(ipi) => {
+            vcpu::advance();
+            return Next::Send(ipi);
+        }
         Action::Clock => return Next::Clock,
         Action::Plan(call) => {
             vcpu::advance();
@@ -204,10 +211,7 @@ fn keep_interrupted(vcpu: &mut Vcpu) {
             vcpu.requeued = Some(vector);
             vcpu.ask_for_interrupt_window(true);
         }
-        Some(Interrupted::Interrupt(vector)) => {
-            vcpu.state.apic.withdraw(vector);
-            vcpu.ask_for_interrupt_window(true);
-        }
+        Some(Interrupted::Interrupt(vector)) => vcpu.take_back(vector),
         None => {}
     }
 }
@@ -227,6 +231,8 @@ fn decode(vcpu: &Vcpu, raw: u32) -> Exit {
         reason::EXTERNAL_INTERRUPT => Exit::Interrupt,
         reason::TRIPLE_FAULT => Exit::TripleFault,
         reason::INIT_SIGNAL | reason::STARTUP_IPI => Exit::Reset,
+        // Of the registers that the guest writes without an exit, only SELF_IPI can have one behind it. SDM 3C 30.4.3.2, 30.5.
+        reason::APIC_WRITE => Exit::SelfIpiWritten,
         reason::INTERRUPT_WINDOW => Exit::InterruptWindow,
         reason::NMI_WINDOW => Exit::NmiWindow,
         reason::TASK_SWITCH => Exit::TaskSwitch,

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "writes VMCS fields and enters VMX operation")]
 
 use hv_core::exit::CR4_OSXSAVE;
-use hv_defs::vmcs::{EPTP_WRITE_BACK_4_LEVELS, field, rights};
+use hv_defs::vmcs::{EPTP_WRITE_BACK_4_LEVELS, entry_control, field, rights};
 use x86_64::instructions::tables::{sgdt, sidt};
 use x86_64::registers::control::{Cr0, Cr3, Cr4, Cr4Flags};
 use x86_64::registers::model_specific::{Efer, FsBase, GsBase, Msr};
@@ -25,6 +25,8 @@ pub struct Pages {
     pub msr_bitmap: u64,
     /// Root of the partition's EPT.
     pub ept_root: u64,
+    /// The virtual-APIC page, where the processor virtualizes the APIC.
+    pub virtual_apic: Option<u64>,
 }
 
 /// Where a guest starts.
@@ -55,7 +57,7 @@ pub fn enable(region: &'static mut Page) -> Result<(), Failed> {
 }
 
 fn set(field: u32, value: u64) {
-    // SAFETY: only called from this file, which fills a VMCS that no guest ran on yet; each value is argued at its call.
+    // SAFETY: only called from this file, which fills a VMCS whose guest starts anew; each value is argued at its call.
     unsafe { vmx::write(field, value) };
 }
 
@@ -78,8 +80,9 @@ pub fn fill(
     }
     fill_controls(controls, pages, start);
     fill_host(vcpu);
-    fill_guest_segments();
-    fill_guest(start);
+    fill_guest_segments(&MULTIBOOT2_SEGMENTS);
+    fill_guest_registers(GUEST_CR0, start.entry);
+    fill_guest_msrs();
     Ok(())
 }
 
@@ -96,18 +99,21 @@ fn fill_controls(controls: &Controls, pages: &Pages, start: &Start) {
     set(field::IO_BITMAP_B, pages.io_bitmaps[1]); // SDM 3C 25.6.4
     set(field::MSR_BITMAP, pages.msr_bitmap); // SDM 3C 25.6.9
     set(field::EPT_POINTER, pages.ept_root | EPTP_WRITE_BACK_4_LEVELS); // SDM 3C 25.6.11
+    if let Some(page) = pages.virtual_apic {
+        set(field::VIRTUAL_APIC_ADDRESS, page); // SDM 3C 25.6.8
+        // Every interrupt is edge-triggered and nobody waits for its end. SDM 3C 25.6.8, 30.1.4
+        (0..4).for_each(|word| set(field::EOI_EXIT_BITMAP + 2 * word, 0));
+        set(field::GUEST_INTERRUPT_STATUS, 0); // SDM 3C 25.4.2
+    }
     set(field::VPID, u64::from(start.vpid)); // SDM 3C 25.6.12
     set(field::CR3_TARGET_COUNT, 0); // SDM 3C 25.6.7
     set(field::EXIT_MSR_STORE_COUNT, 0); // SDM 3C 25.7.2
     set(field::EXIT_MSR_LOAD_COUNT, 0); // SDM 3C 25.7.2
     set(field::ENTRY_MSR_LOAD_COUNT, 0); // SDM 3C 25.8.2
-    set(field::ENTRY_INTERRUPTION_INFO, 0); // SDM 3C 25.8.3
     // CD, NW and NE are not the guest's: it reads what it wrote, from the shadow. SDM 3C 25.6.6
     set(field::CR0_MASK, (1 << 30) | (1 << 29) | (1 << 5));
-    set(field::CR0_SHADOW, GUEST_CR0);
     // What is not the guest's to set, and OSXSAVE, which CPUID follows. SDM 3C 25.6.6
     set(field::CR4_MASK, !start.cr4_allowed | CR4_OSXSAVE);
-    set(field::CR4_SHADOW, 0);
     set(field::VMCS_LINK_POINTER, u64::MAX); // SDM 3C 25.4.2
 }
 
@@ -171,24 +177,31 @@ const SEGMENTS: [[u32; 4]; 8] = [
     [field::GUEST_TR_SELECTOR, field::GUEST_TR_BASE, field::GUEST_TR_LIMIT, field::GUEST_TR_RIGHTS],
 ];
 
+/// What a segment register holds: selector, base, limit, rights.
+type SegmentValue = (u64, u64, u64, u32);
+
+const FLAT_DATA: SegmentValue = (0x10, 0, 0xFFFF_FFFF, rights::DATA_32);
+const NO_LDT: SegmentValue = (0, 0, 0, rights::UNUSABLE);
+
 /// Flat 32-bit segments, as Multiboot2 3.3 asks; no LDT; a TSS that is never used. SDM 3C 25.4.1, 27.3.1.2.
-fn fill_guest_segments() {
-    for (index, [selector, base, limit, access]) in SEGMENTS.into_iter().enumerate() {
-        let (selector_value, limit_value, rights) = match index {
-            0 => (0x08, 0xFFFF_FFFF, rights::CODE_32),
-            6 => (0, 0, rights::UNUSABLE),
-            7 => (0, 0x67, rights::BUSY_TSS),
-            _ => (0x10, 0xFFFF_FFFF, rights::DATA_32),
-        };
-        set(selector, selector_value);
-        set(base, 0);
-        set(limit, limit_value);
-        set(access, u64::from(rights));
+const MULTIBOOT2_SEGMENTS: [SegmentValue; 8] = [
+    (0x08, 0, 0xFFFF_FFFF, rights::CODE_32),
+    FLAT_DATA,
+    FLAT_DATA,
+    FLAT_DATA,
+    FLAT_DATA,
+    FLAT_DATA,
+    NO_LDT,
+    (0, 0, 0x67, rights::BUSY_TSS),
+];
+
+fn fill_guest_segments(values: &[SegmentValue; 8]) {
+    for ([selector, base, limit, access], value) in SEGMENTS.into_iter().zip(values) {
+        set(selector, value.0);
+        set(base, value.1);
+        set(limit, value.2);
+        set(access, u64::from(value.3));
     }
-    set(field::GUEST_GDTR_BASE, 0);
-    set(field::GUEST_GDTR_LIMIT, 0);
-    set(field::GUEST_IDTR_BASE, 0);
-    set(field::GUEST_IDTR_LIMIT, 0);
 }
 
 /// CR0 at a guest's start: protected mode, paging off, ET and NE as every processor of this kind has them.
@@ -201,22 +214,58 @@ const DR7_RESET: u64 = 0x400;
 /// RFLAGS after reset: bit 1, which is always set.
 const RFLAGS_RESET: u64 = 2;
 
-fn fill_guest(start: &Start) {
-    // SDM 3C 25.4.1 and 25.4.2
-    set(field::GUEST_CR0, GUEST_CR0);
+/// Limit of the descriptor tables after reset and INIT. SDM 3A 9.1.1, table 9-1.
+const TABLE_LIMIT: u64 = 0xFFFF;
+/// CR0.NE, which VMX demands and the shadow shows as the guest has it. SDM 3D A.7.
+const NUMERIC_ERROR: u64 = 1 << 5;
+
+/// Everything that a guest's start defines but segments and MSRs. SDM 3C 25.4.1, 25.4.2; shadows: 25.6.6.
+fn fill_guest_registers(cr0: u64, rip: u64) {
+    set(field::GUEST_CR0, cr0 | NUMERIC_ERROR);
+    set(field::CR0_SHADOW, cr0);
     set(field::GUEST_CR3, 0);
     set(field::GUEST_CR4, CR4_HELD);
+    set(field::CR4_SHADOW, 0);
+    set(field::GUEST_EFER, 0);
+    set(field::GUEST_GDTR_BASE, 0);
+    set(field::GUEST_GDTR_LIMIT, TABLE_LIMIT);
+    set(field::GUEST_IDTR_BASE, 0);
+    set(field::GUEST_IDTR_LIMIT, TABLE_LIMIT);
     set(field::GUEST_DR7, DR7_RESET);
     set(field::GUEST_RSP, 0);
-    set(field::GUEST_RIP, start.entry);
+    set(field::GUEST_RIP, rip);
     set(field::GUEST_RFLAGS, RFLAGS_RESET);
     set(field::GUEST_PENDING_DEBUG, 0);
+    set(field::GUEST_INTERRUPTIBILITY, 0);
+    set(field::GUEST_ACTIVITY, 0);
+    set(field::ENTRY_INTERRUPTION_INFO, 0); // SDM 3C 25.8.3
+}
+
+/// MSRs as after power-up; INIT leaves them alone.
+fn fill_guest_msrs() {
     set(field::GUEST_SYSENTER_CS, 0);
     set(field::GUEST_SYSENTER_ESP, 0);
     set(field::GUEST_SYSENTER_EIP, 0);
     set(field::GUEST_DEBUGCTL, 0);
     set(field::GUEST_PAT, PAT_RESET);
-    set(field::GUEST_EFER, 0);
-    set(field::GUEST_INTERRUPTIBILITY, 0);
-    set(field::GUEST_ACTIVITY, 0);
+}
+
+/// Has the guest of the current VMCS begin as behind INIT and a start-up interrupt with `vector`: real mode, at that page. It is an
+/// unrestricted guest, so the processor runs real mode itself. SDM 3A 9.1.1 table 9-1, 11.4.4; SDM 3C 27.3.1.2.
+pub fn start_up(vector: u8) {
+    const LIMIT: u64 = 0xFFFF;
+    const DATA: SegmentValue = (0, 0, LIMIT, rights::DATA_16);
+    let code = (u64::from(vector) << 8, u64::from(vector) << 12, LIMIT, rights::CODE_16);
+    let (local, task) = ((0, 0, LIMIT, rights::LDT), (0, 0, LIMIT, rights::BUSY_TSS));
+    fill_guest_segments(&[code, DATA, DATA, DATA, DATA, DATA, local, task]);
+    // INIT keeps CD and NW, and clears the rest but ET.
+    const EXTENSION_TYPE: u64 = 1 << 4;
+    const CACHE_CONTROL: u64 = 1 << 30 | 1 << 29;
+    let kept = vmx::read(field::CR0_SHADOW) & CACHE_CONTROL;
+    fill_guest_registers(EXTENSION_TYPE, 0);
+    set(field::CR0_SHADOW, EXTENSION_TYPE | kept);
+    let entry = vmx::read(field::ENTRY_CONTROLS) & !u64::from(entry_control::IA32E_GUEST);
+    set(field::ENTRY_CONTROLS, entry); // SDM 3C 25.8.1
+    // The guest's translations are those of another life.
+    vmx::invvpid(vmx::read(field::VPID) as u16);
 }

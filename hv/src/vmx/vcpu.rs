@@ -5,12 +5,15 @@ use core::arch::asm;
 
 use bulkhead_table::Hygiene;
 use hv_core::exit::{Event, Registers, VcpuState};
+use hv_core::inbox::Inbox;
+use hv_core::ipi::BOOTSTRAP;
 use hv_core::msr::CoreKind;
-use hv_defs::vmcs::{field, interruptibility, interruption, pin, processor};
+use hv_defs::vmcs::{entry_control, field, interruptibility, interruption, pin, processor};
 use x86_64::registers::control::{Cr2, Cr4, Cr4Flags};
 use x86_64::registers::model_specific::Msr;
 use x86_64::registers::segmentation::{SS, Segment};
 
+use super::controls::Controls;
 use super::instructions as vmx;
 
 /// One virtual processor. Lives at a fixed address: HOST_RSP of its VMCS points into it.
@@ -31,14 +34,18 @@ pub struct Vcpu {
     pub timer_shift: u32,
     /// Primary processor controls as they stand in the VMCS.
     processor_controls: u32,
+    /// The processor answers for the virtual APIC and delivers its interrupts. Time-shared cores only.
+    pub apic_virtualization: bool,
+    /// Whether it runs.
+    pub life: Life,
+    /// What the partition's other vCPUs have for it.
+    pub inbox: &'static Inbox,
     /// Decisions are made from this.
     pub state: VcpuState,
     /// Its number within the partition.
     pub number: u32,
     /// Frame before which its windows stay idle, because it sleeps. Time-shared cores only.
     pub sleeps_until: u64,
-    /// It waits for INIT and SIPI from another vCPU of its partition.
-    pub waits_for_startup: bool,
     /// What is cleaned at a switch into it and out of it.
     pub hygiene: Hygiene,
     /// Registers that neither the VMCS nor `registers` carries.
@@ -49,6 +56,17 @@ pub struct Vcpu {
     pub requeued: Option<u8>,
     /// TSC just before the first entry; 0 before that.
     pub first_entry: u64,
+}
+
+/// Whether a vCPU runs. SDM 3A 9.4.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// It runs whenever it has its core.
+    Runs,
+    /// It was reset, or not started yet, and waits for its start-up interrupt.
+    AwaitsStart,
+    /// It got that, with this vector, while its VMCS was not loaded.
+    StartsAt(u8),
 }
 
 /// Figures of the windows of one partition.
@@ -100,28 +118,34 @@ pub struct Parts {
     pub hygiene: Hygiene,
     /// Initial RBX: where the boot information lies.
     pub boot_info: u64,
+    /// What the partition's other vCPUs have for it.
+    pub inbox: &'static Inbox,
 }
 
 /// EAX of a guest's start: it is started the Multiboot2 way.
 const MULTIBOOT2_MAGIC: u64 = 0x36D7_6289;
 
 impl Vcpu {
-    /// A vCPU at its first instruction, with every register defined and nothing of a former owner in it.
-    pub fn new(parts: Parts, processor_controls: u32) -> Self {
+    /// A vCPU at its first instruction, with every register defined and nothing of a former owner in it. All but the bootstrap vCPU
+    /// wait to be started by another.
+    pub fn new(parts: Parts, controls: &Controls) -> Self {
         let registers =
             Registers { rax: MULTIBOOT2_MAGIC, rbx: parts.boot_info, ..Registers::default() };
+        let life = if parts.number as usize == BOOTSTRAP { Life::Runs } else { Life::AwaitsStart };
         Self {
+            life,
+            inbox: parts.inbox,
             registers,
             host_stack: parts.host_stack,
             vmcs: parts.vmcs,
             deadline: u64::MAX,
             window_end: u64::MAX,
             timer_shift: super::controls::preemption_timer_shift(),
-            processor_controls,
+            processor_controls: controls.processor,
+            apic_virtualization: controls.has_virtual_interrupt_delivery(),
             state: parts.state,
             number: parts.number,
             sleeps_until: 0,
-            waits_for_startup: parts.number > 0,
             hygiene: parts.hygiene,
             switched: Switched::new(),
             windows: WindowFigures {
@@ -167,6 +191,26 @@ impl Vcpu {
         }
     }
 
+    /// The delivery of `vector`, which is in service already, was interrupted: requests it again.
+    pub fn take_back(&mut self, vector: u8) {
+        self.state.apic.withdraw(vector);
+        if self.apic_virtualization {
+            self.tell_interrupt_status();
+        } else {
+            self.ask_for_interrupt_window(true);
+        }
+    }
+
+    /// Tells a processor that delivers interrupts by itself what the virtual APIC raised since the last call: which vector is requested
+    /// and which is in service.
+    #[inline(always)]
+    pub fn tell_interrupt_status(&mut self) {
+        if let Some(status) = self.state.apic.take_changed_status() {
+            // SAFETY: both bytes are what the virtual-APIC page says, as the processor itself keeps them. SDM 3C 25.4.2, 30.1.1.
+            unsafe { vmx::write(field::GUEST_INTERRUPT_STATUS, u64::from(status)) };
+        }
+    }
+
     /// Saves what the VMCS does not carry, at the end of this vCPU's window.
     pub fn save_switched(&mut self) {
         let allowed = self.state.xcr0_allowed;
@@ -181,6 +225,20 @@ impl Vcpu {
         assert!(loaded.is_ok(), "VMPTRLD refused a VMCS that was filled");
         let allowed = self.state.xcr0_allowed;
         self.switched.load(allowed);
+    }
+
+    /// Starts as a processor does behind INIT and a start-up interrupt: in real mode at `vector` times 4096. What INIT leaves alone (x87
+    /// and vector state, XCR0, most MSRs) stays. SDM 3A 9.1.1 table 9-1, 9.4.2, 11.4.4. The VMCS is current.
+    pub fn start_up(&mut self, vector: u8) {
+        self.life = Life::Runs;
+        // EDX tells family, model and stepping.
+        let signature = self.state.cpuid.lookup(1, 0).eax;
+        self.registers = Registers { rdx: u64::from(signature), ..Registers::default() };
+        self.state.cpuid.set_osxsave(false);
+        self.switched.reset_debug();
+        self.ask_for_interrupt_window(false);
+        self.ask_for_nmi_window(false);
+        super::setup::start_up(vector);
     }
 
     /// Notes the XCR0 that the guest runs with from now on, and loads it.
@@ -231,11 +289,15 @@ impl Switched {
         }
     }
 
-    fn load(&mut self, xcr0_allowed: u64) {
-        for (value, number) in self.msrs.iter().zip(SWITCHED_MSRS) {
-            // SAFETY: each value was read from the same MSR, or is 0, which all six accept; the hypervisor uses none of them.
-            unsafe { Msr::new(number).write(*value) };
-        }
+    /// Debug registers and CR2 as INIT leaves them, in the machine: the vCPU has its core.
+    fn reset_debug(&mut self) {
+        self.debug = [0; 4];
+        self.dr6 = DR6_RESET;
+        self.cr2 = 0;
+        self.load_debug();
+    }
+
+    fn load_debug(&self) {
         // SAFETY: the hypervisor sets no breakpoint (DR7 is 0x400 in root mode), so the addresses are inert until the guest runs.
         unsafe {
             asm!("mov dr0, {}", in(reg) self.debug[0], options(nomem, nostack));
@@ -245,6 +307,14 @@ impl Switched {
             asm!("mov dr6, {}", in(reg) self.dr6, options(nomem, nostack));
             asm!("mov cr2, {}", in(reg) self.cr2, options(nomem, nostack));
         }
+    }
+
+    fn load(&mut self, xcr0_allowed: u64) {
+        for (value, number) in self.msrs.iter().zip(SWITCHED_MSRS) {
+            // SAFETY: each value was read from the same MSR, or is 0, which all six accept; the hypervisor uses none of them.
+            unsafe { Msr::new(number).write(*value) };
+        }
+        self.load_debug();
         write_xcr0(xcr0_allowed);
         // SAFETY: the area came from XSAVE with the same components, or is the clean area of `new`; the hypervisor is soft-float, so no
         // vector register of its own is lost.
@@ -522,7 +592,7 @@ const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
 
 fn set_long_mode(efer: u64, on: bool) {
-    const GUEST_64_BIT: u64 = 1 << 9;
+    const GUEST_64_BIT: u64 = entry_control::IA32E_GUEST as u64;
     let entry = vmx::read(field::ENTRY_CONTROLS);
     let (efer, entry) = if on {
         (efer | EFER_LMA, entry | GUEST_64_BIT)

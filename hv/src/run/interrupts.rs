@@ -1,0 +1,284 @@
+//! Interrupts between the vCPUs of a partition, and how they get into a guest.
+//!
+//! A sender leaves what it has in the target's inbox and never waits. If the target has to look now, its core is notified: a dedicated
+//! core by an NMI, which exits; a time-shared core, where that very vCPU runs at the moment, by an interrupt of the
+//! hypervisor's. A vCPU that does not run finds its inbox at its next window.
+//!
+//! At most one notification is on its way to a core: the sender that raises the core's flag sends it, and the receiver lowers the flag
+//! before it looks. So an NMI on a dedicated core is ours if the flag is up, and the guest's own or the platform's otherwise; and
+//! however much a partition sends, no more than one notification can reach a core behind the end of its window there.
+//!
+//! That one is a race: a sender in root mode, interrupts off, sees the target run and has a dozen instructions to go while the target's
+//! window ends. The switch to the next window takes many times as long and ends by absorbing a notification that arrived
+//! ([`begin_window`]). Should one arrive later still, it costs the next partition one exit, once for the edge.
+#![expect(unsafe_code, reason = "takes a pending interrupt in root mode")]
+
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use bulkhead_table::{MAX_VCPUS, Partition, PartitionId};
+use hv_core::inbox::{Inbox, News};
+use hv_core::ipi::{Ipi, Kind, Peers};
+use hv_core::wire::Fate;
+
+use super::{machine, module, percpu};
+use crate::cpu::apic;
+use crate::table::{CORES, PARTITIONS, TABLE, VCPUS};
+use crate::vmx::vcpu::{self, Life, Vcpu};
+
+/// The vector of notifications on time-shared cores, whose machine APIC is the hypervisor's. Nothing but the exit looks at it.
+const NOTIFICATION: u8 = 0xFC;
+
+/// By vCPU of the table: what the others have for it.
+static INBOXES: [Inbox; VCPUS] = [const { Inbox::new() }; VCPUS];
+/// By core of the table: the vCPU that runs on it now, as its index plus one; 0 between windows. Time-shared cores only.
+static RUNNING: [AtomicUsize; CORES] = [const { AtomicUsize::new(0) }; CORES];
+/// By core of the table: a notification is on its way.
+static NOTIFIED: [AtomicBool; CORES] = [const { AtomicBool::new(false) }; CORES];
+
+/// By vCPU of the table: the index of its core.
+static HOMES: [usize; VCPUS] = PLACES.0;
+/// By vCPU of the table: its APIC id, which is that of its core.
+static APIC_IDS: [u32; VCPUS] = PLACES.1;
+
+const PLACES: ([usize; VCPUS], [u32; VCPUS]) = {
+    let mut homes = [0; VCPUS];
+    let mut ids = [0; VCPUS];
+    let mut partition = 0;
+    while partition < PARTITIONS {
+        let cpus = TABLE.partitions[partition].cpus;
+        let first = TABLE.partitions[partition].first_vcpu as usize;
+        assert!(cpus.len() <= MAX_VCPUS, "a partition has more vCPUs than a set can hold");
+        let mut vcpu = 0;
+        while vcpu < cpus.len() {
+            ids[first + vcpu] = TABLE.board.apic_ids[cpus[vcpu] as usize];
+            homes[first + vcpu] = core_with(cpus[vcpu]);
+            vcpu += 1;
+        }
+        partition += 1;
+    }
+    (homes, ids)
+};
+
+/// Index in the table of the core with this board CPU number; a table without it does not compile.
+const fn core_with(cpu: u16) -> usize {
+    let mut core = 0;
+    while TABLE.cores[core].cpu != cpu {
+        core += 1;
+    }
+    core
+}
+
+/// vCPU number `own` of `partition`, as its APIC addresses the others.
+pub fn peers(partition: &Partition, own: usize) -> Peers {
+    let first = usize::from(partition.first_vcpu);
+    let ids = APIC_IDS.get(first..first + partition.cpus.len()).unwrap_or_default();
+    Peers::new(ids, own)
+}
+
+/// The inbox of vCPU number `own` of `partition`.
+pub fn inbox(partition: &Partition, own: usize) -> Option<&'static Inbox> {
+    INBOXES.get(usize::from(partition.first_vcpu) + own)
+}
+
+/// Index in the table of the first vCPU of a partition.
+fn first_vcpu(id: PartitionId) -> usize {
+    TABLE.partitions.get(usize::from(id)).map_or(0, |partition| usize::from(partition.first_vcpu))
+}
+
+/// Sends what the guest of `vcpu` asked for. Everybody in `ipi` is a vCPU of its own partition.
+pub fn send(vcpu: &mut Vcpu, ipi: Ipi) {
+    let own = vcpu.state.msr.peers.own();
+    let first = first_vcpu(vcpu.state.partition);
+    // Ends: the set has at most as many members as the partition has vCPUs.
+    for target in ipi.targets {
+        if let (true, Kind::Fixed(vector)) = (vcpu.is_dedicated(), ipi.kind) {
+            machine::send_fixed(vcpu.state.msr.peers.id(target), vector);
+            continue;
+        }
+        if let Some(inbox) = INBOXES.get(first + target) {
+            inbox.post(ipi.kind);
+        }
+        if target != own {
+            notify(first + target, vcpu.is_dedicated());
+        }
+    }
+    // A time-shared core looks into its own inbox on the way back to the guest.
+    if vcpu.is_dedicated() && ipi.targets.contains(own) {
+        take_news(vcpu);
+    }
+}
+
+/// Has the core of vCPU `index` of the table look into that vCPU's inbox, if it has to look before its next window. The total
+/// order (`SeqCst`) goes with `Inbox::post`: either this sees the target run, or the target sees the post.
+fn notify(index: usize, dedicated: bool) {
+    let (Some(home), Some(apic_id)) = (HOMES.get(index), APIC_IDS.get(index)) else {
+        return;
+    };
+    let (Some(running), Some(notified)) = (RUNNING.get(*home), NOTIFIED.get(*home)) else {
+        return;
+    };
+    if !dedicated && running.load(Ordering::SeqCst) != index + 1 {
+        return;
+    }
+    if notified.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    if dedicated {
+        machine::send_nmi(*apic_id);
+    } else {
+        machine::send_fixed(*apic_id, NOTIFICATION);
+    }
+}
+
+/// The partition of `vcpu` is over: the cores of its other vCPUs, as far as they run it now, see that at once.
+pub fn tell_the_others(vcpu: &Vcpu) {
+    let own = vcpu.state.msr.peers.own();
+    let first = first_vcpu(vcpu.state.partition);
+    for other in (0..vcpu.state.msr.peers.count()).filter(|other| *other != own) {
+        notify(first + other, vcpu.is_dedicated());
+    }
+}
+
+/// Whether the partition of `vcpu` is over, by the doing of another of its vCPUs.
+pub fn is_over(vcpu: &Vcpu) -> bool {
+    module::fate(usize::from(vcpu.state.partition)) != Fate::Running
+}
+
+fn own<T>(by_core: &'static [T; CORES]) -> Option<&'static T> {
+    by_core.get(percpu::core_index()?)
+}
+
+/// Whether a notification came to this core since the last call: what it announces is to be looked at behind this.
+pub fn take_notification() -> bool {
+    own(&NOTIFIED).is_some_and(|notified| notified.swap(false, Ordering::SeqCst))
+}
+
+/// `vcpu` runs on this time-shared core from now on. A notification that was meant for the vCPU before it is absorbed here, in the
+/// switch's time.
+pub fn begin_window(vcpu: &Vcpu) {
+    if own(&NOTIFIED).is_some_and(|notified| notified.load(Ordering::Relaxed)) {
+        // SAFETY: the switch holds no lock; the handler of every vector from 32 on only ends the interrupt. One instruction runs
+        // between STI and CLI, because the first behind STI still runs without interrupts. SDM 3A 7.8.1.
+        unsafe {
+            core::arch::asm!("sti", "nop", "nop", "cli", options(nomem, nostack));
+        }
+        take_notification();
+    }
+    if let Some(running) = own(&RUNNING) {
+        let index = first_vcpu(vcpu.state.partition) + vcpu.state.msr.peers.own();
+        running.store(index + 1, Ordering::SeqCst);
+    }
+}
+
+/// Nobody runs on this time-shared core until the next [`begin_window`].
+pub fn end_window() {
+    if let Some(running) = own(&RUNNING) {
+        running.store(0, Ordering::SeqCst);
+    }
+}
+
+/// Takes what came for `vcpu`, whose VMCS is current, and hands the guest what it can take now.
+pub fn deliver(vcpu: &mut Vcpu) {
+    if vcpu.inbox.has_news() {
+        take_news(vcpu);
+    }
+    if vcpu.apic_virtualization {
+        // The entry evaluates priorities and delivers. SDM 3C 30.2.
+        vcpu.tell_interrupt_status();
+    } else {
+        inject_deliverable(vcpu);
+    }
+}
+
+fn inject_deliverable(vcpu: &mut Vcpu) {
+    let Some(vector) = vcpu.state.apic.deliverable() else {
+        vcpu.ask_for_interrupt_window(false);
+        return;
+    };
+    if vcpu::injection_is_pending() || !vcpu::accepts_interrupt() {
+        vcpu.ask_for_interrupt_window(true);
+        return;
+    }
+    vcpu.state.apic.acknowledge(vector);
+    vcpu::inject_interrupt(vector);
+    // Another may wait behind it; it is looked at when the guest ends this one, which exits.
+    vcpu.ask_for_interrupt_window(false);
+}
+
+/// Empties the inbox of `vcpu`, whose VMCS is current. Behind an INIT without a start-up a dedicated core waits here for that; a
+/// time-shared one leaves the window, as `vcpu.life` tells it to.
+#[cold]
+pub fn take_news(vcpu: &mut Vcpu) {
+    let news = vcpu.inbox.drain();
+    if news.init {
+        reset(vcpu);
+    } else {
+        vcpu.state.apic.accept_all(news.requests);
+        if news.nmi {
+            offer_nmi(vcpu);
+        }
+    }
+    start_if_asked(vcpu, &news);
+    if vcpu.life != Life::Runs && vcpu.is_dedicated() {
+        await_start(vcpu);
+    }
+}
+
+/// What INIT does beyond the registers that the start-up sets.
+fn reset(vcpu: &mut Vcpu) {
+    vcpu.life = Life::AwaitsStart;
+    vcpu.requeued = None;
+    if vcpu.is_dedicated() {
+        apic::reset();
+    } else {
+        vcpu.state.apic.reset();
+    }
+}
+
+/// A vCPU that runs ignores a start-up interrupt. SDM 3A 9.4.3.
+fn start_if_asked(vcpu: &mut Vcpu, news: &News) {
+    if let (Life::AwaitsStart, Some(vector)) = (vcpu.life, news.start_up) {
+        vcpu.start_up(vector);
+    }
+}
+
+/// Gives the guest an NMI, now or as soon as it takes one.
+pub fn offer_nmi(vcpu: &mut Vcpu) {
+    if vcpu::accepts_nmi() && !vcpu::injection_is_pending() {
+        vcpu::inject(hv_core::exit::Event::Nmi);
+    } else {
+        vcpu.ask_for_nmi_window(true);
+    }
+}
+
+/// A dedicated core whose vCPU waits for its start-up interrupt sits here; the core is its partition's alone. The inbox is looked at
+/// behind a notification only: an NMI that came after the start would else be taken for the guest's own.
+pub fn await_start(vcpu: &mut Vcpu) {
+    while vcpu.life == Life::AwaitsStart {
+        if module::is_stopping() || is_over(vcpu) {
+            module::park();
+        }
+        if module::take_root_nmi() {
+            vcpu::stop_timer();
+            if take_notification() {
+                let news = vcpu.inbox.drain();
+                start_if_asked(vcpu, &news);
+            }
+        }
+        core::hint::spin_loop();
+    }
+}
+
+/// Lets a vCPU of a time-shared core that waits for its start-up interrupt get that until `instant`; returns whether it has.
+pub fn await_start_until(vcpu: &mut Vcpu, instant: u64) -> bool {
+    while machine::tsc() < instant && !module::is_stopping() {
+        if vcpu.inbox.has_news()
+            && let Some(vector) = vcpu.inbox.drain().start_up
+        {
+            vcpu.life = Life::StartsAt(vector);
+            return true;
+        }
+        core::hint::spin_loop();
+    }
+    false
+}
