@@ -20,6 +20,14 @@ const HYPERVISOR_END: u64 = 1 << 32;
 /// Where the board's memory begins at the earliest.
 const LOW_MEMORY_END: u64 = 1 << 20;
 
+/// I/O ports of a 16550.
+const UART_PORTS: u64 = 8;
+
+/// Whether ports from `first` to `last` hold one of the two 8259s, which the hypervisor masks and keeps masked.
+fn interrupt_controllers(first: u64, last: u64) -> bool {
+    [0x20, 0x21, 0xA0, 0xA1].iter().any(|port| (first..=last).contains(port))
+}
+
 /// The time-stamp counter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
@@ -112,6 +120,15 @@ fn frequency(board: &BoardFile, findings: &mut Findings) -> Option<u64> {
 
 fn tolerance(board: &BoardFile, findings: &mut Findings) -> Option<u32> {
     let tolerance = board.tolerance_ppm.as_ref()?;
+    if tolerance.value == 0 {
+        let finding = Finding::new(
+            Rule::ZeroTolerance,
+            "a `tolerance` of nothing refuses every machine",
+            "write what the board's data sheet allows, such as \"0.1 %\": no measurement is exact",
+        );
+        findings.push(finding.at(tolerance.place, "nothing"));
+        return None;
+    }
     if tolerance.value < 1_000_000 {
         return u32::try_from(tolerance.value).ok();
     }
@@ -271,6 +288,16 @@ fn uart(board: &BoardFile, findings: &mut Findings) -> Option<Uart> {
         findings.push(finding.at(baud.place, "does not divide 115200"));
         return None;
     }
+    let last = port.value + UART_PORTS - 1;
+    if last > u64::from(u16::MAX) || interrupt_controllers(port.value, last) {
+        let finding = Finding::new(
+            Rule::SerialPorts,
+            format!("the serial port takes the I/O ports {:#x} to {last:#x}", port.value),
+            "write its first port, such as 0x3f8 (COM1): its eight ports are below 0x10000, and none is an interrupt controller's",
+        );
+        findings.push(finding.at(port.place, "no place for a serial port"));
+        return None;
+    }
     Some(Uart { port: u16::try_from(port.value).ok()?, baud: u32::try_from(baud.value).ok()? })
 }
 
@@ -286,6 +313,15 @@ fn power_off(board: &BoardFile, findings: &mut Findings) -> Option<Option<(u16, 
             "write the bytes that the board wants, or take the section out: the machine then halts",
         );
         findings.push(finding.at(bytes.place, "nothing to write"));
+        return None;
+    }
+    if interrupt_controllers(port.value, port.value) {
+        let finding = Finding::new(
+            Rule::PowerOffPort,
+            format!("the power-off port {:#x} is an interrupt controller's", port.value),
+            "write the port that switches the board off; the hypervisor keeps the interrupt controllers masked",
+        );
+        findings.push(finding.at(port.place, "the hypervisor's own"));
         return None;
     }
     Some(Some((u16::try_from(port.value).ok()?, bytes.value.as_bytes().to_vec())))

@@ -297,6 +297,19 @@ explanations! {
     "Threads of one core load through the same caches.",
     ["cores = [0]" => "cores = [0, 1]"];
 
+    SerialPorts, "boards/high-serial.toml",
+    "The log would go to ports that are not there, or upset the interrupt controllers with every letter.",
+    ["port = 0xfff9" => "port = 0x3f8"];
+
+    PowerOffPort, "boards/power-off-on-controller.toml",
+    "The hypervisor masks the old interrupt controllers at the start, so that no stray interrupt disturbs a partition. Bytes \
+     written there would open them.",
+    ["port = 0x21" => "port = 0x8900"];
+
+    ZeroTolerance, "boards/exact-clock.toml",
+    "The clock is measured at boot, and no two measurements agree to the last hertz: every machine would be refused.",
+    ["\"0 %\"" => "\"0.1 %\""];
+
     CoreClaimedTwice, "BH0301-one-core-twice.toml",
     "A dedicated core takes no exits because nobody else is there. Two partitions on it would each believe to be \
      alone: give each a core, or windows to both.",
@@ -489,6 +502,10 @@ explanations! {
     "On a core of its own nobody comes after or before: nothing is switched, so nothing would be cleaned.",
     ["hygiene = [\"l1d-flush\"]\n" => ""];
 
+    ReceiverOff, "BH0430-receiver-off.toml",
+    "Who is off in a plan does not run in it, whatever others have left over: that is what an auditor reads from `off-in`.",
+    ["\noff-in = [\"maintenance\"]" => ""];
+
     MemoryTooSmall, "BH0501-too-small.toml",
     "The page at 0x1000 holds the guest's boot information: without it, the guest knows neither its memory nor its \
      arguments.",
@@ -496,7 +513,7 @@ explanations! {
 
     MemoryUnaligned, "BH0502-unaligned.toml",
     "Page tables guard whole pages of 4 KiB; half a page can neither be given nor kept back.",
-    ["8194 KiB" => "8196 KiB"];
+    ["8194 KiB" => "8192 KiB"];
 
     MemoryDoesNotFit, "BH0503-too-large.toml",
     "Every byte has one owner, and there are only so many. Memory is placed in the order of the file, on bounds of \
@@ -549,6 +566,14 @@ explanations! {
     "Guests read their arguments as bytes, from one page. What does not fit would be cut off in silence.",
     ["arguments = \"xxxx" => "# Shortened: arguments = \"xxxx", "a\\nb" => "a b"];
 
+    ImageEntryData, "BH0611-data.toml",
+    "The linker took another symbol for the entry than was meant. The guest would run into its data.",
+    ["data-entry.elf" => "good.elf"];
+
+    ImageAmbiguous, "BH0612-two-recipes.toml",
+    "Two recipes make two images, and the file would not say which one was proven.",
+    ["twofold" => "good.elf"];
+
     ShutdownUnknown, "BH0701-unknown.toml",
     "The system would wait for ever for a partition that is not there.",
     ["[\"motoin\", \"motion\", \"motion\", \"office\"]" => "[\"motion\"]"];
@@ -561,6 +586,10 @@ explanations! {
     "A picture of windows was asked for, and there would be none in it.",
     ["[log]\nwindows = true\n\n" => ""];
 
+    EndsWithinFrame, "BH0704-within-frame.toml",
+    "Windows late in the frame would never come.",
+    ["\"1.9 ms\"" => "\"1 s\""];
+
     ShortWindow, "BH0901-short-window.toml",
     "A window that is no longer than the switch into it spends more of the core on switching than on work. It is \
      enforced all the same, hence a warning.",
@@ -570,6 +599,11 @@ explanations! {
     "A core of its own is for timing that nobody disturbs. Whoever shares a small cache with it can empty that at any time, and \
      every load behind it is late. The isolation holds all the same, hence a warning.",
     ["cores = [3]" => "cores = [1]"];
+
+    SmallPages, "BH0903-small-pages.toml",
+    "Large pages cost one entry of the translation cache for 2 MiB. The rest behind the last whole one takes an entry for each \
+     4 KiB, and the memory saved is given to nobody. It works all the same, hence a warning.",
+    ["\"7 MiB\"" => "\"8 MiB\""];
 }
 
 #[cfg(test)]

@@ -68,6 +68,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
 struct Segment<'d> {
     physical: Range,
     virtual_start: u64,
+    executable: bool,
     bytes: &'d [u8],
 }
 
@@ -163,6 +164,7 @@ fn segments<'d, H: FileHeader<Endian = Endianness>>(
             segments.push(Segment {
                 physical,
                 virtual_start: header.p_vaddr(endian).into(),
+                executable: header.p_flags(endian).0 & elf::PF_X.0 != 0,
                 bytes,
             });
         }
@@ -242,17 +244,22 @@ fn off_the_boot_info(segments: &[Segment<'_>]) -> Result<(), Refusal> {
 
 /// The entry of an ELF file is a virtual address; a boot loader enters where that is loaded.
 fn physical_entry(segments: &[Segment<'_>], entry: u64) -> Result<u64, Refusal> {
-    segments
-        .iter()
-        .find_map(|segment| {
-            let offset = entry.checked_sub(segment.virtual_start)?;
-            (offset < segment.bytes.len() as u64).then(|| segment.physical.start + offset)
-        })
-        .ok_or_else(|| {
-            Refusal::new(
-                Rule::ImageEntryOutside,
-                format!("the entry {entry:#x} of the guest image is not within its loaded bytes"),
-                "name the entry in the linker script (`ENTRY(start)`), and keep its section",
-            )
-        })
+    let offset_in = |segment: &Segment<'_>| {
+        let offset = entry.checked_sub(segment.virtual_start)?;
+        (offset < segment.bytes.len() as u64).then_some(offset)
+    };
+    let found = segments.iter().find_map(|segment| Some((segment, offset_in(segment)?)));
+    match found {
+        None => Err(Refusal::new(
+            Rule::ImageEntryOutside,
+            format!("the entry {entry:#x} of the guest image is not within its loaded bytes"),
+            "name the entry in the linker script (`ENTRY(start)`), and keep its section",
+        )),
+        Some((segment, _)) if !segment.executable => Err(Refusal::new(
+            Rule::ImageEntryData,
+            format!("the entry {entry:#x} of the guest image lies in a segment of data"),
+            "name the entry in the linker script (`ENTRY(start)`), and put it into a section of code",
+        )),
+        Some((segment, offset)) => Ok(segment.physical.start + offset),
+    }
 }

@@ -61,11 +61,12 @@ pub(crate) fn check(
         .zip(sizes)
         .map(|(partition, size)| {
             let (name, size) = (partition.name.value.as_str(), size?);
-            let Some(host) = take(&mut free, size.value, &mut findings.comparisons) else {
+            let Some(piece) = take(&mut free, size.value, &mut findings.comparisons) else {
                 findings.push(does_not_fit(name, size, &free, memory));
                 return None;
             };
-            placement(partition, size, host, findings)
+            large_pages(name, size, piece, findings);
+            placement(partition, size, piece.start, findings)
         })
         .collect()
 }
@@ -133,8 +134,8 @@ fn aligned(range: Range) -> Option<Range> {
     Some(Range { start, size })
 }
 
-/// Takes `size` bytes from the first range that has them.
-fn take(free: &mut [Range], size: u64, comparisons: &mut Comparisons) -> Option<u64> {
+/// Takes `size` bytes from the first range that has them; up to the next bound nobody else gets any.
+fn take(free: &mut [Range], size: u64, comparisons: &mut Comparisons) -> Option<Range> {
     let range = free.iter_mut().find(|range| {
         comparisons.add(1);
         range.size >= size
@@ -142,7 +143,7 @@ fn take(free: &mut [Range], size: u64, comparisons: &mut Comparisons) -> Option<
     let start = range.start;
     let taken = size.next_multiple_of(ALIGNMENT).min(range.size);
     *range = Range { start: start + taken, size: range.size - taken };
-    Some(start)
+    Some(Range { start, size: taken })
 }
 
 fn does_not_fit(name: &str, size: &At<u64>, free: &[Range], memory: &[At<Range>]) -> Finding {
@@ -186,6 +187,27 @@ fn placement(
             None
         }
     }
+}
+
+/// What is left behind the last whole large page takes a table of small ones, and misses of the translation cache.
+/// Where the piece of the machine's memory has no more, there is nothing to be done about it.
+fn large_pages(name: &str, size: &At<u64>, piece: Range, findings: &mut Findings) {
+    if size.value.is_multiple_of(ALIGNMENT) || piece.size == size.value {
+        return;
+    }
+    let finding = Finding::new(
+        Rule::SmallPages,
+        format!(
+            "the last {} of the memory of `{name}` are mapped by small pages",
+            size_text(size.value % ALIGNMENT)
+        ),
+        format!(
+            "write {}: the machine's memory up to there is nobody else's, since each partition begins on a bound of {}",
+            size_text(size.value.next_multiple_of(ALIGNMENT)),
+            size_text(ALIGNMENT)
+        ),
+    );
+    findings.push(finding.at(size.place, format!("no multiple of {}", size_text(ALIGNMENT))));
 }
 
 /// The schedule pages of a partition in windows, guest-physical.

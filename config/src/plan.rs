@@ -321,6 +321,7 @@ fn check(
     let plans = plans::check(system, findings);
     plans::covered(system, &roles, &plans, findings);
     let receivers = donation::check(system, findings);
+    plans::receivers_are_on(system, &receivers, &plans, findings);
     let wanted = hygiene::check(system, board_file, findings);
     let costs = board.as_ref().map_or_else(HygieneCosts::default, |board| board.hygiene);
     let cleaning = Cleaning { wanted: &wanted, receivers: &receivers, costs };
@@ -443,14 +444,17 @@ fn image_request(
 ) -> Option<ImageRequest> {
     let image = partition.image.as_ref()?;
     let path = sources.beside(image.place.file, &image.value);
-    let kind = if path.is_file() {
-        Some(ImageKind::Elf)
-    } else if path.join("Cargo.toml").is_file() {
-        Some(ImageKind::Cargo)
-    } else if path.join("Makefile").is_file() {
-        Some(ImageKind::Make)
-    } else {
-        None
+    let holds = |recipe: &str| path.join(recipe).is_file();
+    let kind = match (path.is_file(), holds("Cargo.toml"), holds("Makefile")) {
+        (true, _, _) => Some(ImageKind::Elf),
+        (false, true, both) => {
+            if both {
+                findings.push(two_recipes(&partition.name.value, &path, image.place));
+            }
+            Some(ImageKind::Cargo)
+        }
+        (false, false, true) => Some(ImageKind::Make),
+        (false, false, false) => None,
     };
     let Some(kind) = kind else {
         let cause = if path.is_dir() {
@@ -468,6 +472,15 @@ fn image_request(
     };
     let path = std::path::absolute(&path).unwrap_or(path);
     Some(ImageRequest { partition: partition.name.value.clone(), path, kind })
+}
+
+fn two_recipes(name: &str, folder: &Path, place: Place) -> Finding {
+    Finding::new(
+        Rule::ImageAmbiguous,
+        format!("the image of `{name}` could be built in two ways: {} holds a Cargo.toml and a Makefile", shown(folder)),
+        "keep one of them there, or name the ELF file that the other one makes",
+    )
+    .at(place, "built by which?")
 }
 
 fn check_arguments(partition: &Partition, findings: &mut Findings) {
@@ -501,7 +514,16 @@ fn shutdown(
 ) -> Option<PlannedShutdown> {
     let shutdown = system.shutdown.as_ref()?;
     let at_latest = match (&shutdown.at_latest, board.and_then(|board| board.hz)) {
-        (Some(written), Some(hz)) => positive_ticks(written, "at-latest", hz, findings),
+        (Some(written), Some(hz)) => {
+            let ticks = positive_ticks(written, "at-latest", hz, findings);
+            let frame = system.schedule.as_ref().and_then(|schedule| schedule.frame.as_ref());
+            if let (Some(ticks), Some(frame)) = (ticks, frame)
+                && frame.value.to_ticks(hz).exact().is_some_and(|frame| ticks < frame)
+            {
+                findings.push(before_one_frame(written.place, frame.place));
+            }
+            ticks
+        }
         _ => Some(0),
     };
     let names = shutdown.when_finished.as_ref()?;
@@ -528,6 +550,16 @@ fn shutdown(
         }
     }
     Some(PlannedShutdown { when_finished, at_latest: at_latest? })
+}
+
+fn before_one_frame(at_latest: Place, frame: Place) -> Finding {
+    Finding::new(
+        Rule::EndsWithinFrame,
+        "the system ends before its first major frame does",
+        "give it one frame at least: some windows would never have come",
+    )
+    .at(at_latest, "shorter than a frame")
+    .with(frame, "the frame")
 }
 
 fn unknown_partition(name: &crate::source::At<String>, known: &[&str]) -> Finding {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_table::{MAX_PLANS, PlanId};
+use bulkhead_table::{MAX_PLANS, PartitionId, PlanId};
 
 use crate::cores::{Role, windows_are_placed};
 use crate::diagnostics::{Finding, Findings};
@@ -235,6 +235,39 @@ fn switch_rights(system: &SystemFile, several: Option<&Names>, findings: &mut Fi
             "give a partition the right (`may-switch-plan = true`), or name one plan only",
         );
         findings.push(finding.at(plans.place, "only the first of these ever runs"));
+    }
+}
+
+/// Donated time makes nobody run who is off: the receiver is on wherever the donor is.
+pub(crate) fn receivers_are_on(
+    system: &SystemFile,
+    receivers: &[Option<PartitionId>],
+    plans: &Plans,
+    findings: &mut Findings,
+) {
+    let off = |id: usize| plans.off.get(id);
+    for ((donor, receiver), number) in system.partitions.iter().zip(receivers).zip(0..) {
+        let Some(receiver) = receiver.map(usize::from) else { continue };
+        let (Some(written), Some(partition)) = (&donor.donates_to, system.partitions.get(receiver))
+        else {
+            continue;
+        };
+        let (Some(idle), Some(donor_off)) = (off(receiver), off(number)) else { continue };
+        let Some(plan) = idle.difference(donor_off).next() else { continue };
+        let plan_name = plans.names.get(usize::from(*plan)).map_or("", String::as_str);
+        let finding = Finding::new(
+            Rule::ReceiverOff,
+            format!(
+                "`{}` donates to `{}`, which is off in plan `{plan_name}`",
+                donor.name.value, partition.name.value
+            ),
+            "name a receiver that is on wherever the donor is: who is off does not run in donated time either",
+        )
+        .at(written.place, "the receiver");
+        findings.push(match &partition.off_in {
+            Some(off_in) => finding.with(off_in.place, "off here"),
+            None => finding,
+        });
     }
 }
 

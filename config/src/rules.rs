@@ -98,6 +98,9 @@ rules! {
     CacheTwice = "BH0215", Error, "A core has one cache of a level.";
     CacheNesting = "BH0216", Error, "Cores that share a cache share every larger one behind it.";
     CacheSplitsSiblings = "BH0217", Error, "The threads of one core share its caches.";
+    SerialPorts = "BH0290", Error, "The serial port's eight I/O ports exist, and none is an interrupt controller's.";
+    PowerOffPort = "BH0291", Error, "The power-off port is not an interrupt controller's.";
+    ZeroTolerance = "BH0292", Error, "The tolerance of the clock is not zero.";
 
     CoreClaimedTwice = "BH0301", Error, "A core without windows belongs to one partition.";
     CoreMixed = "BH0302", Error, "A core is dedicated or time-shared, not both: each partition on a time-shared core has a window.";
@@ -143,6 +146,7 @@ rules! {
     DonatesWithoutWindows = "BH0427", Error, "Only a partition in windows can donate their rest.";
     HygieneWithoutCost = "BH0428", Error, "Hygiene that a partition asks for has a declared cost on the board.";
     HygieneDedicated = "BH0429", Error, "Only a partition in windows can ask for hygiene.";
+    ReceiverOff = "BH0430", Error, "The receiver of donated time is on in every plan in which the donor is.";
 
     MemoryTooSmall = "BH0501", Error, "A partition's memory reaches beyond its boot information: it is at least 8 KiB.";
     MemoryUnaligned = "BH0502", Error, "A partition's memory is made of whole pages.";
@@ -159,11 +163,15 @@ rules! {
     ImageEntryOutside = "BH0608", Error, "The entry of a guest image lies inside its loaded bytes.";
     ImageOnBootInfo = "BH0609", Error, "A guest image leaves the page of the boot information at 0x1000 free.";
     BadArguments = "BH0610", Error, "Arguments are printable ASCII that fits the boot information.";
+    ImageEntryData = "BH0611", Error, "The entry of a guest image lies in a segment of code.";
+    ImageAmbiguous = "BH0612", Error, "The folder of a guest says in one way how it is built.";
 
     ShutdownUnknown = "BH0701", Error, "The shutdown waits for partitions of the system, each named once.";
     ShutdownEmpty = "BH0702", Error, "The shutdown waits for at least one partition.";
     LogWithoutWindows = "BH0703", Error, "Windows are logged where there are windows.";
+    EndsWithinFrame = "BH0704", Error, "The system runs for one major frame at least.";
 
     ShortWindow = "BH0901", Warning, "A window is longer than the switch budget before it.";
     SharedCache = "BH0902", Warning, "A partition with cores of its own shares no first- or second-level cache with another one.";
+    SmallPages = "BH0903", Warning, "A partition's memory is a multiple of 2 MiB, so that large pages map all of it.";
 }

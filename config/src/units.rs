@@ -110,6 +110,16 @@ pub(crate) enum Whole {
     TooLarge,
 }
 
+impl Whole {
+    /// The number, where it is exact.
+    pub const fn exact(self) -> Option<u64> {
+        match self {
+            Self::Exact(value) => Some(value),
+            Self::Above(_) | Self::TooLarge => None,
+        }
+    }
+}
+
 impl Quantity {
     /// Parses `"1.5 ms"`.
     pub fn parse(text: &str, wanted: Dimension) -> Result<Self, QuantityError> {

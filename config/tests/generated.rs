@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use bulkhead_config::language::{BOARD_SECTIONS, SYSTEM_SECTIONS, Section};
-use bulkhead_config::{FileKind, Rule, json_schema};
+use bulkhead_config::{FileKind, Rule, Severity, json_schema};
 use common::{Case, toml_files};
 
 /// Set to write what is generated instead of comparing it.
@@ -45,8 +45,16 @@ fn rules(out: &mut String) {
         .iter()
         .map(|(path, _)| path.file_name().unwrap().to_string_lossy().into_owned())
         .collect();
+    let warnings = Rule::ALL.iter().filter(|rule| rule.severity() == Severity::Warning).count();
     writeln!(out, "## Rules").unwrap();
-    writeln!(out, "\nWhat must hold; a file under `tests/reject/` breaks each, and its message is in `tests/snapshots/`.\n").unwrap();
+    writeln!(
+        out,
+        "\nWhat must hold: {} rules, of which {warnings} only warn. Files under `tests/reject/` break each, and what is then told is in \\
+         `tests/snapshots/`. Each of the {} files has one reason: with its rule switched off, nothing is told.\n",
+        Rule::ALL.len(),
+        files.len()
+    )
+    .unwrap();
     writeln!(out, "| code | rule | rejecting files |\n| --- | --- | --- |").unwrap();
     for rule in Rule::ALL {
         let own: Vec<_> = files
@@ -60,6 +68,33 @@ fn rules(out: &mut String) {
     }
 }
 
+/// Ten mistakes that people make, and the rejecting files that make them.
+const MISTAKES: [(&str, &str); 10] = [
+    ("A key is misspelt", "BH0102-unknown-key"),
+    ("A number has no unit", "BH0106-bare-number"),
+    ("A time falls between two ticks of the clock", "BH0109-inexact"),
+    ("Two partitions want one core", "BH0301-one-core-twice"),
+    ("A partition on a shared core has no window", "BH0302-mixed"),
+    ("Two windows overlap", "BH0402-overlap"),
+    ("A partition is forgotten in a plan", "BH0410-plan-without-windows"),
+    ("Two partitions share a core by its threads", "BH0312-dedicated-threads"),
+    ("The memory of all does not fit", "BH0503-too-large"),
+    ("A file that two systems share says something again", "BH0111-across-files"),
+];
+
+fn mistakes(out: &mut String) {
+    writeln!(out, "## Ten common mistakes").unwrap();
+    writeln!(out, "\nWhat is printed is meant to be enough to mend the file, without this manual.")
+        .unwrap();
+    for (title, name) in MISTAKES {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/reject/{name}.toml"));
+        let case = Case::new("system.toml", &std::fs::read_to_string(path).unwrap());
+        let told = case.compile().unwrap_err().render(false);
+        writeln!(out, "\n**{title}.**\n\n```text\n{}```", case.neutral(&told)).unwrap();
+    }
+    out.push('\n');
+}
+
 #[test]
 fn the_tables_of_the_readme_are_those_of_the_code() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
@@ -69,6 +104,7 @@ fn the_tables_of_the_readme_are_those_of_the_code() {
     let mut wanted = String::new();
     sections(&mut wanted, "The system file", SYSTEM_SECTIONS);
     sections(&mut wanted, "The board file", BOARD_SECTIONS);
+    mistakes(&mut wanted);
     rules(&mut wanted);
     if std::env::var_os(BLESS).is_some() {
         std::fs::write(&path, format!("{before}{BEGIN}{wanted}{END}{after}")).unwrap();

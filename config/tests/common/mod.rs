@@ -19,6 +19,8 @@ pub struct Segment {
     pub physical_start: u64,
     pub bytes: Vec<u8>,
     pub memory_size: u64,
+    /// 1 execute, 2 write, 4 read.
+    pub flags: u32,
 }
 
 /// An ELF file to be.
@@ -46,6 +48,7 @@ pub fn segment(at: u64, bytes: &[u8], memory_size: u64) -> Segment {
         physical_start: at,
         bytes: bytes.to_vec(),
         memory_size,
+        flags: 7,
     }
 }
 
@@ -88,7 +91,7 @@ impl Elf {
         for segment in &self.segments {
             out.extend(segment.kind.to_le_bytes());
             if wide {
-                out.extend(7_u32.to_le_bytes());
+                out.extend(segment.flags.to_le_bytes());
             }
             word(&mut out, offset);
             word(&mut out, segment.virtual_start);
@@ -96,7 +99,7 @@ impl Elf {
             word(&mut out, segment.bytes.len() as u64);
             word(&mut out, segment.memory_size);
             if !wide {
-                out.extend(7_u32.to_le_bytes());
+                out.extend(segment.flags.to_le_bytes());
             }
             word(&mut out, 1);
             offset += segment.bytes.len() as u64;
@@ -133,6 +136,7 @@ pub fn images() -> Vec<(&'static str, Vec<u8>)> {
         ("huge.elf", with(&|elf| elf.segments[1].memory_size = 1 << 40)),
         ("sparse.elf", with(&|elf| elf.segments[1].physical_start = 0x1800_0000)),
         ("no-entry.elf", with(&|elf| elf.entry = 0x10_0040)),
+        ("data-entry.elf", with(&|elf| elf.segments[0].flags = 6)),
         ("low.elf", with(&|elf| elf.segments[1].physical_start = 0x1FF0)),
         ("empty.elf", with(&|elf| elf.segments.clear())),
         (
@@ -175,6 +179,9 @@ impl Case {
         }
         fs::create_dir_all(folder.path().join("made")).unwrap();
         fs::write(folder.path().join("made/Makefile"), "# Never run.\n").unwrap();
+        fs::create_dir_all(folder.path().join("twofold")).unwrap();
+        fs::write(folder.path().join("twofold/Makefile"), "# Never run.\n").unwrap();
+        fs::write(folder.path().join("twofold/Cargo.toml"), "# Never built.\n").unwrap();
         fs::create_dir_all(folder.path().join("empty")).unwrap();
         let system = folder.path().join(name);
         fs::write(&system, text).unwrap();
@@ -193,8 +200,11 @@ impl Case {
         fs::create_dir_all(&images).unwrap();
         for (partition, image) in self.named_images() {
             let image = self.folder.path().join(image);
+            let built = images.join(format!("{partition}.elf"));
             if image.is_file() {
-                fs::copy(image, images.join(format!("{partition}.elf"))).unwrap();
+                fs::copy(image, built).unwrap();
+            } else if image.is_dir() {
+                fs::write(built, Elf::good().build()).unwrap();
             }
         }
         bulkhead_config::findings_without(rule, &self.system, &images)
