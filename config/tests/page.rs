@@ -212,7 +212,8 @@ fn a_built_system_shows_its_digests() {
 
 #[test]
 fn warnings_are_shown() {
-    let text = SYSTEM.replace("length = \"600 us\"", "length = \"15 us\"");
+    let text =
+        SYSTEM.replace("length = \"600 us\"", "length = \"15 us\"").replace("2112 KiB", "4 MiB");
     let page = plan_of(&text).page();
     assert!(page.contains("BH0901") && page.contains("1 warning"));
     parsed(&page);

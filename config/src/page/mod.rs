@@ -241,7 +241,7 @@ fn warnings(seen: &Seen<'_>) -> Markup {
                 p { "None." }
             } @else {
                 p { "The system compiles; a person should look at these." }
-                pre { (found.render(false)) }
+                pre { (found.render(false).lines().map(clean).collect::<Vec<_>>().join("\n")) }
             }
         }
     }
