@@ -52,8 +52,8 @@ struct Writer {
     hygiene: bool,
     /// End of the last window by core and plan.
     ends: [[u64; 3]; CORES],
-    /// Cores of the time-shared partitions so far.
-    partitions: Vec<Vec<usize>>,
+    /// Of the time-shared partitions so far: cores, and in which plans each is on.
+    partitions: Vec<(Vec<usize>, Vec<bool>)>,
 }
 
 /// The text of a valid system: one to three plans, partitions on one to three time-shared cores, on and off by plan,
@@ -142,9 +142,9 @@ impl Writer {
                 self.line(&format!("hygiene = {}", quoted(&wanted)));
             }
         }
-        self.donation(&cores);
         let on: Vec<bool> =
             (0..self.plans).map(|plan| index == 0 || plan == 0 || !self.dice.is(3)).collect();
+        self.donation(&cores, &on);
         let off: Vec<&str> =
             (0..self.plans).filter(|plan| !on[*plan]).map(|plan| PLANS[plan]).collect();
         if !off.is_empty() {
@@ -159,12 +159,15 @@ impl Writer {
                 }
             }
         }
-        self.partitions.push(cores);
+        self.partitions.push((cores, on));
     }
 
-    /// To an earlier partition that runs wherever this one does: so donations never come back.
-    fn donation(&mut self, cores: &[usize]) {
-        let runs_there = |other: &Vec<usize>| cores.iter().all(|core| other.contains(core));
+    /// To an earlier partition that runs wherever and whenever this one does: so donations never come back.
+    fn donation(&mut self, cores: &[usize], on: &[bool]) {
+        let runs_there = |(other, other_on): &(Vec<usize>, Vec<bool>)| {
+            cores.iter().all(|core| other.contains(core))
+                && on.iter().zip(other_on).all(|(own, other)| *other || !own)
+        };
         let receiver = self.partitions.iter().rposition(runs_there);
         if let Some(receiver) = receiver.filter(|_| self.dice.is(2)) {
             self.line(&format!("donates-to = \"shared-{receiver}\""));
