@@ -242,6 +242,19 @@ pub(crate) fn size_text(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
+/// A size in the largest unit that it reaches, with one digit behind the point where it is not whole.
+pub(crate) fn near_size(bytes: u64) -> String {
+    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let fitting = units.into_iter().find(|(_, shift)| bytes >= 1 << shift);
+    match fitting {
+        Some((name, shift)) if bytes.is_multiple_of(1 << shift) => {
+            format!("{} {name}", bytes >> shift)
+        }
+        Some((name, shift)) => format!("{:.1} {name}", bytes as f64 / (1_u64 << shift) as f64),
+        None => size_text(bytes),
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 mod tests {

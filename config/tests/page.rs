@@ -4,22 +4,13 @@
 
 mod common;
 
-use std::fmt::Write;
-
-use bulkhead_config::{Plan, PlannedRole};
-use common::Case;
+use bulkhead_config::PlannedRole;
+use common::{Case, many_partitions, plan_of};
 use scraper::{ElementRef, Html, Selector};
 
 const SYSTEM: &str = include_str!("seeing/line.toml");
-const WIDE_BOARD: &str = include_str!("seeing/wide.toml");
 /// A picture this wide, in pixels, must be right within one of them.
 const WIDTH: f64 = 1_600.0;
-
-fn plan_of(text: &str) -> Plan {
-    let case = Case::new("line.toml", text);
-    std::fs::write(case.folder.path().join("boards/wide.toml"), WIDE_BOARD).unwrap();
-    bulkhead_config::check_without_images(&case.system).unwrap_or_else(|error| panic!("{error}"))
-}
 
 fn parsed(page: &str) -> Html {
     let document = Html::parse_document(page);
@@ -59,30 +50,6 @@ fn assert_tiled(bars: &[(f64, f64, ElementRef<'_>)], what: &str) {
 
 fn title(bar: ElementRef<'_>) -> String {
     all(bar, "title").first().unwrap().text().collect()
-}
-
-/// A system with 60 partitions on three cores in windows, and four on cores of their own.
-fn many() -> String {
-    let mut text = String::from(
-        "[system]\nname = \"many\"\nboard = \"boards/wide.toml\"\n[schedule]\nframe = \"10 ms\"\n",
-    );
-    text.push_str("[housekeeping]\ncore = 4\n");
-    for index in 0..64 {
-        let core = index % 4;
-        writeln!(text, "[partition.cell-{index}]\nimage = \"good.elf\"\nmemory = \"2 MiB\"")
-            .unwrap();
-        writeln!(text, "cores = [{}]", if index < 60 { core } else { index - 55 }).unwrap();
-        if index < 60 {
-            writeln!(
-                text,
-                "[[partition.cell-{index}.window]]\nstart = \"{} us\"",
-                20 + index / 4 * 600
-            )
-            .unwrap();
-            writeln!(text, "length = \"{} us\"", 30 + index * 9).unwrap();
-        }
-    }
-    text
 }
 
 #[test]
@@ -142,8 +109,7 @@ fn time_is_to_scale_on_each_core() {
 
 #[test]
 fn memory_is_to_scale_and_all_there() {
-    for text in [SYSTEM.to_owned(), many()] {
-        let plan = plan_of(&text);
+    for plan in [plan_of(SYSTEM), many_partitions()] {
         let page = plan.page();
         let document = parsed(&page);
         let maps = all(document.root_element(), "svg.map");
@@ -166,8 +132,7 @@ fn memory_is_to_scale_and_all_there() {
 
 #[test]
 fn the_matrix_has_a_row_for_each_owner() {
-    for text in [SYSTEM.to_owned(), many()] {
-        let plan = plan_of(&text);
+    for plan in [plan_of(SYSTEM), many_partitions()] {
         let page = plan.page();
         let document = parsed(&page);
         let rows = all(document.root_element(), "table.matrix tbody tr");

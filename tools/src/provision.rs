@@ -19,6 +19,8 @@ pub enum Need {
     Bochs,
     /// Also runs it in QEMU, by BIOS and by UEFI.
     Qemu,
+    /// Also judges everything that the tests judge.
+    Verify,
 }
 
 /// How one sees that a piece is there.
@@ -39,7 +41,7 @@ struct Package {
 
 /// `bochs-term` is in the list with bochs: bochs wants one of its user interfaces installed, and that one is the
 /// smallest (the headless display comes with bochs itself).
-const PACKAGES: [Package; 13] = [
+const PACKAGES: [Package; 14] = [
     Package {
         name: "gcc",
         why: "compiles the C guest and links host programs",
@@ -117,6 +119,12 @@ const PACKAGES: [Package; 13] = [
         why: "UEFI firmware for QEMU",
         probe: Probe::File("/usr/share/OVMF/OVMF_CODE_4M.fd"),
         from: Need::Qemu,
+    },
+    Package {
+        name: "chromium",
+        why: "the browser in which the page of `bulkhead report` is judged",
+        probe: Probe::Program("chromium"),
+        from: Need::Verify,
     },
 ];
 
@@ -282,7 +290,8 @@ mod tests {
     fn wider_needs_contain_narrower_ones() {
         let count = |need| PACKAGES.iter().filter(|package| package.from <= need).count();
         assert!(count(Need::Build) < count(Need::Bochs));
-        assert_eq!(count(Need::Qemu), PACKAGES.len());
+        assert!(count(Need::Bochs) < count(Need::Qemu));
+        assert_eq!(count(Need::Verify), PACKAGES.len());
     }
 
     #[test]

@@ -20,7 +20,7 @@ struct Outcome {
 /// The machine cannot be set up, or a check failed.
 pub fn verify(long: bool) -> Result<()> {
     interrupt::install();
-    provision::ensure(Need::Qemu, false)?;
+    provision::ensure(Need::Verify, false)?;
     provision::ensure_lints()?;
     let mut outcomes = Vec::new();
     host(&mut outcomes)?;

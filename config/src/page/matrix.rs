@@ -4,9 +4,10 @@ use bulkhead_table::{Owner, PartitionId};
 use maud::{Markup, html};
 
 use super::Seen;
-use super::memory::near_size;
+use super::beside;
 use super::paint::{Paint, chip, numbered_chip, percent, share, share_text};
 use crate::plan::PlannedRole;
+use crate::units::near_size;
 
 /// With more cores than this, they are drawn as one strip a row instead of a column each.
 const MOST_COLUMNS: usize = 10;
@@ -36,6 +37,8 @@ pub(super) fn section(seen: &Seen<'_>) -> Markup {
             p.none {
                 "Interrupts, ports and devices cannot be given to a partition yet, so the columns say none for each: the hypervisor masks every interrupt of the board, answers a port with all ones, and maps no device. A partition has the timer and the messages of its own local APIC. No IOMMU is programmed."
             }
+            (beside::rights(seen))
+            (beside::neighbours(seen))
         }
     }
 }

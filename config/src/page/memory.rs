@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::Seen;
 use super::paint::{Bar, Paint, chip, number, percent, share, share_text};
-use crate::units::size_text;
+use crate::units::near_size;
 use crate::view::{Extent, Holder, rights_words};
 
 /// Where the used part takes less than this of a range, it is drawn once more, magnified.
@@ -144,19 +144,6 @@ fn hex(address: u64) -> String {
 
 fn span(range: Range) -> String {
     format!("{:#x} to {:#x}", range.start, range.end().saturating_sub(1))
-}
-
-/// A size in the largest unit that it reaches, with one digit behind the point where it is not whole.
-pub(super) fn near_size(bytes: u64) -> String {
-    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let fitting = units.into_iter().find(|(_, shift)| bytes >= 1 << shift);
-    match fitting {
-        Some((name, shift)) if bytes.is_multiple_of(1 << shift) => {
-            format!("{} {name}", bytes >> shift)
-        }
-        Some((name, shift)) => format!("{:.1} {name}", bytes as f64 / (1_u64 << shift) as f64),
-        None => size_text(bytes),
-    }
 }
 
 impl Seen<'_> {

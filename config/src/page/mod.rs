@@ -3,6 +3,7 @@
 //! Self-contained HTML: style and pictures are inside, nothing is fetched, no script runs. The same files give
 //! the same page, byte for byte: it carries no date. Everything that came from a file is escaped by `maud`.
 
+mod beside;
 mod matrix;
 mod memory;
 mod paint;
@@ -15,8 +16,8 @@ use crate::places::Places;
 use crate::plan::{Plan, PlannedPartition};
 use crate::rules::{Rule, Severity};
 use crate::source::Place;
+use crate::units::near_size;
 use crate::{Compiled, ImageKind, Module, view};
-use memory::near_size;
 use paint::{clean, grouped, partition_chip, share_text};
 
 const STYLE: &str = include_str!("style.css");

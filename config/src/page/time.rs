@@ -37,7 +37,8 @@ fn introduction(seen: &Seen<'_>) -> Markup {
     html! {
         p {
             "The windows of a time-shared core repeat after the major frame of "
-            b { (seen.duration(plan.frame())) } " (" (grouped(plan.frame())) " ticks). Each starts at an instant of the clock, however long the one before it ran. Before each lies the time for the switch into it."
+            b { (seen.duration(plan.frame())) } " (" (grouped(plan.frame())) " ticks). Each starts at an instant of the clock, however long the one before it ran. Before each lies the time for the switch into it, cleaning included."
+            @if plan.log_windows { " Each window that ran is logged." }
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::boot_info;
 use crate::diagnostics::Label;
 use crate::places::{Places, WindowKey};
 use crate::plan::{Plan, PlannedPartition, PlannedRole};
-use crate::units::{duration_text, size_text};
+use crate::units::{duration_text, near_size, size_text};
 use crate::view::{Extent, Holder, Segment, Use, hygiene_words, rights_words};
 
 /// The page of a local APIC that is not in x2APIC mode.
@@ -118,7 +118,7 @@ impl Witness<'_> {
                 let sentence = format!("{address:#x} is free: RAM of the board that nobody has");
                 let mut reply = Reply::new(Verdict::Nobody, sentence).note(format!(
                     "{} are free here, {place}; no page tables name them",
-                    size_text(extent.range.size)
+                    near_size(extent.range.size)
                 ));
                 self.board_memory(&mut reply, address);
                 reply
@@ -255,6 +255,38 @@ impl Witness<'_> {
     }
 
     fn core(&self, core: u64) -> Reply {
+        let reply = self.role(core);
+        let beside = u16::try_from(core).map(|cpu| self.beside(cpu)).unwrap_or_default();
+        beside.into_iter().fold(reply, Reply::note)
+    }
+
+    /// With whom a core shares its threads or a cache, as far as the board says.
+    fn beside(&self, cpu: u16) -> Vec<String> {
+        let others = |cores: &[u16]| {
+            let others: Vec<String> =
+                cores.iter().filter(|other| **other != cpu).map(u16::to_string).collect();
+            (!others.is_empty()).then(|| others.join(", "))
+        };
+        let positions = self.plan.positions();
+        let siblings: Vec<u16> = positions
+            .get(usize::from(cpu))
+            .map(|own| {
+                let all = positions.iter().zip(0_u16..);
+                all.filter(|(other, _)| own.is_sibling_of(**other)).map(|(_, cpu)| cpu).collect()
+            })
+            .unwrap_or_default();
+        let threads =
+            others(&siblings).map(|with| format!("it is a thread of one core with {with}"));
+        let caches =
+            self.plan.caches().filter(|cache| cache.cores.contains(&cpu)).filter_map(|cache| {
+                let with = others(&cache.cores)?;
+                let size = size_text(cache.size);
+                Some(format!("it shares a cache of level {}, {size}, with {with}", cache.level))
+            });
+        threads.into_iter().chain(caches).collect()
+    }
+
+    fn role(&self, core: u64) -> Reply {
         let count = self.plan.board_cores();
         let known = u16::try_from(core).ok().filter(|cpu| usize::from(*cpu) < count);
         let Some(cpu) = known else {

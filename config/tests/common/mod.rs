@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bulkhead_config::{Compiled, Diagnostics, ImageKind, ImageRequest, Rule};
+use bulkhead_config::{Compiled, Diagnostics, ImageKind, ImageRequest, Plan, Rule};
 use tempfile::TempDir;
 
 /// A segment of an ELF file to be.
@@ -258,4 +258,32 @@ pub fn toml_files(folder: &str) -> Vec<(PathBuf, String)> {
         .collect();
     files.sort();
     files
+}
+
+/// The plan of a system of this text, which may name `boards/wide.toml` too.
+pub fn plan_of(text: &str) -> Plan {
+    let case = Case::new("line.toml", text);
+    fs::write(case.folder.path().join("boards/wide.toml"), WIDE_BOARD).unwrap();
+    bulkhead_config::check_without_images(&case.system).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A board with more cores than the page has columns for.
+const WIDE_BOARD: &str = include_str!("../seeing/wide.toml");
+
+/// 60 partitions on four cores in windows, and four on cores of their own.
+pub fn many_partitions() -> Plan {
+    let mut text = String::from(
+        "[system]\nname = \"many\"\nboard = \"boards/wide.toml\"\n[schedule]\nframe = \"10 ms\"\n[housekeeping]\ncore = 4\n",
+    );
+    for index in 0..64 {
+        text += &format!("[partition.cell-{index}]\nimage = \"good.elf\"\nmemory = \"2 MiB\"\n");
+        if index >= 60 {
+            text += &format!("cores = [{}]\n", index - 55);
+            continue;
+        }
+        let (core, start, length) = (index % 4, 20 + index / 4 * 600, 30 + index * 9);
+        text += &format!("cores = [{core}]\n[[partition.cell-{index}.window]]\n");
+        text += &format!("start = \"{start} us\"\nlength = \"{length} us\"\n");
+    }
+    plan_of(&text)
 }
