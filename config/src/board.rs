@@ -8,6 +8,7 @@ use crate::reader::{positive_ticks, ticks};
 use crate::rules::Rule;
 use crate::schema::{BoardFile, Extent};
 use crate::source::{At, Place};
+use crate::surroundings;
 use crate::topology::{self, Topology};
 use crate::units::size_text;
 
@@ -73,6 +74,7 @@ pub(crate) fn check(board: &BoardFile, findings: &mut Findings) -> CheckedBoard 
     });
     let tolerance_ppm = tolerance(board, findings);
     let memory = memory(board, findings);
+    surroundings::check(board, memory.as_deref().unwrap_or_default(), findings);
     CheckedBoard {
         name: board.name.as_ref().map(|name| name.value.clone()),
         hz,

@@ -297,6 +297,87 @@ explanations! {
     "Threads of one core load through the same caches.",
     ["cores = [0]" => "cores = [0, 1]"];
 
+    RegistersInMemory, "boards/registers-in-memory.toml",
+    "An access to these addresses reaches either the device or the RAM. A partition that were given that RAM \
+     would program the device.",
+    ["0x1ec00000" => "0xfec00000"];
+
+    RegistersOverlap, "boards/registers-overlap.toml",
+    "Two devices at one address answer at once, or one hides the other. Who is given one of them would hold both.",
+    ["start = \"0xfed00000\"" => "start = \"0xfeb00000\""];
+
+    PortsOverlap, "boards/ports-overlap.toml",
+    "A port that two devices answer is nobody's: the log would run through the clock.",
+    ["0x3fc" => "0xb008"];
+
+    InterruptsOverlap, "boards/interrupts-overlap.toml",
+    "An interrupt is named by its number alone. If two pins have one number, masking one leaves the other open.",
+    ["first-interrupt = 16" => "first-interrupt = 24"];
+
+    OverrideUnknown, "boards/override-unknown.toml",
+    "An interrupt that leads to no pin never arrives, and whoever waits for it waits for ever.",
+    ["interrupt = 40" => "interrupt = 2"];
+
+    OverrideTwice, "boards/override-twice.toml",
+    "One of the two would win, and the file does not say which.",
+    ["\n[[override]]\nirq = 0\ninterrupt = 5\ntrigger = \"edge\"\npolarity = \"high\"\n" => ""];
+
+    PciNotation, "boards/pci-notation.toml",
+    "One spelling, so that files can be compared and searched, and so that no segment is guessed.",
+    ["00:1f.2" => "0000:00:1f.0", "0x8086" => "8086:2922", "SATA" => "010601"];
+
+    PciTwice, "boards/pci-twice.toml",
+    "A function that is listed twice could be given away twice.",
+    ["\n[[pci]]\naddress = \"0000:00:02.0\"\nid = \"8086:2930\"\nclass = \"010601\"\n" => ""];
+
+    PciNoFunctionZero, "boards/pci-no-function-zero.toml",
+    "Software looks for function 0 first and takes its absence for an empty slot. Where it is missing from the \
+     file, a part of the device was overlooked, and parts of one device often share more than they show.",
+    ["1f.2" => "1f.0"];
+
+    BarShape, "boards/bar-shape.toml",
+    "A base address register masks the low bits of an address. What is no power of two, or not at a multiple of \
+     itself, was mistyped, and the page tables would open the neighbour's registers.",
+    ["3 KiB" => "4 KiB", "0xfeb11000" => "0xfeb10000"];
+
+    BarTwice, "boards/bar-twice.toml",
+    "A function has six of them. A number that repeats, or goes beyond, belongs to another function.",
+    ["index = 0\nspace = \"memory\"\nstart = \"0xfeb10000\"" => "index = 1\nspace = \"memory\"\nstart = \"0xfeb10000\"", "index = 6" => "index = 2"];
+
+    MsiCount, "boards/msi-count.toml",
+    "Blocks of MSI vectors are powers of two by their encoding. Another number was mistyped, and vectors would be \
+     set aside that never come.",
+    ["msi = 3" => "msi = 4", "msi-x = 4096" => "msi-x = 5"];
+
+    ReservedInMemory, "boards/reserved-in-memory.toml",
+    "Firmware writes there from its own interrupts, or lets a device do so: a partition in that memory would be \
+     changed under its feet.",
+    ["0x1ff00000" => "0x1fff0000", "0x8000000" => "0x20000000"];
+
+    PciUnknown, "boards/pci-unknown.toml",
+    "What the IOMMU does with a function that nobody lists, nobody checks.",
+    ["00:03.0" => "00:02.0", "00:04.0" => "00:02.0"];
+
+    IommuTwice, "boards/iommu-twice.toml",
+    "The accesses of a function go through one IOMMU. Programmed in the other one, a wall would stand where \
+     nobody passes.",
+    ["registers = \"0xfed90000\"\nsegment = 0\nrest = true\ndevices = [\"0000:00:02.0\"]" => "registers = \"0xfed90000\"\nsegment = 0\nrest = false"];
+
+    DevicesWithoutDma, "boards/devices-without-dma.toml",
+    "The list says which devices keep a way into this memory. On memory without one, it would say something that \
+     nothing does.",
+    ["\"acpi-tables\"" => "\"dma\""];
+
+    AbilityMissing, "boards/ability-missing.toml",
+    "The hypervisor verifies these at boot and refuses the machine. Known from the board file, it is refused on \
+     the desk and not in the plant.",
+    ["\"no-execute\"]" => "\"no-execute\", \"invariant-tsc\"]"];
+
+    CacheAllocationTwice, "boards/cache-allocation-twice.toml",
+    "CPUID tells of caches of level 2 and 3, each once. Another level was mistyped, and its ways could not be \
+     given to anybody.",
+    ["level = 3\nways = 20" => "level = 2\nways = 20", "\n[[cache-allocation]]\nlevel = 1\nways = 8\nclasses = 16\n" => ""];
+
     SerialPorts, "boards/high-serial.toml",
     "The log would go to ports that are not there, or upset the interrupt controllers with every letter.",
     ["port = 0xfff9" => "port = 0x3f8"];

@@ -82,6 +82,10 @@ fn value(form: Form) -> Value {
         Form::Flag => json!({ "type": "boolean" }),
         Form::Hygiene => list(json!({ "enum": HYGIENE_WORDS })),
         Form::Paths => list(path()),
+        Form::Functions => list(json!({
+            "type": "string",
+            "pattern": "^[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\\.[0-7]$",
+        })),
         Form::Table(section) => Value::Object(object(section)),
         Form::Tables(section) => list(Value::Object(object(section))),
         Form::NamedTables(section) => named(section),

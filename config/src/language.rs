@@ -1,5 +1,11 @@
 //! The language: its sections and keys, as data. The reader refuses by it, the README is written from it.
 
+mod devices;
+
+pub use devices::{
+    ABILITIES, CACHE_ALLOCATION, IO_APIC, IOMMU, OVERRIDE, PCI, PCI_BAR, RESERVED, TIMERS,
+};
+
 /// What a value looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -35,6 +41,8 @@ pub enum Form {
     Flag,
     /// A list of what is cleaned at a switch: words of [`HYGIENE_WORDS`].
     Hygiene,
+    /// A list of PCI functions: `["0000:00:1f.2"]`.
+    Functions,
     /// A table of its own, `[section]`.
     Table(&'static Section),
     /// Any number of tables, `[[section]]`.
@@ -70,6 +78,7 @@ impl Form {
             Self::Plans => "a list of plans",
             Self::Flag => "true or false",
             Self::Hygiene => "a list of `l1d-flush`, `branch-barrier`, `buffer-clear`",
+            Self::Functions => "a list of PCI addresses",
             Self::Table(_) => "a section of its own",
             Self::Tables(_) => "any number of sections",
             Self::NamedTables(_) => "sections by name",
@@ -96,6 +105,7 @@ impl Form {
             Self::Plans => "[\"normal\", \"maintenance\"]",
             Self::Flag => "true",
             Self::Hygiene => "[\"l1d-flush\", \"buffer-clear\"]",
+            Self::Functions => "[\"0000:00:1f.2\"]",
             Self::Table(section) | Self::Tables(section) | Self::NamedTables(section) => {
                 section.header
             }
@@ -359,6 +369,22 @@ pub const BOARD_FILE: Section = Section {
         ),
         may("cache", Form::Tables(&CACHE), "its caches, `[[cache]]`"),
         must("memory", Form::Tables(&MEMORY), "its usable RAM, `[[memory]]`"),
+        may("reserved", Form::Tables(&RESERVED), "memory that firmware keeps, `[[reserved]]`"),
+        may("abilities", Form::Table(&ABILITIES), "what the processor can do"),
+        may(
+            "cache-allocation",
+            Form::Tables(&CACHE_ALLOCATION),
+            "caches that can be divided, `[[cache-allocation]]`",
+        ),
+        may("timers", Form::Table(&TIMERS), "timers of the chipset"),
+        may("io-apic", Form::Tables(&IO_APIC), "where interrupt lines arrive, `[[io-apic]]`"),
+        may(
+            "override",
+            Form::Tables(&OVERRIDE),
+            "ISA interrupts that arrive elsewhere, `[[override]]`",
+        ),
+        may("pci", Form::Tables(&PCI), "PCI functions, `[[pci]]`"),
+        may("iommu", Form::Tables(&IOMMU), "IOMMUs, `[[iommu]]`"),
     ],
     later: &[
         later("device", "devices to hand to partitions"),
@@ -502,4 +528,13 @@ pub const BOARD_SECTIONS: &[&Section] = &[
     &CORE,
     &CACHE,
     &MEMORY,
+    &RESERVED,
+    &ABILITIES,
+    &CACHE_ALLOCATION,
+    &TIMERS,
+    &IO_APIC,
+    &OVERRIDE,
+    &PCI,
+    &PCI_BAR,
+    &IOMMU,
 ];

@@ -36,6 +36,7 @@ mod rules;
 mod schedule;
 mod schema;
 mod source;
+mod surroundings;
 mod topology;
 mod units;
 mod view;

@@ -377,20 +377,35 @@ impl<'f> Reader<'f> {
                 Finding::new(Rule::EmptyList, message, "take the key out: it does nothing");
             self.findings.push(finding.at(words.place, "nothing in it"));
         }
-        for word in words.value.iter().filter(|word| !known.contains(&word.value.as_str())) {
-            let message = format!("`{name}` does not know `{}`", shorten(&word.value));
-            let remedy = match closest(&word.value, known) {
-                Some(close) => format!("did you mean `{close}`?"),
-                None => format!("it knows {}", list(known)),
-            };
-            let finding = Finding::new(Rule::UnknownWord, message, remedy);
-            self.findings.push(finding.at(word.place, "unknown word"));
+        for word in &words.value {
+            self.known_word(name, word, known);
         }
         let pairs = self.findings.comparisons.repeated(&words.value, |word| word.value.as_str());
         for (first, again) in pairs {
             self.twice(&again.value, again.place, first.place);
         }
         Some(words)
+    }
+
+    /// One word out of `known`.
+    pub fn word(&mut self, view: &View<'_>, name: &str, known: &[&str]) -> Option<At<String>> {
+        let word = self.text(view, name)?;
+        self.known_word(name, &word, known).then_some(word)
+    }
+
+    /// Reports a word that is not in `known`.
+    fn known_word(&mut self, name: &str, word: &At<String>, known: &[&str]) -> bool {
+        if known.contains(&word.value.as_str()) {
+            return true;
+        }
+        let message = format!("`{name}` does not know `{}`", shorten(&word.value));
+        let remedy = match closest(&word.value, known) {
+            Some(close) => format!("did you mean `{close}`?"),
+            None => format!("it knows {}", list(known)),
+        };
+        let finding = Finding::new(Rule::UnknownWord, message, remedy);
+        self.findings.push(finding.at(word.place, "unknown word"));
+        false
     }
 
     /// `true` or `false`.

@@ -78,7 +78,7 @@ rules! {
     IncludeCycle = "BH0113", Error, "No file includes itself, directly or by way of others.";
     IncludeTwice = "BH0114", Error, "A file is included once.";
 
-    UnknownWord = "BH0115", Error, "A word of a list is one that its key knows.";
+    UnknownWord = "BH0115", Error, "A word is one that its key knows.";
     EmptyList = "BH0116", Error, "A list of words that is given is not empty.";
 
     DuplicateApicId = "BH0201", Error, "Each core of the board has its own APIC id.";
@@ -98,6 +98,24 @@ rules! {
     CacheTwice = "BH0215", Error, "A core has one cache of a level.";
     CacheNesting = "BH0216", Error, "Cores that share a cache share every larger one behind it.";
     CacheSplitsSiblings = "BH0217", Error, "The threads of one core share its caches.";
+    RegistersInMemory = "BH0220", Error, "The registers of a device lie outside the board's memory.";
+    RegistersOverlap = "BH0221", Error, "The registers of two devices share no byte.";
+    PortsOverlap = "BH0222", Error, "The I/O ports of two devices of the board share none.";
+    InterruptsOverlap = "BH0223", Error, "Each interrupt is a pin of one I/O APIC.";
+    OverrideUnknown = "BH0224", Error, "An override leads to a pin of an I/O APIC.";
+    OverrideTwice = "BH0225", Error, "An ISA interrupt is overridden once.";
+    PciNotation = "BH0226", Error, "PCI addresses, ids and classes are written in hexadecimal digits as `0000:00:1f.2`, `8086:2922` and `010601`.";
+    PciTwice = "BH0227", Error, "A PCI function is listed once.";
+    PciNoFunctionZero = "BH0228", Error, "A PCI device has its function 0.";
+    BarShape = "BH0229", Error, "A base address register decodes a power of two of bytes, at a multiple of its size.";
+    BarTwice = "BH0230", Error, "A base address register is given once, and is one of the function's six.";
+    MsiCount = "BH0231", Error, "A PCI function has 1, 2, 4, 8, 16 or 32 MSI vectors, and 1 to 2048 MSI-X ones.";
+    ReservedInMemory = "BH0232", Error, "What firmware keeps lies outside the board's memory.";
+    PciUnknown = "BH0233", Error, "An IOMMU, and a range for DMA, names PCI functions of the board.";
+    IommuTwice = "BH0234", Error, "A PCI function is served by one IOMMU.";
+    DevicesWithoutDma = "BH0235", Error, "Only a range for DMA names devices.";
+    AbilityMissing = "BH0236", Error, "The board has the abilities that the hypervisor needs.";
+    CacheAllocationTwice = "BH0237", Error, "A level of caches that can be divided is 2 or 3, and is given once.";
     SerialPorts = "BH0290", Error, "The serial port's eight I/O ports exist, and none is an interrupt controller's.";
     PowerOffPort = "BH0291", Error, "The power-off port is not an interrupt controller's.";
     ZeroTolerance = "BH0292", Error, "The tolerance of the clock is not zero.";

@@ -9,6 +9,7 @@ use crate::language as lang;
 use crate::reader::{Reader, View};
 use crate::rules::Rule;
 use crate::source::{At, Place};
+use crate::surroundings::{self, Surroundings};
 use crate::units::{Dimension, Quantity};
 
 /// A system file.
@@ -84,6 +85,7 @@ pub(crate) struct BoardFile {
     pub cores: Option<At<Vec<CoreEntry>>>,
     pub caches: Option<At<Vec<CacheEntry>>>,
     pub memory: Option<At<Vec<Extent>>>,
+    pub surroundings: Surroundings,
 }
 
 /// `[[core]]`.
@@ -129,7 +131,7 @@ pub(crate) struct HygieneCosts {
 const MOST_APIC_ID: u64 = u32::MAX as u64 - 1;
 /// Largest core number that is worth a look; which exist is checked against the board.
 const MOST_CORE: u64 = u16::MAX as u64;
-const MOST_PORT: u64 = u16::MAX as u64;
+pub(crate) const MOST_PORT: u64 = u16::MAX as u64;
 
 /// Reads a system file and what it includes.
 pub(crate) fn read_system(documents: &Documents<'_>, findings: &mut Findings) -> SystemFile {
@@ -259,6 +261,7 @@ pub(crate) fn read_board(documents: &Documents<'_>, findings: &mut Findings) -> 
             value: list.value.iter().map(|view| extent(&mut reader, view)).collect(),
             place: list.place,
         }),
+        surroundings: surroundings::read(&mut reader, &root),
     }
 }
 
@@ -284,7 +287,7 @@ fn cache(reader: &mut Reader<'_>, view: &View<'_>) -> CacheEntry {
 }
 
 /// Highest host-physical address that the table and the page tables can carry.
-const MOST_ADDRESS: u64 = (1 << 48) - 1;
+pub(crate) const MOST_ADDRESS: u64 = (1 << 48) - 1;
 
 fn extent(reader: &mut Reader<'_>, view: &View<'_>) -> Extent {
     Extent {

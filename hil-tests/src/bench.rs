@@ -115,8 +115,14 @@ pub fn sure<T, E: std::fmt::Display>(what: &str, outcome: Result<T, E>) -> T {
     }
 }
 
+/// Waits for the right to run an emulator.
+#[must_use]
+pub fn permit() -> Permit {
+    Permit::take()
+}
+
 /// The right to run an emulator; given back when dropped.
-struct Permit;
+pub struct Permit;
 
 static RUNNING: Mutex<usize> = Mutex::new(0);
 static ENDED: Condvar = Condvar::new();

@@ -5,7 +5,9 @@
 
 pub mod attack;
 pub mod bench;
+pub mod boards;
 pub mod checks;
+pub mod linux;
 pub mod picture;
 pub mod plant;
 pub mod systems;

@@ -11,8 +11,9 @@ mod log;
 mod memory;
 mod panic;
 mod run;
-mod screen;
 mod serial;
 mod table;
 mod text;
 mod vmx;
+
+use hv_screen as screen;

@@ -17,7 +17,7 @@ use bulkhead::verify::verify;
 use bulkhead::who::who;
 use bulkhead::{
     BuildOptions, Error, Firmware, Result, RunOptions, Target, build_image, build_native,
-    difference, log, paths, report_page, run_image,
+    difference, log, paths, probe, report_page, run_image,
 };
 use clap::{Parser, Subcommand};
 
@@ -246,6 +246,19 @@ Examples:
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// Makes the board file of a machine: on a running Linux, or by an image that boots on the bare machine
+    #[command(
+        after_help = "On Linux, run it as root: a user sees less, and the file says what is missing.
+The image says the board over COM1 (115200 baud, 8N1) and in short on the screen.
+
+Examples:
+  sudo bulkhead probe --name press-7 -o partitions/boards/press-7.toml
+  bulkhead probe --image probe.img && bulkhead flash probe.img /dev/sdb
+  bulkhead probe --from-log captured.log --name press-7 -o partitions/boards/press-7.toml
+  bulkhead probe --run qemu
+  sudo bulkhead probe --facts machine.facts"
+    )]
+    Probe(ProbeArguments),
     /// Everything from a bare machine to a latency table: installs, builds, boots, measures
     #[command(after_help = "Examples:
   cargo demo")]
@@ -289,6 +302,31 @@ struct RunArguments {
     /// Where to keep the serial log as it came, for `bulkhead log`
     #[arg(long, value_name = "FILE")]
     serial: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+struct ProbeArguments {
+    /// What the board is called
+    #[arg(long, default_value = probe::NAME)]
+    name: String,
+    /// Where to write the board file, instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Builds the probe image, for `bulkhead flash`
+    #[arg(long, value_name = "FILE.img", group = "way", conflicts_with = "output")]
+    image: Option<PathBuf>,
+    /// Takes the board file out of what the probe image said over a serial port
+    #[arg(long, value_name = "FILE", group = "way")]
+    from_log: Option<PathBuf>,
+    /// Boots the probe image in an emulator: the machine of the board file that ships for it
+    #[arg(long, value_enum, value_name = "EMULATOR", group = "way")]
+    run: Option<Target>,
+    /// Writes what was read of this machine, before anything is concluded: for a bug report
+    #[arg(long, value_name = "FILE", group = "way", conflicts_with = "output")]
+    facts: Option<PathBuf>,
+    /// Makes the board file from what --facts wrote on another machine
+    #[arg(long, value_name = "FILE", group = "way")]
+    from_facts: Option<PathBuf>,
 }
 
 impl Cli {
@@ -339,6 +377,7 @@ impl Cli {
                 show(&who(&system, &query, format)?);
                 Ok(())
             }
+            Command::Probe(arguments) => run_probe(&arguments),
             Command::Demo => demo(),
             Command::Verify { long } => verify(long),
         };
@@ -385,6 +424,52 @@ fn run(arguments: &RunArguments) -> Result<()> {
         paths::write(path, &run.serial)?;
     }
     close(&run, &image, arguments.report.as_deref())
+}
+
+fn run_probe(arguments: &ProbeArguments) -> Result<()> {
+    probe::check_name(&arguments.name)?;
+    if let Some(image) = &arguments.image {
+        provision::ensure(Need::Build, false)?;
+        probe::build(image, false)?;
+        println!(
+            "{}: write it to a stick with `bulkhead flash`, and boot the machine from that",
+            image.display()
+        );
+        return Ok(());
+    }
+    if let Some(path) = &arguments.facts {
+        return paths::write(path, probe::linux::gather(Path::new("/")).to_text().as_bytes());
+    }
+    let board = match (arguments.run, &arguments.from_log, &arguments.from_facts) {
+        (Some(target), _, _) => probe_emulator(target, &arguments.name)?,
+        (_, Some(path), _) => {
+            probe::board_file(&probe::Source::Log(path.clone()), &arguments.name)?
+        }
+        (_, _, Some(path)) => {
+            probe::board_file(&probe::Source::Facts(path.clone()), &arguments.name)?
+        }
+        _ => probe::board_file(&probe::Source::Here, &arguments.name)?,
+    };
+    match &arguments.output {
+        Some(path) => paths::write(path, board.as_bytes()),
+        None => {
+            print!("{board}");
+            Ok(())
+        }
+    }
+}
+
+fn probe_emulator(target: Target, name: &str) -> Result<String> {
+    provision::ensure(need(target), false)?;
+    let folder = probe::run_folder()?;
+    let image = paths::beside(&folder, ".img");
+    probe::build(&image, false)?;
+    let machine = match target {
+        Target::Bochs => probe::Machine::bochs(),
+        Target::Qemu => probe::Machine::qemu(),
+    };
+    let probed = probe::run(&image, &machine, &folder, None)?;
+    probe::from_log(&probed.log, "what the emulator said", name)
 }
 
 const fn need(target: Target) -> Need {

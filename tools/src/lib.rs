@@ -28,6 +28,7 @@ pub mod manifest;
 pub mod measure;
 pub mod paths;
 pub mod plot;
+pub mod probe;
 pub mod process;
 pub mod progress;
 pub mod provision;

@@ -122,6 +122,7 @@ pub fn run_image(options: &RunOptions) -> Result<Run> {
         cores: options.cores.unwrap_or(manifest.cores),
         memory_end: manifest.memory_end,
         firmware: options.firmware,
+        qemu: &[],
     };
     let mut session = Session::start(options, &setup, &manifest, elf.as_ref())?;
     let exit = session.follow(options)?;

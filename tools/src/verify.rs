@@ -39,8 +39,15 @@ fn host(outcomes: &mut Vec<Outcome>) -> Result<()> {
         cargo(&["doc", "--no-deps", "--document-private-items"], &[("RUSTDOCFLAGS", "-Dwarnings")])
     })?;
     check(outcomes, "tests, host", || {
-        let rooms =
-            ["bulkhead-config", "bulkhead-table", "hv-core", "hv-defs", "bulkhead", "guest-rt"];
+        let rooms = [
+            "bulkhead-board",
+            "bulkhead-config",
+            "bulkhead-table",
+            "hv-core",
+            "hv-defs",
+            "bulkhead",
+            "guest-rt",
+        ];
         let mut words = vec!["test"];
         words.extend(rooms.iter().flat_map(|room| ["--package", room]));
         cargo(&words, &[])

@@ -8,6 +8,7 @@ mod demo;
 mod long;
 mod planted;
 mod press_line;
+mod probe;
 mod refusal;
 mod shared;
 mod tamper;

@@ -77,7 +77,7 @@ pub(crate) fn enter_x2apic() {
 }
 
 /// Masks the two legacy interrupt controllers, whose vectors would collide with exceptions.
-fn mask_legacy_controllers() {
+pub(crate) fn mask_legacy_controllers() {
     port_out(0x21, 0xFF);
     port_out(0xA1, 0xFF);
 }

@@ -13,7 +13,7 @@ use crate::arguments::{Arguments, BadValue, parse_duration, parse_number, to_tic
 use crate::machine::{cpuid, halt_for_ever, port_out};
 use crate::{apic, console, hypercall, interrupts, println};
 
-global_asm!(include_str!("start.s"));
+global_asm!(include_str!("start.s"), framebuffer = const cfg!(feature = "probe") as u8);
 
 /// Arguments that guest-rt itself takes on the bare machine.
 const OWN_ARGUMENTS: [&str; 2] = ["tsc_khz", "native-power-off"];
@@ -186,7 +186,7 @@ pub fn start(magic: u32, boot_info: u32, main: fn(&Guest) -> Verdict) -> ! {
     finish(main(&Guest { machine, arguments, spare }))
 }
 
-fn detect() -> Machine {
+pub(crate) fn detect() -> Machine {
     let hypervisor_present = cpuid(1, 0).ecx >> 31 == 1;
     if !hypervisor_present {
         return Machine::Native;

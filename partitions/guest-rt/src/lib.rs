@@ -57,6 +57,8 @@ mod hypercall;
 mod interrupts;
 #[cfg(target_os = "none")]
 mod machine;
+#[cfg(all(target_os = "none", feature = "probe"))]
+pub mod probe;
 #[cfg(all(target_os = "none", feature = "hostile"))]
 pub mod registers;
 #[cfg(all(target_os = "none", feature = "hostile"))]

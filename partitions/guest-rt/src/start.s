@@ -8,6 +8,15 @@ multiboot2_header:
     .long 0                             # architecture: i386, protected mode
     .long multiboot2_header_end - multiboot2_header
     .long -(0xE85250D6 + (multiboot2_header_end - multiboot2_header))
+    .if {framebuffer}
+    .short 5                            # framebuffer, optional: only the probe draws
+    .short 1
+    .long 20
+    .long 1024
+    .long 768
+    .long 32
+    .balign 8
+    .endif
     .short 0                            # end tag: type, flags, size
     .short 0
     .long 8

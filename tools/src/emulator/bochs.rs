@@ -120,6 +120,7 @@ mod tests {
             cores: 4,
             memory_end: 512 << 20,
             firmware,
+            qemu: &[],
         }
     }
 

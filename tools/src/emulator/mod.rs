@@ -58,6 +58,8 @@ pub struct Setup<'a> {
     pub memory_end: u64,
     /// Which firmware boots it.
     pub firmware: Firmware,
+    /// Further arguments of QEMU; of an option that is given twice, the later one counts.
+    pub qemu: &'a [String],
 }
 
 impl Setup<'_> {
@@ -236,6 +238,7 @@ mod tests {
             cores: 2,
             memory_end,
             firmware: Firmware::Bios,
+            qemu: &[],
         };
         assert_eq!(setup(511 << 20).megabytes(), 512);
         assert_eq!(setup(512 << 20).megabytes(), 528);

@@ -107,6 +107,7 @@ pub fn start(setup: &Setup<'_>) -> Result<(Emulator, Monitor)> {
         ])
         .args(["-no-reboot", "-no-user-config", "-nodefaults"])
         .args(["-m", &format!("{}M", setup.megabytes()), "-smp", &setup.cores.to_string()])
+        .args(setup.qemu)
         .arg("-drive")
         .arg(drive("format=raw,if=ide", &disk))
         .arg("-serial")

@@ -1,10 +1,16 @@
 //! The screen: text on VGA text memory, or drawn on a linear framebuffer as UEFI hands it over.
+//!
+//! A crate of its own because two programs write to a screen before there is an operating system: the hypervisor and
+//! the probe.
+#![no_std]
+#![deny(missing_docs)]
 #![expect(unsafe_code, reason = "writes to video memory")]
 
 use font8x8::legacy::BASIC_LEGACY;
 use spin::Mutex;
 
-use crate::memory::PAGE;
+/// Bytes of a page.
+const PAGE: u64 = 4096;
 
 /// Most columns and rows that are kept; a larger framebuffer shows margins.
 const COLUMNS: usize = 160;
@@ -49,6 +55,7 @@ pub enum Display {
 
 impl Display {
     /// Start and size of the video memory, page-aligned.
+    #[must_use]
     pub fn memory(&self) -> (u64, u64) {
         match self {
             Self::VgaText => (VGA_TEXT, PAGE),

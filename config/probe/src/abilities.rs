@@ -1,0 +1,166 @@
+//! What a processor can do, under the names that a board file uses.
+
+use alloc::vec::Vec;
+
+use crate::facts::{Core, Vmx};
+
+/// An ability of the processor and the CPUID bit that tells it.
+#[derive(Clone, Copy, Debug)]
+pub struct Ability {
+    /// As the board file names it.
+    pub name: &'static str,
+    /// Whether the hypervisor refuses a machine without it.
+    pub needed: bool,
+    leaf: u32,
+    register: usize,
+    bit: u32,
+}
+
+const ECX: usize = 2;
+const EDX: usize = 3;
+const EBX: usize = 1;
+
+const fn needed(name: &'static str, leaf: u32, register: usize, bit: u32) -> Ability {
+    Ability { name, needed: true, leaf, register, bit }
+}
+
+const fn useful(name: &'static str, leaf: u32, register: usize, bit: u32) -> Ability {
+    Ability { name, needed: false, leaf, register, bit }
+}
+
+/// Abilities of the processor. SDM 2A, CPUID.
+pub const PROCESSOR: &[Ability] = &[
+    needed("vt-x", 1, ECX, 5),
+    needed("x2apic", 1, ECX, 21),
+    needed("tsc-deadline", 1, ECX, 24),
+    needed("xsave", 1, ECX, 26),
+    needed("invariant-tsc", 0x8000_0007, EDX, 8),
+    needed("no-execute", 0x8000_0001, EDX, 20),
+    useful("avx", 1, ECX, 28),
+    useful("avx2", 7, EBX, 5),
+    useful("avx-512", 7, EBX, 16),
+    useful("pages-of-1-gib", 0x8000_0001, EDX, 26),
+    useful("branch-barrier", 7, EDX, 26),
+    useful("l1d-flush", 7, EDX, 28),
+    useful("buffer-clear", 7, EDX, 10),
+    useful("hybrid-cores", 7, EDX, 15),
+];
+
+/// An ability of VT-x: a bit of a capability register, and Linux' name for it.
+#[derive(Clone, Copy, Debug)]
+pub struct VmxAbility {
+    /// As the board file names it.
+    pub name: &'static str,
+    /// Whether the hypervisor refuses a machine without it.
+    pub needed: bool,
+    register: u32,
+    bit: u32,
+    linux: &'static str,
+}
+
+/// IA32_VMX_PINBASED_CTLS, PROCBASED_CTLS, PROCBASED_CTLS2 and EPT_VPID_CAP. SDM 3D A. The three first have what may
+/// be set in their high half.
+const PIN: u32 = 0x481;
+const PRIMARY: u32 = 0x482;
+const SECONDARY: u32 = 0x48B;
+const EPT_VPID: u32 = 0x48C;
+
+/// The VMX capability registers that tell the abilities.
+pub const VMX_REGISTERS: [u32; 4] = [PIN, PRIMARY, SECONDARY, EPT_VPID];
+
+/// The bit of [`VMX_REGISTERS`]' second that says whether the third and the fourth exist.
+pub const HAS_SECONDARY: u64 = 1 << 63;
+
+const fn control(
+    name: &'static str,
+    needed: bool,
+    register: u32,
+    bit: u32,
+    linux: &'static str,
+) -> VmxAbility {
+    VmxAbility { name, needed, register, bit: 32 + bit, linux }
+}
+
+const fn paging(name: &'static str, needed: bool, bit: u32, linux: &'static str) -> VmxAbility {
+    VmxAbility { name, needed, register: EPT_VPID, bit, linux }
+}
+
+/// Abilities of VT-x: those that both the registers and Linux tell. The hypervisor needs more, which every processor
+/// with these has; it verifies all of them at boot.
+pub const VT_X: &[VmxAbility] = &[
+    control("virtual-nmis", true, PIN, 5, "vnmi"),
+    control("preemption-timer", true, PIN, 6, "preemption_timer"),
+    control("posted-interrupts", false, PIN, 7, "posted_intr"),
+    control("tpr-shadow", false, PRIMARY, 21, "vtpr"),
+    control("monitor-trap", false, PRIMARY, 27, "mtf"),
+    control("ept", true, SECONDARY, 1, "ept"),
+    control("vpid", true, SECONDARY, 5, "vpid"),
+    control("unrestricted-guest", true, SECONDARY, 7, "unrestricted_guest"),
+    control("apic-access-virtualization", false, SECONDARY, 0, "vapic"),
+    control("apic-register-virtualization", false, SECONDARY, 8, "vapic_reg"),
+    control("virtual-interrupt-delivery", false, SECONDARY, 9, "vid"),
+    control("pause-loop-exiting", false, SECONDARY, 10, "ple"),
+    control("vmcs-shadowing", false, SECONDARY, 14, "shadow_vmcs"),
+    control("page-modification-log", false, SECONDARY, 17, "pml"),
+    control("tsc-scaling", false, SECONDARY, 25, "tsc_scaling"),
+    paging("ept-execute-only", false, 0, "ept_x_only"),
+    paging("ept-pages-of-1-gib", false, 17, "ept_1gb"),
+    paging("ept-accessed-dirty", false, 21, "ept_ad"),
+    paging("invvpid", true, 32, "invvpid"),
+];
+
+/// The names of what a core can do.
+#[must_use]
+pub fn processor(core: &Core) -> Vec<&'static str> {
+    let has = |ability: &&Ability| {
+        core.leaf(ability.leaf, 0)
+            .get(ability.register)
+            .is_some_and(|value| value >> ability.bit & 1 != 0)
+    };
+    PROCESSOR.iter().filter(has).map(|ability| ability.name).collect()
+}
+
+/// The names of what VT-x can do; `None` when nothing of it could be read.
+#[must_use]
+pub fn vt_x(vmx: &Vmx) -> Option<Vec<&'static str>> {
+    let has = |ability: &&VmxAbility| match vmx {
+        Vmx::Unknown => false,
+        Vmx::Registers(registers) => registers.iter().any(|(register, value)| {
+            *register == ability.register && value >> ability.bit & 1 != 0
+        }),
+        Vmx::LinuxFlags(flags) => flags.iter().any(|flag| flag == ability.linux),
+    };
+    match vmx {
+        Vmx::Unknown => None,
+        _ => Some(VT_X.iter().filter(has).map(|ability| ability.name).collect()),
+    }
+}
+
+/// How a cache can be divided among classes of service. SDM 3B 18.19.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheAllocation {
+    /// Level of the cache: 2 or 3.
+    pub level: u8,
+    /// Parts that a class can be given.
+    pub ways: u32,
+    /// Classes.
+    pub classes: u32,
+}
+
+/// What CPUID leaf 0x10 says of the caches of level 3 and 2.
+#[must_use]
+pub fn cache_allocation(core: &Core) -> Vec<CacheAllocation> {
+    const DIVIDES_CACHES: u32 = 1 << 15;
+    if core.leaf(7, 0)[1] & DIVIDES_CACHES == 0 {
+        return Vec::new();
+    }
+    let offered = core.leaf(0x10, 0)[1];
+    [(2, 2), (3, 1)]
+        .into_iter()
+        .filter(|(_, sub)| offered >> sub & 1 != 0)
+        .map(|(level, sub)| {
+            let [shape, _, _, classes] = core.leaf(0x10, sub);
+            CacheAllocation { level, ways: (shape & 0x1F) + 1, classes: (classes & 0xFFFF) + 1 }
+        })
+        .collect()
+}

@@ -1,0 +1,207 @@
+//! Firmware's bytes are not trusted: no bytes make a decoder panic, and what it says of good tables is right.
+
+#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+
+use bulkhead_board::acpi::{self, Polarity, Trigger};
+use bulkhead_board::facts::{
+    Core, Facts, IoApicPins, Leaf, MemoryKind, MemoryRange, PciFunction, QUERIES, Vmx,
+};
+use bulkhead_board::pci::{self, Space};
+use bulkhead_board::{Board, log, memory_and_reserved};
+use proptest::prelude::*;
+
+/// A table with this body, its length and checksum right.
+fn table(signature: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    let mut table = signature.to_vec();
+    table.extend((36 + body.len() as u32).to_le_bytes());
+    table.resize(36, 0);
+    table.extend(body);
+    let sum = table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+    table[9] = 0_u8.wrapping_sub(sum);
+    table
+}
+
+fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
+    // Small numbers are likelier: they make entries whose lengths add up.
+    proptest::collection::vec(prop_oneof![3 => 0_u8..40, 1 => any::<u8>()], 0..most)
+}
+
+fn memory_range() -> impl Strategy<Value = MemoryRange> {
+    let place = prop_oneof![0_u64..1 << 34, any::<u64>()];
+    let kind = proptest::sample::select(MemoryKind::ALL.to_vec());
+    (place.clone(), place, kind).prop_map(|(start, size, kind)| MemoryRange { start, size, kind })
+}
+
+fn core() -> impl Strategy<Value = Core> {
+    let registers = proptest::collection::vec(any::<[u32; 4]>(), QUERIES.len());
+    registers.prop_map(|registers| Core {
+        leaves: QUERIES
+            .iter()
+            .zip(registers)
+            .map(|((leaf, sub), registers)| Leaf { leaf: *leaf, sub: *sub, registers })
+            .collect(),
+    })
+}
+
+fn function() -> impl Strategy<Value = PciFunction> {
+    (any::<(u16, u8, u8, u8)>(), bytes(257), any::<[u64; 6]>())
+        .prop_map(|(address, config, bar_sizes)| PciFunction { address, config, bar_sizes })
+}
+
+fn facts() -> impl Strategy<Value = Facts> {
+    let tables = (bytes(200), bytes(200), bytes(200), bytes(200), bytes(200)).prop_map(
+        |(madt, fadt, hpet, dmar, ivrs)| {
+            vec![
+                table(b"APIC", &madt),
+                table(b"FACP", &fadt),
+                table(b"HPET", &hpet),
+                table(b"DMAR", &dmar),
+                table(b"IVRS", &ivrs),
+            ]
+        },
+    );
+    (
+        proptest::collection::vec(core(), 0..4),
+        proptest::collection::vec(memory_range(), 0..12),
+        tables,
+        proptest::collection::vec(function(), 0..6),
+        proptest::collection::vec(any::<(u64, u32)>(), 0..3),
+        any::<Option<u64>>(),
+    )
+        .prop_map(|(cores, memory, tables, pci, io_apics, tsc_hz)| Facts {
+            cores,
+            memory,
+            tables,
+            pci,
+            io_apics: io_apics
+                .into_iter()
+                .map(|(address, pins)| IoApicPins { address, pins })
+                .collect(),
+            tsc_hz,
+            uarts: vec![0x3F8],
+            vmx: Vmx::Registers(vec![(0x481, u64::MAX)]),
+            notes: vec!["a note".into()],
+        })
+}
+
+proptest! {
+    #[test]
+    fn no_facts_panic(facts in facts()) {
+        let board = Board::conclude("fuzzed", &facts);
+        let file = board.to_toml("in a test");
+        prop_assert!(file.starts_with('#'));
+        prop_assert!(!board.summary().is_empty());
+        let sent = format!("{}\r\n{}{} {:08x}\r\n", log::BEGIN, file.replace('\n', "\r\n"), log::END, log::sum(&file));
+        prop_assert_eq!(log::take(&sent).unwrap(), file);
+    }
+
+    #[test]
+    fn facts_read_back(facts in facts()) {
+        prop_assert_eq!(Facts::parse(&facts.to_text()).unwrap(), facts);
+    }
+
+    #[test]
+    fn no_text_panics(text in ".{0,200}") {
+        let _refused = Facts::parse(&text);
+        let _refused = log::take(&text);
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in bytes(400)) {
+        let _anything = (acpi::madt(&bytes), acpi::pm_timer(&bytes), acpi::hpet(&bytes));
+        let _anything = (acpi::dmar(&bytes), acpi::ivrs(&bytes));
+        prop_assert_eq!(acpi::find(std::slice::from_ref(&bytes), b"APIC").is_some(), false);
+    }
+
+    #[test]
+    fn memory_ascends_in_pages_and_holds_nothing_reserved(map in proptest::collection::vec(memory_range(), 0..20)) {
+        let (memory, reserved) = memory_and_reserved(&map);
+        for pair in memory.windows(2) {
+            prop_assert!(pair[0].end < pair[1].start);
+        }
+        for range in &memory {
+            prop_assert!(range.start >= 1 << 20 && range.start < range.end);
+            prop_assert_eq!((range.start % 4096, range.end % 4096), (0, 0));
+            let meets = |(other, _): &(bulkhead_board::Range, MemoryKind)| other.start < range.end && range.start < other.end;
+            prop_assert!(!reserved.iter().any(meets));
+        }
+    }
+
+    #[test]
+    fn a_bar_has_the_size_that_its_mask_says(shift in 4_u32..40) {
+        let mask = !((1_u64 << shift) - 1);
+        prop_assert_eq!(pci::bar_size(mask as u32 | 0b100, (mask >> 32) as u32), 1 << shift);
+        if shift < 32 {
+            prop_assert_eq!(pci::bar_size(mask as u32, 0), 1 << shift);
+        }
+    }
+}
+
+#[test]
+fn a_madt_is_read() {
+    let mut body = vec![0; 8];
+    body.extend([0, 8, 0, 2, 1, 0, 0, 0]); // enabled
+    body.extend([0, 8, 1, 3, 0, 0, 0, 0]); // not
+    body.extend([9, 16, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    body.extend([1, 12, 5, 0, 0, 0, 0xC0, 0xFE, 0, 0, 0, 0]);
+    body.extend([2, 10, 0, 9, 9, 0, 0, 0, 0x0F, 0]);
+    body.extend([1, 200, 0]); // breaks off
+    let tables = [table(b"APIC", &body)];
+    let madt = acpi::madt(acpi::find(&tables, b"APIC").unwrap());
+    assert_eq!(madt.processors, [2, 256]);
+    assert_eq!((madt.io_apics[0].id, madt.io_apics[0].address), (5, 0xFEC0_0000));
+    let each = madt.overrides[0];
+    assert_eq!((each.irq, each.trigger, each.polarity), (9, Trigger::Level, Polarity::Low));
+    assert_eq!((madt.io_apics.len(), madt.overrides.len()), (1, 1));
+}
+
+#[test]
+fn a_damaged_table_is_not_taken() {
+    let mut tables = [table(b"HPET", &[0; 20])];
+    assert!(acpi::find(&tables, b"HPET").is_some());
+    tables[0][40] ^= 1;
+    assert!(acpi::find(&tables, b"HPET").is_none());
+}
+
+#[test]
+fn a_scope_behind_a_bridge_is_followed() {
+    let scope = [1, 10, 0, 0, 0, 0, 0x1C, 0, 0, 0];
+    let mut drhd = vec![0, 0, 16 + 10, 0, 0, 0, 0, 0];
+    drhd.extend(0xFED9_0000_u64.to_le_bytes());
+    drhd.extend(scope);
+    let mut body = vec![0; 12];
+    body.extend(drhd);
+    let function = |address, bridge_to: u8| {
+        let mut config = vec![0; 256];
+        config[..4].copy_from_slice(&[0x86, 0x80, 1, 0]);
+        (config[0x0E], config[0x19]) = (u8::from(bridge_to != 0), bridge_to);
+        PciFunction { address, config, bar_sizes: [0; 6] }
+    };
+    let facts = Facts {
+        tables: vec![table(b"DMAR", &body)],
+        pci: vec![function((0, 0, 0x1C, 0), 3), function((0, 3, 0, 0), 0)],
+        ..Facts::default()
+    };
+    let board = Board::conclude("x", &facts);
+    assert_eq!(board.iommus[0].devices, [pci::Address(0, 3, 0, 0)], "{:?}", board.notes);
+}
+
+#[test]
+fn message_interrupts_and_bars_are_read() {
+    let mut config = vec![0; 256];
+    config[..4].copy_from_slice(&[0x86, 0x80, 0xD3, 0x10]);
+    config[6] = 0x10;
+    config[0x34] = 0x40;
+    config[0x40..0x44].copy_from_slice(&[5, 0x50, 0b0100, 0]); // MSI, four vectors
+    config[0x50..0x54].copy_from_slice(&[0x11, 0x50, 4, 0]); // MSI-X, five, and a loop
+    config[0x10..0x14].copy_from_slice(&0xFEB0_000C_u32.to_le_bytes()); // 64 bits
+    config[0x14] = 1;
+    config[0x18..0x1C].copy_from_slice(&0xC001_u32.to_le_bytes());
+    let function =
+        PciFunction { address: (0, 0, 2, 0), config, bar_sizes: [0x1000, 0, 0x20, 0x10, 0, 0] };
+    let device = pci::decode(&function).unwrap();
+    assert_eq!((device.msi, device.msi_x), (4, 5));
+    let bars: Vec<_> = device.bars.iter().map(|bar| (bar.index, bar.space, bar.start)).collect();
+    assert_eq!(bars, [(0, Space::Memory, 0x1_FEB0_0000), (2, Space::Ports, 0xC000)]);
+    assert_eq!(device.unplaced, [3]);
+}

@@ -1,0 +1,355 @@
+//! Checks what stands around the cores: against itself, and against the board's memory.
+
+use std::collections::BTreeMap;
+
+use bulkhead_board::abilities::{PROCESSOR, VT_X};
+use bulkhead_board::pci::Address;
+use bulkhead_table::Range;
+
+use super::{Abilities, DMA, Function, Surroundings};
+use crate::diagnostics::{Finding, Findings};
+use crate::reader::list;
+use crate::rules::Rule;
+use crate::schema::BoardFile;
+use crate::source::{At, Place};
+
+/// Bytes of registers: an I/O APIC up to its EOI register, an HPET, an IOMMU's first page.
+const IO_APIC_BYTES: u64 = 0x44;
+const HPET_BYTES: u64 = 0x400;
+const IOMMU_BYTES: u64 = 0x1000;
+/// Ports of a 16550 and of the PM timer.
+const UART_PORTS: u64 = 8;
+const PM_TIMER_PORTS: u64 = 4;
+
+/// A run of addresses, ports or interrupts, and whose it is.
+struct Claim {
+    start: u64,
+    end: u64,
+    whose: String,
+    place: Place,
+}
+
+impl Claim {
+    fn new(start: &At<u64>, size: u64, whose: impl Into<String>) -> Self {
+        let end = start.value.saturating_add(size);
+        Self { start: start.value, end, whose: whose.into(), place: start.place }
+    }
+}
+
+/// Checks all of it. `memory` are the board's ranges of RAM.
+pub(crate) fn check(board: &BoardFile, memory: &[At<Range>], findings: &mut Findings) {
+    let around = &board.surroundings;
+    pci(&around.functions, findings);
+    let (registers, ports) = claims(board);
+    outside_memory(&registers, memory, findings);
+    disjoint(registers, Rule::RegistersOverlap, "registers", findings);
+    disjoint(ports, Rule::PortsOverlap, "I/O ports", findings);
+    interrupts(around, findings);
+    reserved(around, memory, findings);
+    iommus(around, findings);
+    if let Some(abilities) = &around.abilities {
+        hypervisor_runs(abilities, findings);
+    }
+    cache_allocation(&around.cache_allocation, findings);
+}
+
+/// Registers in memory, and I/O ports.
+fn claims(board: &BoardFile) -> (Vec<Claim>, Vec<Claim>) {
+    let around = &board.surroundings;
+    let (mut registers, mut ports) = (Vec::new(), Vec::new());
+    let io_apics = around.io_apics.iter().filter_map(|io_apic| io_apic.address.as_ref());
+    registers.extend(io_apics.map(|at| Claim::new(at, IO_APIC_BYTES, "an I/O APIC")));
+    registers.extend(around.hpet.iter().map(|at| Claim::new(at, HPET_BYTES, "the HPET")));
+    let iommus = around.iommus.iter().filter_map(|iommu| iommu.registers.as_ref());
+    registers.extend(iommus.map(|at| Claim::new(at, IOMMU_BYTES, "an IOMMU")));
+    ports.extend(board.serial_port.iter().map(|at| Claim::new(at, UART_PORTS, "the serial port")));
+    ports.extend(around.pm_timer.iter().map(|at| Claim::new(at, PM_TIMER_PORTS, "the PM timer")));
+    for function in &around.functions {
+        let whose = function.address.as_ref().map_or_else(String::new, |at| at.value.to_string());
+        for bar in &function.bars {
+            let (Some(start), Some(size)) = (&bar.start, &bar.size) else { continue };
+            let claim = Claim::new(start, size.value, format!("the PCI function {whose}"));
+            match bar.in_memory {
+                Some(true) => registers.push(claim),
+                Some(false) => ports.push(claim),
+                None => {}
+            }
+        }
+    }
+    (registers, ports)
+}
+
+fn outside_memory(registers: &[Claim], memory: &[At<Range>], findings: &mut Findings) {
+    for claim in registers {
+        if let Some(range) = overlapping(claim.start, claim.end, memory, findings) {
+            let message = format!("the registers of {} lie in the board's memory", claim.whose);
+            let remedy = "correct the address, or shorten the memory: RAM there cannot be reached";
+            let finding = Finding::new(Rule::RegistersInMemory, message, remedy);
+            findings.push(
+                finding
+                    .at(claim.place, format!("from {:#x} to {:#x}", claim.start, claim.end))
+                    .with(range.place, format!("this memory ends at {:#x}", range.value.end())),
+            );
+        }
+    }
+}
+
+/// The range of memory that shares a byte with `start` to `end`.
+fn overlapping<'m>(
+    start: u64,
+    end: u64,
+    memory: &'m [At<Range>],
+    findings: &mut Findings,
+) -> Option<&'m At<Range>> {
+    // The ranges ascend and are disjoint: only the first that ends behind `start` can meet it.
+    findings.comparisons.add(memory.len().checked_ilog2().map_or(0, |log| log as usize + 1));
+    let first = memory.partition_point(|range| range.value.end() <= start);
+    memory.get(first).filter(|range| range.value.start < end)
+}
+
+/// Reports each claim that begins before one in front of it ends.
+fn disjoint(mut claims: Vec<Claim>, rule: Rule, what: &str, findings: &mut Findings) {
+    findings.comparisons.sort(&mut claims, |claim| claim.start);
+    let mut furthest: Option<&Claim> = None;
+    for claim in &claims {
+        if let Some(before) = furthest
+            && claim.start < before.end
+        {
+            let message = format!("{what} of {} lie among those of {}", claim.whose, before.whose);
+            let remedy = "correct one of the two: `bulkhead probe` shows what the machine has";
+            findings.push(
+                Finding::new(rule, message, remedy)
+                    .at(claim.place, format!("starts at {:#x}", claim.start))
+                    .with(before.place, format!("goes up to {:#x}", before.end)),
+            );
+        }
+        if furthest.is_none_or(|before| before.end < claim.end) {
+            furthest = Some(claim);
+        }
+    }
+}
+
+fn interrupts(around: &Surroundings, findings: &mut Findings) {
+    let pins = around.io_apics.iter().filter_map(|io_apic| {
+        let (first, pins) = (io_apic.first_interrupt.as_ref()?, io_apic.pins.as_ref()?);
+        Some(Claim::new(first, pins.value, "an I/O APIC"))
+    });
+    let pins: Vec<Claim> = pins.collect();
+    for each in &around.overrides {
+        let Some(interrupt) = &each.interrupt else { continue };
+        findings.comparisons.add(pins.len());
+        if !pins.iter().any(|claim| (claim.start..claim.end).contains(&interrupt.value)) {
+            let message = format!("no I/O APIC has a pin for interrupt {}", interrupt.value);
+            let remedy = "correct the number, or list the I/O APIC: its pins count from its `first-interrupt`";
+            let finding = Finding::new(Rule::OverrideUnknown, message, remedy);
+            findings.push(finding.at(interrupt.place, "leads nowhere"));
+        }
+    }
+    disjoint(pins, Rule::InterruptsOverlap, "interrupts", findings);
+    let irqs = around.overrides.iter().filter_map(|each| each.irq.as_ref());
+    let pairs = findings.comparisons.repeated(irqs, |irq| irq.value);
+    for (first, again) in pairs {
+        let message = format!("the ISA interrupt {} is overridden twice", again.value);
+        let remedy = "keep the one that firmware's MADT has";
+        twice(Rule::OverrideTwice, message, remedy, again.place, first.place, findings);
+    }
+}
+
+fn twice(
+    rule: Rule,
+    message: String,
+    remedy: &str,
+    again: Place,
+    first: Place,
+    findings: &mut Findings,
+) {
+    let finding = Finding::new(rule, message, remedy);
+    findings.push(finding.at(again, "again here").with(first, "first here"));
+}
+
+fn pci(functions: &[Function], findings: &mut Findings) {
+    let addresses: Vec<&At<Address>> =
+        functions.iter().filter_map(|function| function.address.as_ref()).collect();
+    let pairs = findings.comparisons.repeated(addresses.iter().copied(), |at| at.value);
+    for (first, again) in pairs {
+        let message = format!("the PCI function {} is listed twice", again.value);
+        twice(Rule::PciTwice, message, "take one of them out", again.place, first.place, findings);
+    }
+    let known: BTreeMap<Address, Place> = addresses.iter().map(|at| (at.value, at.place)).collect();
+    for (address, place) in &known {
+        let Address(segment, bus, device, _) = *address;
+        if !known.contains_key(&Address(segment, bus, device, 0)) {
+            let message = format!("{address} has no function 0 beside it");
+            let remedy = "list function 0 too: a PCI device answers there, or nowhere";
+            let finding = Finding::new(Rule::PciNoFunctionZero, message, remedy);
+            findings.push(finding.at(*place, "a part of a device"));
+        }
+    }
+    for function in functions {
+        message_interrupts(function, findings);
+        bars(function, findings);
+    }
+}
+
+fn message_interrupts(function: &Function, findings: &mut Findings) {
+    const MOST_MSI: u64 = 32;
+    const MOST_MSI_X: u64 = 2048;
+    let mut refuse = |at: &At<u64>, message: &str, remedy: &str| {
+        let finding = Finding::new(Rule::MsiCount, message.to_owned(), remedy);
+        findings.push(finding.at(at.place, "no such number"));
+    };
+    if let Some(msi) = &function.msi
+        && !(msi.value.is_power_of_two() && msi.value <= MOST_MSI)
+    {
+        refuse(
+            msi,
+            &format!("a PCI function does not have {} MSI vectors", msi.value),
+            "write 1, 2, 4, 8, 16 or 32, or leave `msi` out where it has none",
+        );
+    }
+    if let Some(entries) = &function.msi_x
+        && !(1..=MOST_MSI_X).contains(&entries.value)
+    {
+        refuse(
+            entries,
+            &format!("an MSI-X table does not have {} entries", entries.value),
+            "write 1 to 2048, or leave `msi-x` out where it has none",
+        );
+    }
+}
+
+fn bars(function: &Function, findings: &mut Findings) {
+    const REGISTERS: u64 = 6;
+    let indices: Vec<&At<u64>> =
+        function.bars.iter().filter_map(|bar| bar.index.as_ref()).collect();
+    let pairs = findings.comparisons.repeated(indices.iter().copied(), |index| index.value);
+    for (first, again) in pairs {
+        let message = format!("the base address register {} is given twice", again.value);
+        let remedy = "number them as the configuration space does";
+        twice(Rule::BarTwice, message, remedy, again.place, first.place, findings);
+    }
+    for index in indices.iter().filter(|index| index.value >= REGISTERS) {
+        let message = format!("a function has no base address register {}", index.value);
+        let finding = Finding::new(Rule::BarTwice, message, "number them from 0 to 5");
+        findings.push(finding.at(index.place, "0 to 5"));
+    }
+    for bar in &function.bars {
+        let (Some(start), Some(size)) = (&bar.start, &bar.size) else { continue };
+        let message = if !size.value.is_power_of_two() {
+            format!("a base address register cannot decode {} bytes", size.value)
+        } else if !start.value.is_multiple_of(size.value) {
+            format!("{} bytes cannot be decoded from {:#x} on", size.value, start.value)
+        } else {
+            continue;
+        };
+        let remedy = "write what `bulkhead probe` shows: a power of two, at a multiple of itself";
+        let finding = Finding::new(Rule::BarShape, message, remedy);
+        findings.push(finding.at(size.place, "the size").with(start.place, "the start"));
+    }
+}
+
+fn reserved(around: &Surroundings, memory: &[At<Range>], findings: &mut Findings) {
+    for each in &around.reserved {
+        if let (Some(devices), Some(kind)) = (&each.devices, &each.kind)
+            && kind.value != DMA
+        {
+            let message = format!("memory of the kind `{}` names devices", kind.value);
+            let remedy = "take `devices` out, or write `kind = \"dma\"`";
+            let finding = Finding::new(Rule::DevicesWithoutDma, message, remedy);
+            findings.push(finding.at(devices.place, "devices").with(kind.place, "the kind"));
+        }
+        known_functions(each.devices.iter().flat_map(|list| &list.value), around, findings);
+        let (Some(start), Some(size)) = (&each.start, &each.size) else { continue };
+        let end = start.value.saturating_add(size.value);
+        if let Some(range) = overlapping(start.value, end, memory, findings) {
+            let message =
+                format!("memory from {:#x} on is firmware's and the system's", start.value);
+            let remedy = "cut it out of the board's memory: firmware, or a device, writes there";
+            let finding = Finding::new(Rule::ReservedInMemory, message, remedy);
+            findings.push(
+                finding
+                    .at(start.place, format!("kept up to {end:#x}"))
+                    .with(range.place, format!("this memory ends at {:#x}", range.value.end())),
+            );
+        }
+    }
+}
+
+fn known_functions<'a>(
+    named: impl Iterator<Item = &'a At<Address>>,
+    around: &Surroundings,
+    findings: &mut Findings,
+) {
+    for address in named {
+        let mut known = around.functions.iter().filter_map(|function| function.address.as_ref());
+        findings.comparisons.add(around.functions.len());
+        if !known.any(|at| at.value == address.value) {
+            let message = format!("the board has no PCI function {}", address.value);
+            let remedy = "list it under `[[pci]]`, or take it out here";
+            let finding = Finding::new(Rule::PciUnknown, message, remedy);
+            findings.push(finding.at(address.place, "not on the board"));
+        }
+    }
+}
+
+fn iommus(around: &Surroundings, findings: &mut Findings) {
+    known_functions(around.iommus.iter().flat_map(|iommu| &iommu.devices), around, findings);
+    let named = around.iommus.iter().flat_map(|iommu| &iommu.devices);
+    let pairs = findings.comparisons.repeated(named, |at| at.value);
+    for (first, again) in pairs {
+        let message = format!("two IOMMUs serve the PCI function {}", again.value);
+        let remedy = "name it once: its accesses take one way";
+        twice(Rule::IommuTwice, message, remedy, again.place, first.place, findings);
+    }
+    let rests: Vec<(u64, Place)> = around
+        .iommus
+        .iter()
+        .filter_map(|iommu| {
+            let rest = iommu.rest.as_ref().filter(|rest| rest.value)?;
+            Some((iommu.segment.as_ref()?.value, rest.place))
+        })
+        .collect();
+    let pairs = findings.comparisons.repeated(&rests, |rest| rest.0);
+    for (first, again) in pairs {
+        let message = format!("two IOMMUs serve the rest of segment {}", again.0);
+        let remedy = "leave `rest` to the one that firmware's table marks so";
+        twice(Rule::IommuTwice, message, remedy, again.1, first.1, findings);
+    }
+}
+
+/// Refuses a board that the hypervisor would refuse at boot.
+fn hypervisor_runs(abilities: &Abilities, findings: &mut Findings) {
+    let has = |list: &Option<At<Vec<At<String>>>>, name: &str| {
+        list.iter().flat_map(|list| &list.value).any(|word| word.value == name)
+    };
+    let processor = PROCESSOR.iter().filter(|ability| ability.needed).map(|ability| ability.name);
+    let vt_x = VT_X.iter().filter(|ability| ability.needed).map(|ability| ability.name);
+    let mut missing: Vec<&str> =
+        processor.filter(|name| !has(&abilities.processor, name)).collect();
+    if abilities.vt_x.is_some() {
+        missing.extend(vt_x.filter(|name| !has(&abilities.vt_x, name)));
+    }
+    if missing.is_empty() {
+        return;
+    }
+    let message = format!("the hypervisor cannot run on this board: it lacks {}", list(&missing));
+    let remedy = "choose another board; VT-x and x2APIC may also be switched off in the firmware's set-up: probe again then";
+    let place = abilities.processor.as_ref().map_or(abilities.place, |list| list.place);
+    findings.push(
+        Finding::new(Rule::AbilityMissing, message, remedy).at(place, "not all that is needed"),
+    );
+}
+
+fn cache_allocation(levels: &[At<u64>], findings: &mut Findings) {
+    for level in levels.iter().filter(|level| !(2..=3).contains(&level.value)) {
+        let message = format!("caches of level {} cannot be divided", level.value);
+        let finding = Finding::new(Rule::CacheAllocationTwice, message, "write 2 or 3");
+        findings.push(finding.at(level.place, "2 or 3"));
+    }
+    let pairs = findings.comparisons.repeated(levels, |level| level.value);
+    for (first, again) in pairs {
+        let message = format!("caches of level {} are described twice", again.value);
+        let remedy = "take one of them out: CPUID tells of each level once";
+        twice(Rule::CacheAllocationTwice, message, remedy, again.place, first.place, findings);
+    }
+}

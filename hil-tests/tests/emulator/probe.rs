@@ -1,0 +1,103 @@
+//! `bulkhead probe`: the probe image says the boards that ship, by BIOS and by UEFI, and says of one machine what
+//! Linux says of it.
+
+use std::time::Duration;
+
+use bulkhead::probe::{self, Machine};
+use bulkhead::{Firmware, paths};
+use hil_tests::boards::{differences, facts, read_board};
+use hil_tests::{bench, linux, picture};
+
+/// Fewest lit pixels of a screen with the summary on it, in thousandths.
+const LIT: usize = 5;
+
+/// Builds the probe image once and runs it.
+fn probed(name: &str, machine: &Machine, screenshot: bool) -> String {
+    let folder = bench::folder(name);
+    let image = folder.join("probe.img");
+    bench::sure("build the probe", probe::build(&image, true));
+    let shown = folder.join("screen.png");
+    let screenshot = screenshot.then_some(shown.as_path());
+    let _permit = bench::permit();
+    bench::sure(name, probe::run(&image, machine, &folder.join("run"), screenshot)).board
+}
+
+#[test]
+fn probe_of_bochs_says_the_board_that_ships() {
+    let found = facts(&probed("probe-bochs", &Machine::bochs(), false));
+    let shipped = facts(&read_board("bochs-skylake-x"));
+    assert_eq!(differences(&shipped, &found), [] as [&str; 0]);
+}
+
+#[test]
+fn probe_of_q35_says_the_board_that_ships() {
+    let found = facts(&probed("probe-q35", &Machine::qemu(), true));
+    let shipped = facts(&read_board("qemu-q35"));
+    assert_eq!(differences(&shipped, &found), [] as [&str; 0]);
+    let lit = picture::lit_thousandths(&bench::folder("probe-q35").join("screen.png"));
+    assert!(lit >= LIT, "the screen is blank");
+}
+
+/// Firmware of another kind lays out memory and devices in its own way; the hardware is the same.
+#[test]
+fn probe_by_uefi_finds_the_same_hardware() {
+    let machine = Machine { firmware: Firmware::Uefi, ..Machine::qemu() };
+    let mut found = facts(&probed("probe-uefi", &machine, true));
+    let mut shipped = facts(&read_board("qemu-q35"));
+    for board in [&mut found, &mut shipped] {
+        board.retain(|key, _| !["memory", "reserved", "pci", "iommu"].contains(&key.as_str()));
+    }
+    assert_eq!(differences(&shipped, &found), [] as [&str; 0]);
+    let lit = picture::lit_thousandths(&bench::folder("probe-uefi").join("screen.png"));
+    assert!(lit >= LIT, "the screen is blank");
+}
+
+const SCRIPT: &str = "#!/bin/busybox sh
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sysfs /sys
+/bin/busybox mount -t devtmpfs devtmpfs /dev
+# The kernel refines what it knows of the TSC a second after it starts.
+/bin/busybox sleep 3
+echo '@bulkhead linux begin'
+/bin/bulkhead probe
+echo '@bulkhead linux end'
+/bin/busybox sleep 1000
+";
+
+/// One machine, looked at in both ways. Linux takes a minute in an emulator, and its kernel is fetched.
+#[test]
+fn long_probe_by_linux_and_on_the_bare_machine_agree() {
+    if std::env::var_os("BULKHEAD_LONG").is_none() {
+        println!("not run: Linux boots slowly in an emulator; `cargo verify --long` runs it");
+        return;
+    }
+    let found = facts(&by_linux("probe-linux"));
+    let shipped = facts(&read_board("qemu-q35"));
+    assert_eq!(differences(&shipped, &found), [] as [&str; 0]);
+}
+
+/// The board file that Linux makes of the machine of `qemu-q35.toml`.
+fn by_linux(name: &str) -> String {
+    let linux = linux::with_script(name, SCRIPT);
+    let folder = bench::folder(name);
+    // The same disk, so that the machine is the same; the kernel comes past it.
+    let image = folder.join("probe.img");
+    bench::sure("build the probe", probe::build(&image, true));
+    let mut machine = Machine { timeout: Duration::from_secs(1200), ..Machine::qemu() };
+    machine.qemu.extend([
+        "-kernel".to_string(),
+        linux.kernel.display().to_string(),
+        "-initrd".to_string(),
+        linux.initramfs.display().to_string(),
+        "-append".to_string(),
+        "console=ttyS0,115200 quiet loglevel=1 mitigations=off".to_string(),
+    ]);
+    let over = |text: &str| text.contains("@bulkhead linux end");
+    let _permit = bench::permit();
+    let run = folder.join("run");
+    let log = bench::sure(name, probe::capture(&image, &machine, &run, None, &over));
+    let (_, rest) = log.split_once("@bulkhead linux begin").expect("Linux ran the command");
+    let (board, _) = rest.split_once("@bulkhead linux end").expect("and came to its end");
+    bench::sure("keep the board file", paths::write(&folder.join("board.toml"), board.as_bytes()));
+    board.replace('\r', "")
+}

@@ -1,0 +1,145 @@
+//! The probe: boots on the bare machine and says its board over the serial port, and in short on the screen.
+//!
+//! It gathers facts only; what they mean is concluded by `bulkhead-board`, the same crate that concludes it on Linux.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod acpi_tables;
+mod clock;
+mod pci_functions;
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use bulkhead_board::abilities::{HAS_SECONDARY, VMX_REGISTERS};
+use bulkhead_board::facts::{Core, IoApicPins, Leaf, MemoryKind, MemoryRange, QUERIES, Vmx};
+use bulkhead_board::{Board, Facts, acpi, log, topology};
+use guest_rt::probe::cores::StartPage;
+use guest_rt::probe::{Boot, physical};
+use guest_rt::{Verdict, cpuid, print, println};
+
+guest_rt::probe_entry!(main);
+
+/// What the board is called until somebody names it.
+const NAME: &str = "new-board";
+
+/// COM1 to COM4.
+const COM: [u16; 4] = [0x3F8, 0x2F8, 0x3E8, 0x2E8];
+
+fn main(boot: &Boot) -> Verdict {
+    if let Some(display) = boot.display {
+        hv_screen::init(display);
+        hv_screen::write_text("Bulkhead looks at this machine ...\n");
+    }
+    let facts = gather(boot);
+    let board = Board::conclude(NAME, &facts);
+    let file = board.to_toml("as the probe image");
+    println!("\n{}", log::BEGIN);
+    print!("{file}");
+    println!("{} {:08x}", log::END, log::sum(&file));
+    hv_screen::write_text(&board.summary());
+    hv_screen::write_text(
+        "\nThe whole board file went over COM1: 115200 baud, 8N1. Switch the machine off.\n",
+    );
+    Verdict::pass("the board was said")
+}
+
+fn gather(boot: &Boot) -> Facts {
+    let mut facts = Facts { memory: memory(boot), ..Facts::default() };
+    facts.cores.push(own_core());
+    facts.tables = acpi_tables::read(boot.root_table, &mut facts.notes);
+    facts.tsc_hz = clock::measure(&facts.tables, &mut facts.notes);
+    ask_other_cores(boot, &mut facts);
+    facts.pci = pci_functions::read();
+    let madt = acpi::find(&facts.tables, b"APIC").map(acpi::madt).unwrap_or_default();
+    facts.io_apics = madt
+        .io_apics
+        .iter()
+        .filter_map(|io_apic| {
+            let pins = physical::io_apic_pins(io_apic.address)?;
+            Some(IoApicPins { address: io_apic.address, pins })
+        })
+        .collect();
+    facts.uarts = COM.into_iter().filter(|port| physical::has_uart(*port)).collect();
+    facts.vmx = vmx(&facts.cores);
+    facts
+}
+
+fn memory(boot: &Boot) -> Vec<MemoryRange> {
+    let kind = |number: u32| match number {
+        1 => MemoryKind::Usable,
+        3 => MemoryKind::AcpiTables,
+        4 => MemoryKind::AcpiStorage,
+        5 => MemoryKind::Broken,
+        _ => MemoryKind::Reserved,
+    };
+    let range = |(start, size, number): &(u64, u64, u32)| MemoryRange {
+        start: *start,
+        size: *size,
+        kind: kind(*number),
+    };
+    boot.memory.iter().map(range).collect()
+}
+
+fn own_core() -> Core {
+    let answer = |(leaf, sub): &(u32, u32)| {
+        let found = cpuid(*leaf, *sub);
+        [found.eax, found.ebx, found.ecx, found.edx]
+    };
+    core_of(QUERIES.iter().map(answer))
+}
+
+/// The answers to [`QUERIES`], in order. A leaf beyond the processor's last one repeats another: it counts as zero.
+fn core_of(answers: impl Iterator<Item = [u32; 4]>) -> Core {
+    let leaf = |((leaf, sub), registers): (&(u32, u32), [u32; 4])| Leaf {
+        leaf: *leaf,
+        sub: *sub,
+        registers,
+    };
+    let mut core = Core { leaves: QUERIES.iter().zip(answers).map(leaf).collect() };
+    let last = [0, 0x8000_0000].map(|base| core.leaf(base, 0)[0]);
+    for leaf in &mut core.leaves {
+        if leaf.leaf > last[usize::from(leaf.leaf >= 0x8000_0000)] {
+            leaf.registers = [0; 4];
+        }
+    }
+    core
+}
+
+/// Starts each other core of the MADT and lets it answer for itself.
+fn ask_other_cores(boot: &Boot, facts: &mut Facts) {
+    let own = facts.cores.first().map(topology::apic_id);
+    let madt = acpi::find(&facts.tables, b"APIC").map(acpi::madt).unwrap_or_default();
+    let others: Vec<u32> = madt.processors.into_iter().filter(|id| Some(*id) != own).collect();
+    if others.is_empty() {
+        return;
+    }
+    let (Some(tsc_hz), Some(page)) = (facts.tsc_hz, StartPage::choose(&boot.memory)) else {
+        facts
+            .notes
+            .push("no clock, or no page below 640 KiB, to start the other cores with".into());
+        return;
+    };
+    for id in others {
+        match page.ask(id, QUERIES, tsc_hz) {
+            Some(answers) => facts.cores.push(core_of(answers.into_iter())),
+            None => facts.notes.push(format!("the core with APIC id {id} does not start")),
+        }
+    }
+}
+
+fn vmx(cores: &[Core]) -> Vmx {
+    const HAS_VMX: u32 = 1 << 5;
+    if cores.first().is_none_or(|core| core.leaf(1, 0)[2] & HAS_VMX == 0) {
+        return Vmx::Unknown;
+    }
+    let [pin, primary, more @ ..] = VMX_REGISTERS;
+    let read = |register: u32| (register, physical::read_msr(register));
+    let mut known: Vec<_> = [pin, primary].map(read).into();
+    if known.iter().any(|(register, value)| *register == primary && value & HAS_SECONDARY != 0) {
+        known.extend(more.map(read));
+    }
+    Vmx::Registers(known)
+}

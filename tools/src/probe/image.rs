@@ -1,0 +1,204 @@
+//! The probe image: builds it, boots it in an emulator, takes the board file out of what it says.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bulkhead_board::log;
+use bulkhead_config::{ImageKind, ImageRequest};
+
+use crate::emulator::{Emulator, Firmware, Setup, Target, bochs, qemu};
+use crate::error::{Error, Result};
+use crate::progress::Step;
+use crate::{grub, guests, interrupt, paths};
+
+/// How often the serial port is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// An emulated machine to be probed.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Which emulator.
+    pub target: Target,
+    /// Which firmware boots the image.
+    pub firmware: Firmware,
+    /// Logical processors.
+    pub cores: usize,
+    /// Memory in MiB; a multiple of 16.
+    pub megabytes: u64,
+    /// Further arguments of QEMU.
+    pub qemu: Vec<String>,
+    /// Seconds of real time that it may take.
+    pub timeout: Duration,
+}
+
+impl Machine {
+    /// The machine of `partitions/boards/bochs-skylake-x.toml`.
+    #[must_use]
+    pub fn bochs() -> Self {
+        Self {
+            target: Target::Bochs,
+            firmware: Firmware::Bios,
+            cores: 4,
+            megabytes: 512,
+            qemu: Vec::new(),
+            timeout: Duration::from_secs(300),
+        }
+    }
+
+    /// The machine of `partitions/boards/qemu-q35.toml`: two cores of two threads, an IOMMU, a network card with MSI, an
+    /// NVMe disk. `-icount` makes one tick a nanosecond, so that its clock can be measured.
+    #[must_use]
+    pub fn qemu() -> Self {
+        Self {
+            target: Target::Qemu,
+            firmware: Firmware::Bios,
+            cores: 4,
+            megabytes: 1024,
+            qemu: Q35.iter().map(ToString::to_string).collect(),
+            timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+/// The NVMe disk's backing store is a null device, so that no file is needed.
+const Q35: [&str; 16] = [
+    "-machine",
+    "q35,hpet=on",
+    "-cpu",
+    "Skylake-Client",
+    "-smp",
+    "4,sockets=1,cores=2,threads=2",
+    "-icount",
+    "shift=0,sleep=off",
+    "-device",
+    "intel-iommu",
+    "-device",
+    "e1000e",
+    "-blockdev",
+    "null-co,node-name=nothing,size=1048576",
+    "-device",
+    "nvme,serial=bulkhead,drive=nothing",
+];
+
+/// What a probed machine said.
+#[derive(Clone, Debug)]
+pub struct Probed {
+    /// The whole serial log.
+    pub log: String,
+    /// The board file in it, called [`super::NAME`].
+    pub board: String,
+}
+
+/// Builds the probe image for a disk or a stick, for BIOS and UEFI.
+///
+/// # Errors
+/// The probe does not build, or GRUB's tools fail.
+pub fn build(output: &Path, quiet: bool) -> Result<()> {
+    let work = paths::work("probe")?;
+    paths::create(&work)?;
+    let images = work.join("images");
+    let request = ImageRequest {
+        partition: "probe".to_string(),
+        path: paths::root()?.join("partitions/guests/probe"),
+        kind: ImageKind::Cargo,
+    };
+    guests::build_all(&[request], &images, quiet)?;
+    let step = Step::begin("disk image (GRUB, BIOS and UEFI)", quiet);
+    let staging = work.join("disk");
+    paths::remove_stale(&staging)?;
+    let boot = staging.join("boot");
+    paths::create(&boot)?;
+    let copy = grub::boot_copy(&paths::read(&images.join("probe.elf"))?, "the probe")?;
+    paths::write(&boot.join(grub::BY_BIOS), &grub::without_framebuffer(&copy))?;
+    paths::write(&boot.join(grub::BY_UEFI), &copy)?;
+    grub::make(&staging, &grub::hypervisor_menu(&[]), output)?;
+    step.done();
+    Ok(())
+}
+
+/// Boots a probe image in an emulator until it has said its board. `screenshot` is written at the end (QEMU only).
+///
+/// # Errors
+/// The emulator is missing, the time is over, or the board file is damaged.
+pub fn run(
+    image: &Path,
+    machine: &Machine,
+    folder: &Path,
+    screenshot: Option<&Path>,
+) -> Result<Probed> {
+    let over = |text: &str| {
+        text.split_once(log::END).is_some_and(|(_, rest)| rest.contains("@bulkhead verdict"))
+    };
+    let log = capture(image, machine, folder, screenshot, &over)?;
+    let board = super::from_log(&log, "what the emulator said", super::NAME)?;
+    Ok(Probed { log, board })
+}
+
+/// Boots an image in an emulator and returns what comes over the serial port until `over` is true of it.
+///
+/// # Errors
+/// The emulator is missing, ends before that, or the time is over.
+pub fn capture(
+    image: &Path,
+    machine: &Machine,
+    folder: &Path,
+    screenshot: Option<&Path>,
+    over: &dyn Fn(&str) -> bool,
+) -> Result<String> {
+    interrupt::install();
+    paths::remove_stale(folder)?;
+    paths::create(folder)?;
+    let setup = Setup {
+        image,
+        folder,
+        cores: machine.cores,
+        memory_end: (machine.megabytes - 1) << 20,
+        firmware: machine.firmware,
+        qemu: &machine.qemu,
+    };
+    let (mut emulator, monitor) = match machine.target {
+        Target::Bochs => (bochs::start(&setup)?, None),
+        Target::Qemu => {
+            let (emulator, monitor) = qemu::start(&setup)?;
+            (emulator, Some(monitor))
+        }
+    };
+    let log = follow(&mut emulator, machine.timeout, over)?;
+    if let (Some(monitor), Some(path)) = (monitor, screenshot) {
+        monitor.screenshot(path)?;
+    }
+    Ok(log)
+}
+
+/// What comes over the serial port until it is over.
+fn follow(emulator: &mut Emulator, limit: Duration, over: &dyn Fn(&str) -> bool) -> Result<String> {
+    let began = Instant::now();
+    let mut serial = Vec::new();
+    loop {
+        let ended = emulator.ended()?.is_some();
+        serial.extend(emulator.read_serial()?);
+        let text = String::from_utf8_lossy(&serial);
+        if over(&text) {
+            return Ok(text.into_owned());
+        }
+        interrupt::check("the emulator was ended")?;
+        if ended || began.elapsed() > limit {
+            let last: Vec<&str> = text.lines().rev().take(5).collect();
+            let words: Vec<&str> = last.into_iter().rev().collect();
+            return Err(Error::failed(
+                format!("what was booted did not finish in {}", emulator.name()),
+                format!("it said last:\n{}", words.join("\n")),
+                format!("look at {}", emulator.log().display()),
+            ));
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// The folder in which `bulkhead probe --run` works.
+///
+/// # Errors
+/// The tree is not there any more.
+pub fn run_folder() -> Result<PathBuf> {
+    Ok(paths::work("probe")?.join("run"))
+}
