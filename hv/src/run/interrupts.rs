@@ -185,6 +185,10 @@ pub fn deliver(vcpu: &mut Vcpu) {
     if vcpu.apic_virtualization {
         // The entry evaluates priorities and delivers. SDM 3C 30.2.
         vcpu.tell_interrupt_status();
+        // It also ends a HLT that the guest was left in, by the manual; the emulator's entry does not.
+        if vcpu.state.apic.deliverable().is_some() && vcpu::accepts_interrupt() {
+            vcpu::wake();
+        }
     } else {
         inject_deliverable(vcpu);
     }

@@ -497,6 +497,13 @@ pub fn accepts_interrupt() -> bool {
         && vmx::read(field::GUEST_INTERRUPTIBILITY) & BLOCKED == 0
 }
 
+/// The next entry finds the guest running, if it had halted. SDM 3C 25.4.2.
+pub fn wake() {
+    const ACTIVE: u64 = 0;
+    // SAFETY: a guest that takes an interrupt is active behind it anyway; the active state is valid with any other guest state.
+    unsafe { vmx::write(field::GUEST_ACTIVITY, ACTIVE) };
+}
+
 /// Whether the guest takes an NMI now.
 pub fn accepts_nmi() -> bool {
     const BLOCKED: u64 = (interruptibility::BLOCKED_BY_STI
