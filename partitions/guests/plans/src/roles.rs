@@ -16,6 +16,8 @@ const NO_PLAN: u64 = 99;
 
 /// Notes the frame of each change of plan, and prints them at the end: printing takes more than a window.
 pub fn watch(reader: &mut Reader, rounds: u64) {
+    let refused = switch_plan(0) == Err(Refused::Denied);
+    reader.faults.must(refused, "request-without-the-right-was-taken");
     let mut changes = [(0, 0); CHANGES];
     let mut plan = reader.now().plan;
     for change in changes.iter_mut().zip(0..rounds).map(|(change, _)| change) {
@@ -92,6 +94,9 @@ pub fn sleep(reader: &mut Reader, rounds: u64) {
         let yields = round % 2 == 0;
         let answer = if yields { yield_window() } else { sleep_until_frame(target) };
         let now = tsc();
+        if !yields {
+            reader.skip();
+        }
         let after = reader.now();
         reader.faults.must(answer.is_ok(), if yields { "yield-refused" } else { "sleep-refused" });
         reader.faults.must(after.sequence != before.sequence, "went-on-in-the-same-window");
