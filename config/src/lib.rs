@@ -42,6 +42,7 @@ mod units;
 mod view;
 mod who;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bulkhead_table::PAGE_SIZE;
@@ -168,7 +169,7 @@ impl Plan {
 /// # Errors
 /// Everything that is wrong with the system apart from the bytes of its images.
 pub fn requests(system: &Path) -> Result<Vec<ImageRequest>, Diagnostics> {
-    let analysis = plan::analyse(system, Findings::default());
+    let analysis = plan::analyse(system, Sources::default(), Findings::default());
     match analysis.plan {
         Some(plan) => Ok(plan.requests()),
         None => Err(analysis.findings.resolve(&analysis.sources)),
@@ -180,7 +181,8 @@ pub fn requests(system: &Path) -> Result<Vec<ImageRequest>, Diagnostics> {
 /// # Errors
 /// Everything that is wrong with it, as far as it can be seen before a build.
 pub fn check_without_images(system: &Path) -> Result<Plan, Diagnostics> {
-    let Analysis { sources, mut findings, plan, .. } = plan::analyse(system, Findings::default());
+    let Analysis { sources, mut findings, plan, .. } =
+        plan::analyse(system, Sources::default(), Findings::default());
     let Some(plan) = plan else {
         return Err(findings.resolve(&sources));
     };
@@ -188,6 +190,17 @@ pub fn check_without_images(system: &Path) -> Result<Plan, Diagnostics> {
         load(partition, &partition.image.path, &mut findings);
     }
     if findings.has_errors() { Err(findings.resolve(&sources)) } else { Ok(plan) }
+}
+
+/// Checks and plans a system that lies in memory. `files` holds every file that there is, by its path; `system` is the
+/// path of one. Nothing is taken from a disk, and images are not looked into: they only have to be there.
+///
+/// # Errors
+/// Everything that is wrong with it, as far as its texts show it.
+pub fn check_texts(system: &Path, files: BTreeMap<PathBuf, String>) -> Result<Plan, Diagnostics> {
+    let Analysis { sources, findings, plan, .. } =
+        plan::analyse(system, Sources::given(files), Findings::default());
+    plan.ok_or_else(|| findings.resolve(&sources))
 }
 
 /// Compiles a system; `images` is the folder with `<partition>.elf` for each partition.
@@ -210,7 +223,7 @@ pub fn findings_without(rule: Rule, system: &Path, images: &Path) -> Diagnostics
 
 fn compile_by(system: &Path, images: &Path, findings: Findings) -> Result<Compiled, Diagnostics> {
     let Analysis { sources, mut findings, plan, hypervisor_place } =
-        plan::analyse(system, findings);
+        plan::analyse(system, Sources::default(), findings);
     let Some(plan) = plan else {
         return Err(findings.resolve(&sources));
     };

@@ -251,8 +251,7 @@ pub(crate) struct Analysis {
 }
 
 /// Reads and checks everything but the bytes of the guest images; `findings` collects what is wrong.
-pub(crate) fn analyse(path: &Path, mut findings: Findings) -> Analysis {
-    let mut sources = Sources::default();
+pub(crate) fn analyse(path: &Path, mut sources: Sources, mut findings: Findings) -> Analysis {
     let mut hypervisor_place = None;
     let system = read_system(path, &mut sources, &mut findings);
     let plan = system.and_then(|system| {
@@ -444,8 +443,8 @@ fn image_request(
 ) -> Option<ImageRequest> {
     let image = partition.image.as_ref()?;
     let path = sources.beside(image.place.file, &image.value);
-    let holds = |recipe: &str| path.join(recipe).is_file();
-    let kind = match (path.is_file(), holds("Cargo.toml"), holds("Makefile")) {
+    let holds = |recipe: &str| sources.is_file(&path.join(recipe));
+    let kind = match (sources.is_file(&path), holds("Cargo.toml"), holds("Makefile")) {
         (true, _, _) => Some(ImageKind::Elf),
         (false, true, both) => {
             if both {

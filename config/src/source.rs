@@ -1,5 +1,6 @@
 //! The files that were read, and places in them.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -75,16 +76,36 @@ pub(crate) fn shown(path: &Path) -> String {
 
 /// All files that were read, in the order of reading.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Sources(Vec<Source>);
+pub(crate) struct Sources {
+    read: Vec<Source>,
+    /// Every file that there is, when none is to be taken from a disk.
+    given: Option<BTreeMap<PathBuf, String>>,
+}
 
 impl Sources {
+    /// Nothing read yet, and no other files than these.
+    pub fn given(files: BTreeMap<PathBuf, String>) -> Self {
+        Self { read: Vec::new(), given: Some(files) }
+    }
+
+    /// Whether there is a file at `path`.
+    pub fn is_file(&self, path: &Path) -> bool {
+        match &self.given {
+            Some(files) => files.contains_key(path),
+            None => path.is_file(),
+        }
+    }
+
     /// Reads a text file; the error is the cause in words.
     pub fn read(&mut self, path: &Path) -> Result<FileId, String> {
-        let text = read_text(path)?;
+        let text = match &self.given {
+            Some(files) => files.get(path).cloned().ok_or_else(|| "there is none".to_owned())?,
+            None => read_text(path)?,
+        };
         let ends = text.match_indices('\n').map(|(end, _)| end + 1);
         let lines = std::iter::once(0).chain(ends).collect();
-        self.0.push(Source { path: path.to_owned(), text, lines });
-        Ok(FileId(self.0.len() - 1))
+        self.read.push(Source { path: path.to_owned(), text, lines });
+        Ok(FileId(self.read.len() - 1))
     }
 
     /// `relative` as seen from the folder of `file`.
@@ -95,17 +116,17 @@ impl Sources {
 
     /// The file of this id.
     pub fn get(&self, id: FileId) -> Option<&Source> {
-        self.0.get(id.0)
+        self.read.get(id.0)
     }
 
     /// Paths of all files.
     pub fn paths(&self) -> Vec<PathBuf> {
-        self.0.iter().map(|source| source.path.clone()).collect()
+        self.read.iter().map(|source| source.path.clone()).collect()
     }
 
     /// All files.
     pub fn iter(&self) -> impl Iterator<Item = &Source> {
-        self.0.iter()
+        self.read.iter()
     }
 
     /// A place for a person or a program, with what is to be said there.
@@ -127,7 +148,7 @@ impl Sources {
 
     /// All files with their ids, in the order of reading.
     pub fn ids(&self) -> impl Iterator<Item = (FileId, &Source)> {
-        self.0.iter().enumerate().map(|(index, source)| (FileId(index), source))
+        self.read.iter().enumerate().map(|(index, source)| (FileId(index), source))
     }
 
     /// The text at a place.

@@ -72,15 +72,19 @@ impl Report {
         self.faults.is_empty()
     }
 
-    /// `57 facts proven over 3 partitions, 2 cores, 4 windows`.
+    /// `132 facts proven over 3 partitions, 2 cores, 3 windows`.
     #[must_use]
     pub fn summary(&self) -> String {
-        let Self { facts, partitions, cores, windows, faults } = self;
-        let over = format!("over {partitions} partitions, {cores} cores, {windows} windows");
-        match faults.len() {
-            0 => format!("{facts} facts proven {over}"),
-            1 => format!("1 fault; {facts} facts proven {over}"),
-            many => format!("{many} faults; {facts} facts proven {over}"),
+        let proven = format!(
+            "{} proven over {}, {}, {}",
+            counted(self.facts, "fact"),
+            counted(self.partitions, "partition"),
+            counted(self.cores, "core"),
+            counted(self.windows, "window")
+        );
+        match self.faults.len() {
+            0 => proven,
+            faults => format!("{}; {proven}", counted(faults, "fault")),
         }
     }
 
@@ -97,6 +101,11 @@ impl Report {
         })
         .to_string()
     }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{ending}")
 }
 
 /// A proof under way.

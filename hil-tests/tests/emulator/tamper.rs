@@ -1,5 +1,8 @@
-//! A guest image whose bytes changed after the build: that partition is refused by name, the others run.
+//! A guest image whose bytes changed after the build: the audit sees it; that partition is refused by name, the others
+//! run.
 
+use bulkhead::audit::audit;
+use bulkhead::measure::Format;
 use bulkhead::paths;
 use hil_tests::{bench, checks};
 
@@ -10,6 +13,8 @@ fn tampered_guest_is_refused_and_the_others_run() {
     let image = bench::copy(&DEMO, "tampered");
     let module = DEMO.compiled.modules().iter().find(|module| module.name == "plc").unwrap();
     flip_a_byte(&image, &module.bytes);
+    let seen = audit(&image, Format::Human).unwrap_err().to_string();
+    assert!(seen.contains("fault[AU07]") && seen.contains("partition plc"), "{seen}");
     let run = bench::run(&image);
     let report = &run.report;
     checks::print(report);
