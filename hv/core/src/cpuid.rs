@@ -116,10 +116,40 @@ const FEATURES_7_ECX: Features7Ecx = Features7Ecx::PREFETCHWT1
     .union(Features7Ecx::GFNI)
     .union(Features7Ecx::RDPID);
 
-/// Not offered: SPEC_CTRL and its kind, ARCH_CAPABILITIES, CORE_CAPABILITIES, user interrupts and architectural LBRs have MSRs that are not
-/// switched; AMX has state that is not switched.
-const FEATURES_7_EDX: Features7Edx =
-    Features7Edx::FAST_SHORT_REP_MOV.union(Features7Edx::MD_CLEAR).union(Features7Edx::SERIALIZE);
+/// Not offered: ARCH_CAPABILITIES, CORE_CAPABILITIES, user interrupts and architectural LBRs have MSRs that are not switched; AMX has
+/// state that is not switched. Speculation control is: its one register with state, IA32_SPEC_CTRL, changes hands with the vCPU.
+const FEATURES_7_EDX: Features7Edx = Features7Edx::FAST_SHORT_REP_MOV
+    .union(Features7Edx::MD_CLEAR)
+    .union(Features7Edx::SERIALIZE)
+    .union(Features7Edx::SPEC_CTRL)
+    .union(Features7Edx::STIBP)
+    .union(Features7Edx::L1D_FLUSH)
+    .union(Features7Edx::SSBD);
+
+/// What a processor can do against speculation that shows in MSRs, as leaf 7 says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpeculationMsrs {
+    /// IA32_SPEC_CTRL, which holds state.
+    pub control: bool,
+    /// IA32_PRED_CMD, a command.
+    pub barrier: bool,
+    /// IA32_FLUSH_CMD, a command.
+    pub l1d_flush: bool,
+}
+
+impl SpeculationMsrs {
+    /// From EDX of leaf 7, sub-leaf 0. SDM 4, table 2-2.
+    #[must_use]
+    pub const fn from_leaf(edx: u32) -> Self {
+        let features = Features7Edx::from_bits_truncate(edx);
+        let control = Features7Edx::SPEC_CTRL.union(Features7Edx::STIBP).union(Features7Edx::SSBD);
+        Self {
+            control: features.intersects(control),
+            barrier: features.contains(Features7Edx::SPEC_CTRL),
+            l1d_flush: features.contains(Features7Edx::L1D_FLUSH),
+        }
+    }
+}
 
 const FEATURES_7_1_EAX: Features7Sub1Eax = Features7Sub1Eax::FAST_ZERO_REP_MOV
     .union(Features7Sub1Eax::FAST_SHORT_REP_STO)
@@ -578,7 +608,7 @@ mod tests {
     fn leaf_7_is_a_whitelist() {
         assert_eq!(
             see(7, 0),
-            Leaf { eax: 1, ebx: 0xF1BF_27E9, ecx: 0x0040_5F47, edx: 0x0080_451C }
+            Leaf { eax: 1, ebx: 0xF1BF_27E9, ecx: 0x0040_5F47, edx: 0x9C80_451C }
         );
         assert_eq!(see(7, 1), Leaf { eax: 0x0080_1C30, ..ZERO });
         assert_eq!(see(7, 2), ZERO);

@@ -6,6 +6,7 @@
 use hv_defs::apic::{self, delivery, icr, lvt};
 use hv_defs::msr::{self, apic_base, misc_enable};
 
+use crate::cpuid::SpeculationMsrs;
 use crate::ipi::{self, BOOTSTRAP, Ipi, Kind, Peers, Verdict};
 
 /// IA32_TSC_DEADLINE: the machine's own on a dedicated core, the virtual APIC's on a time-shared one.
@@ -146,12 +147,21 @@ fn open(map: &mut [u64; 512], number: u32, read: bool, write: bool) {
 /// Fills the MSR bitmap of a core of this kind: a set bit exits. An MSR outside the two ranges of the bitmap
 /// always exits (SDM 3C 26.1.3). `apic_virtualization` says that every vCPU of the core runs with the processor's
 /// "virtualize x2APIC mode", register virtualization and virtual-interrupt delivery: an open register of the x2APIC is
-/// then the virtual-APIC page's; without them it would be the machine's.
-pub fn bitmap(kind: CoreKind, apic_virtualization: bool, map: &mut [u64; 512]) {
+/// then the virtual-APIC page's; without them it would be the machine's. Of `speculation` the control register is switched with the
+/// vCPU, and the two commands act on nothing but the core, which is the guest's while it runs.
+pub fn bitmap(
+    kind: CoreKind,
+    apic_virtualization: bool,
+    speculation: SpeculationMsrs,
+    map: &mut [u64; 512],
+) {
     *map = [u64::MAX; 512];
     for number in OPEN {
         open(map, number, true, true);
     }
+    open(map, msr::SPEC_CTRL, speculation.control, speculation.control);
+    open(map, msr::PRED_CMD, false, speculation.barrier);
+    open(map, msr::FLUSH_CMD, false, speculation.l1d_flush);
     open(map, msr::TIME_STAMP_COUNTER, true, false);
     let registers = apic::FIRST..=apic::LAST;
     match kind {
@@ -302,11 +312,29 @@ mod tests {
 
     fn opened_with(kind: CoreKind, apic_virtualization: bool, write: bool) -> Vec<u32> {
         let mut map = [0; 512];
-        bitmap(kind, apic_virtualization, &mut map);
+        bitmap(kind, apic_virtualization, SpeculationMsrs::default(), &mut map);
         (0..0x2000)
             .chain(0xC000_0000..0xC000_2000)
             .filter(|number| !exits(&map, *number, write))
             .collect()
+    }
+
+    #[test]
+    fn speculation_control_is_open_where_the_processor_has_it() {
+        const ALL: SpeculationMsrs = SpeculationMsrs::from_leaf(u32::MAX);
+        for kind in [D, S] {
+            let mut map = [0; 512];
+            bitmap(kind, false, ALL, &mut map);
+            let open = |number| (!exits(&map, number, false), !exits(&map, number, true));
+            assert_eq!(open(msr::SPEC_CTRL), (true, true));
+            assert_eq!((open(msr::PRED_CMD), open(msr::FLUSH_CMD)), ((false, true), (false, true)));
+            bitmap(kind, false, SpeculationMsrs::from_leaf(1 << 28), &mut map);
+            let open = |number| (!exits(&map, number, false), !exits(&map, number, true));
+            assert_eq!(
+                (open(msr::SPEC_CTRL), open(msr::FLUSH_CMD)),
+                ((false, false), (false, true))
+            );
+        }
     }
 
     #[test]
@@ -374,7 +402,7 @@ mod tests {
     #[test]
     fn the_bitmap_has_the_manuals_four_quarters() {
         let mut map = [0; 512];
-        bitmap(S, false, &mut map);
+        bitmap(S, false, SpeculationMsrs::default(), &mut map);
         assert_eq!(map[0], !(1 << 0x10), "read, low");
         assert_eq!(map[128 + 2], !0b1_1111, "read, high: EFER to FMASK");
         assert_eq!(map[256], u64::MAX, "write, low: the TSC is closed");

@@ -4,7 +4,10 @@
 pub const TIME_STAMP_COUNTER: u32 = 0x10;
 pub const PLATFORM_ID: u32 = 0x17;
 pub const APIC_BASE: u32 = 0x1B;
+pub const SPEC_CTRL: u32 = 0x48;
+pub const PRED_CMD: u32 = 0x49;
 pub const BIOS_SIGN_ID: u32 = 0x8B;
+pub const FLUSH_CMD: u32 = 0x10B;
 pub const SYSENTER_CS: u32 = 0x174;
 pub const SYSENTER_ESP: u32 = 0x175;
 pub const SYSENTER_EIP: u32 = 0x176;

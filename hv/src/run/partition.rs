@@ -65,7 +65,7 @@ pub fn enable_core(core: usize, kind: CoreKind) -> Result<(), Unready> {
     };
     // SAFETY: both pages are indexed by this core, which runs this once.
     let (region, bitmap) = unsafe { (region.get(), bitmap.get()) };
-    msr::bitmap(kind, controls::has_apic_virtualization(), &mut bitmap.0);
+    msr::bitmap(kind, controls::has_apic_virtualization(), vcpu::speculation_msrs(), &mut bitmap.0);
     vcpu::prepare_extended_state();
     setup::enable(region).map_err(|_| Unready::Vmx)
 }

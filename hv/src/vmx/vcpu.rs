@@ -4,10 +4,12 @@
 use core::arch::asm;
 
 use bulkhead_table::Hygiene;
+use hv_core::cpuid::SpeculationMsrs;
 use hv_core::exit::{Event, Registers, VcpuState};
 use hv_core::inbox::Inbox;
 use hv_core::ipi::BOOTSTRAP;
 use hv_core::msr::CoreKind;
+use hv_defs::msr;
 use hv_defs::vmcs::{entry_control, field, interruptibility, interruption, pin, processor};
 use x86_64::registers::control::{Cr2, Cr4, Cr4Flags};
 use x86_64::registers::model_specific::Msr;
@@ -44,6 +46,9 @@ pub struct Vcpu {
     pub state: VcpuState,
     /// Its number within the partition.
     pub number: u32,
+    /// Most ticks from the instant when the core was to look up ahead of the guest's timer to the one when all was ready for it; 0
+    /// before the first time. Time-shared cores only.
+    pub timer_work: u64,
     /// Frame before which its windows stay idle, because it sleeps. Time-shared cores only.
     pub sleeps_until: u64,
     /// What is cleaned at a switch into it and out of it.
@@ -96,6 +101,8 @@ pub const XSAVE_BYTES: usize = 4096;
 struct XsaveArea([u8; XSAVE_BYTES]);
 
 struct Switched {
+    /// IA32_SPEC_CTRL, where the processor has it.
+    speculation: Option<u64>,
     msrs: [u64; SWITCHED_MSRS.len()],
     debug: [u64; 4],
     dr6: u64,
@@ -145,9 +152,10 @@ impl Vcpu {
             apic_virtualization: controls.has_virtual_interrupt_delivery(),
             state: parts.state,
             number: parts.number,
+            timer_work: 0,
             sleeps_until: 0,
             hygiene: parts.hygiene,
-            switched: Switched::new(),
+            switched: Switched::new(speculation_msrs().control),
             windows: WindowFigures {
                 run: 0,
                 late: 0,
@@ -249,13 +257,14 @@ impl Vcpu {
 }
 
 impl Switched {
-    const fn new() -> Self {
+    const fn new(has_speculation_control: bool) -> Self {
         let mut xsave = XsaveArea([0; XSAVE_BYTES]);
         // MXCSR's reset value (SDM 1 11.6.4) in the legacy area; the header stays zero, so XRSTOR gives every
         // component its initial state.
         xsave.0[24] = 0x80;
         xsave.0[25] = 0x1F;
         Self {
+            speculation: if has_speculation_control { Some(0) } else { None },
             msrs: [0; SWITCHED_MSRS.len()],
             debug: [0; 4],
             dr6: DR6_RESET,
@@ -266,6 +275,10 @@ impl Switched {
     }
 
     fn save(&mut self, xcr0_allowed: u64) {
+        if let Some(value) = &mut self.speculation {
+            // SAFETY: the processor has the register, as `new` was told; reading has no effect.
+            *value = unsafe { Msr::new(msr::SPEC_CTRL).read() };
+        }
         for (slot, number) in self.msrs.iter_mut().zip(SWITCHED_MSRS) {
             // SAFETY: architectural MSRs of every 64-bit processor with RDTSCP; reading has no effect.
             *slot = unsafe { Msr::new(number).read() };
@@ -310,6 +323,10 @@ impl Switched {
     }
 
     fn load(&mut self, xcr0_allowed: u64) {
+        if let Some(value) = self.speculation {
+            // SAFETY: the processor has the register, and the value was read from it, or is 0, as after reset.
+            unsafe { Msr::new(msr::SPEC_CTRL).write(value) };
+        }
         for (value, number) in self.msrs.iter().zip(SWITCHED_MSRS) {
             // SAFETY: each value was read from the same MSR, or is 0, which all six accept; the hypervisor uses none of them.
             unsafe { Msr::new(number).write(*value) };
@@ -336,6 +353,11 @@ fn write_xcr0(value: u64) {
         asm!("xsetbv", in("ecx") 0, in("eax") value as u32, in("edx") (value >> 32) as u32,
              options(nomem, nostack));
     }
+}
+
+/// The MSRs that this processor has against speculation.
+pub fn speculation_msrs() -> SpeculationMsrs {
+    SpeculationMsrs::from_leaf(core::arch::x86_64::__cpuid_count(7, 0).edx)
 }
 
 /// Prepares a core for the guests' extended states: CR4.OSXSAVE on.
