@@ -4,11 +4,12 @@
 
 mod common;
 
-use bulkhead_config::PlannedRole;
+use bulkhead_config::{Plan, PlannedRole};
 use common::{Case, many_partitions, plan_of};
 use scraper::{ElementRef, Html, Selector};
 
 const SYSTEM: &str = include_str!("seeing/line.toml");
+const PLANS: &str = include_str!("seeing/plans.toml");
 /// A picture this wide, in pixels, must be right within one of them.
 const WIDTH: f64 = 1_600.0;
 
@@ -80,7 +81,12 @@ fn it_stands_alone() {
 
 #[test]
 fn time_is_to_scale_on_each_core() {
-    let plan = plan_of(SYSTEM);
+    for text in [SYSTEM, PLANS] {
+        cores_are_to_scale(&plan_of(text));
+    }
+}
+
+fn cores_are_to_scale(plan: &Plan) {
     let page = plan.page();
     let document = parsed(&page);
     for core in plan.cores() {
@@ -173,6 +179,19 @@ fn a_built_system_shows_its_digests() {
     assert!(page.contains(&hex(&compiled.digest())));
     assert!(compiled.modules().iter().all(|module| page.contains(&hex(&module.digest))));
     assert!(!compiled.plan().page().contains(&hex(&compiled.digest())));
+}
+
+#[test]
+fn rights_and_cleaning_are_shown() {
+    let page = plan_of(PLANS).page();
+    let document = parsed(&page);
+    let rows = all(
+        document.root_element(),
+        "section[aria-labelledby=ownership] table:not(.matrix) tbody tr",
+    );
+    let words: Vec<String> =
+        rows.iter().map(|row| row.text().collect::<Vec<_>>().join("|")).collect();
+    assert_eq!(words, ["plc|yes|no|no|no", "noise|no|plc|l1d-flush|no"]);
 }
 
 #[test]

@@ -16,9 +16,13 @@ fn plan(case: &Case) -> Plan {
     bulkhead_config::check_without_images(&case.system).unwrap()
 }
 
-/// Question and answer, one after the other.
+/// Question and answer about the test system, one after the other.
 fn answers(questions: &[&str]) -> String {
-    let case = Case::new("line.toml", SYSTEM);
+    answers_about(SYSTEM, questions)
+}
+
+fn answers_about(system: &str, questions: &[&str]) -> String {
+    let case = Case::new("line.toml", system);
     let plan = plan(&case);
     let mut out = String::new();
     for question in questions {
@@ -103,6 +107,28 @@ fn questions_that_are_none() {
         "0xg",
         "0xffffffffffffffffff",
     ]));
+}
+
+#[test]
+fn plans_several_cores_rights_and_neighbours() {
+    insta::assert_snapshot!(answers_about(
+        include_str!("seeing/plans.toml"),
+        &[
+            "plc",
+            "noise",
+            "core 1",
+            "at 700 us core 0",
+            "at 20 us core 0 plan maintenance",
+            "at 525 us core 0 plan normal",
+            "at 100 us core 1 plan maintenance",
+            "at 100 us plan mantenance",
+            "plc:0xfeb00000",
+            "plc:0xfeb01234",
+            "plc:0xfeb02000",
+        ]
+    ));
+    let siblings = include_str!("accept/accepted-sibling.toml");
+    insta::assert_snapshot!(answers_about(siblings, &["core 2"]));
 }
 
 #[test]

@@ -363,7 +363,10 @@ impl Witness<'_> {
         let share = |index| {
             let ticks = self.plan.time_of(owner, cpu, index);
             let percent = 100.0 * ticks as f64 / self.plan.frame.max(1) as f64;
-            format!("{} ({percent:.1} %)", self.duration(ticks))
+            match ticks {
+                0 => "off".to_owned(),
+                _ => format!("{} ({percent:.1} %)", self.duration(ticks)),
+            }
         };
         let frame = self.duration(self.plan.frame);
         if plans.len() == 1 {
@@ -434,7 +437,15 @@ impl Witness<'_> {
         match segment.use_of_it {
             Use::Window(Owner::Partition(id)) => {
                 let name = self.plan.name_of(id);
-                Reply::of_partition(name, format!("{when} runs the partition `{name}`, {part}"))
+                let sentence = format!("{when} runs the partition `{name}`, {part}");
+                let reply = Reply::of_partition(name, sentence);
+                let receiver = self.plan.partitions.get(usize::from(id)).and_then(|p| p.donates_to);
+                match receiver.map(|receiver| self.plan.name_of(receiver)) {
+                    Some(receiver) => reply.note(format!(
+                        "what it does not need it may give to `{receiver}`, which then runs to the end of the window"
+                    )),
+                    None => reply,
+                }
             }
             Use::Window(Owner::Housekeeping) => {
                 let sentence = format!("{when} drains the logs (housekeeping), {part}");
@@ -459,17 +470,7 @@ impl Witness<'_> {
             Use::Window(owner) => {
                 self.window_line(reply, owner, (cpu, plan), segment.start, "this window");
             }
-            Use::Switch(owner) => {
-                // The one that wraps precedes the first window of the next frame.
-                let end = segment.start + segment.length;
-                let windows = self.plan.windows_of(cpu, plan);
-                let start = windows.iter().map(|window| window.start).find(|start| *start == end);
-                let first = windows.first().map_or(0, |window| window.start);
-                let start = if end == frame { first } else { start.unwrap_or(end) };
-                self.window_line(reply, owner, (cpu, plan), start, "into this window");
-                self.line(reply, "clock.switch-budget", "what a switch may take on this board");
-                self.hygiene_lines(reply, owner);
-            }
+            Use::Switch(owner) => self.switch_lines(reply, owner, (cpu, plan), segment),
             Use::Slack => {
                 let text = format!("the frame is {}", self.duration(frame));
                 self.line(reply, "schedule.frame", text);
@@ -477,7 +478,29 @@ impl Witness<'_> {
         }
     }
 
-    /// The cleaning that the owner of the window behind a switch asks for; it lengthens the switch.
+    /// The window behind a switch, and what the time of the switch is made of.
+    fn switch_lines(
+        &self,
+        reply: &mut Reply,
+        owner: Owner,
+        (cpu, plan): (u16, usize),
+        segment: &Segment,
+    ) {
+        let windows = self.plan.windows_of(cpu, plan);
+        let end = segment.start + segment.length;
+        // One that ends with the frame precedes the first window of the next.
+        let index = windows.iter().position(|window| window.start == end).unwrap_or(0);
+        let Some(window) = windows.get(index) else { return };
+        self.window_line(reply, owner, (cpu, plan), window.start, "into this window");
+        self.line(reply, "clock.switch-budget", "what a switch may take on this board");
+        self.hygiene_lines(reply, owner);
+        let before = index.checked_sub(1).and_then(|index| windows.get(index)).or(windows.last());
+        if let Some(before) = before.filter(|before| before.owner != owner) {
+            self.hygiene_lines(reply, before.owner);
+        }
+    }
+
+    /// The cleaning that an owner on one side of a switch asks for; it lengthens the switch.
     fn hygiene_lines(&self, reply: &mut Reply, owner: Owner) {
         let Owner::Partition(id) = owner else { return };
         let Some(partition) = self.plan.partitions.get(usize::from(id)) else { return };
@@ -515,8 +538,9 @@ impl Witness<'_> {
         let region = partition.region;
         let cores = self.plan.cores_of(id);
         let numbers: Vec<String> = cores.iter().map(u16::to_string).collect();
+        let noun = if numbers.len() == 1 { "core" } else { "cores" };
         let sentence = format!(
-            "the partition `{name}` has core {} and {}",
+            "the partition `{name}` has {noun} {} and {}",
             numbers.join(", "),
             size_text(region.size)
         );
