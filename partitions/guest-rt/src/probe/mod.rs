@@ -44,7 +44,7 @@ pub struct Boot {
 #[doc(hidden)]
 pub fn start(magic: u32, boot_info: u32, main: fn(&Boot) -> Verdict) -> ! {
     console::set_up_uart();
-    interrupts::set_up();
+    interrupts::set_up(0);
     if detect() != Machine::Native {
         println!(
             "probe: a partition sees only what it was given; boot the probe image on the bare machine"
