@@ -5,11 +5,12 @@ use std::fs;
 use std::path::Path;
 
 /// The rooms, as folders below the root, and which deeper rooms they leave out.
-const ROOMS: [(&str, &[&str]); 8] = [
+const ROOMS: [(&str, &[&str]); 9] = [
     ("hv", &["hv/core", "hv/defs"]),
     ("hv/core", &[]),
     ("hv/defs", &[]),
-    ("config", &["config/table"]),
+    ("config", &["config/audit", "config/fuzz", "config/table"]),
+    ("config/audit", &[]),
     ("config/table", &[]),
     ("partitions", &[]),
     ("tools", &[]),
