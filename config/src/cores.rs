@@ -87,7 +87,9 @@ pub(crate) fn check<'s>(
     for claim in claims {
         by_core.entry(claim.core.value).or_default().push(claim);
     }
-    if !by_core.is_empty() && !by_core.contains_key(&0) {
+    // Without housekeeping that is told first: it is what core 0 does most of the time.
+    let housekept = system.housekeeping.is_some();
+    if housekept && !by_core.is_empty() && !by_core.contains_key(&0) {
         let finding = Finding::new(
             Rule::BootCoreUnused,
             "nothing runs on core 0, which boots the machine",

@@ -10,6 +10,7 @@ use crate::parse::parse;
 use crate::reader::{Part, Reader, View};
 use crate::rules::Rule;
 use crate::source::{At, FileId, Place, Sources, shown};
+use crate::suggest::with_near_path;
 
 /// The parsed files, in the order in which their sections count.
 pub(crate) struct Documents<'t> {
@@ -124,7 +125,11 @@ impl Walk {
                 let finding = Finding::new(
                     Rule::Unreadable,
                     format!("the included file {} cannot be read: {cause}", shown(&path)),
-                    "name a file by its path from the folder of the file that includes it",
+                    with_near_path(
+                        &name.value,
+                        &path,
+                        "name a file by its path from the folder of the file that includes it",
+                    ),
                 );
                 findings.push(finding.at(name.place, "included here"));
                 self.sound = false;

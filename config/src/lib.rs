@@ -36,6 +36,8 @@ mod rules;
 mod schedule;
 mod schema;
 mod source;
+mod starter;
+mod suggest;
 mod surroundings;
 mod topology;
 mod units;
@@ -57,6 +59,7 @@ pub use hygiene::HygieneCosts;
 pub use json_schema::{FileKind, json_schema};
 pub use plan::{Plan, PlannedCore, PlannedPartition, PlannedRole};
 pub use rules::{Rule, Severity};
+pub use starter::{Starter, starter};
 pub use topology::{Cache, Position};
 pub use who::{Answer, FORMS as WHO_FORMS, QueryError, Verdict};
 

@@ -16,7 +16,8 @@ use crate::reader::{closest, list, positive_ticks};
 use crate::rules::Rule;
 use crate::schedule::{self, Schedule};
 use crate::schema::{self, BoardFile, Partition, SystemFile};
-use crate::source::{Place, Sources, shown};
+use crate::source::{FileId, Place, Sources, shown};
+use crate::suggest::with_near_path;
 use crate::topology::{Cache, Position, Topology};
 use crate::{ImageKind, ImageRequest, board, donation, language, neighbours, plans};
 
@@ -295,12 +296,25 @@ fn read_board(
             let finding = Finding::new(
                 Rule::Unreadable,
                 format!("the board file {} cannot be read: {cause}", shown(&board_path)),
-                "name a board file by its path from the folder of the file that names it",
+                with_near_path(
+                    &name.value,
+                    &board_path,
+                    "name a board file by its path from the folder of the file that names it",
+                ),
             );
             findings.push(finding.at(name.place, "named here"));
             return None;
         }
     };
+    read_board_file(main, sources, findings)
+}
+
+/// Reads the board that `main` and what it includes declare; `None` when one of them is no TOML.
+pub(crate) fn read_board_file(
+    main: FileId,
+    sources: &mut Sources,
+    findings: &mut Findings,
+) -> Option<BoardFile> {
     let files = documents::collect(main, &language::BOARD_FILE, sources, findings);
     let documents = Documents::parse(main, &files?, sources, findings)?;
     Some(schema::read_board(&documents, findings))
@@ -464,7 +478,11 @@ fn image_request(
         let finding = Finding::new(
             Rule::ImageMissing,
             format!("the image of `{}` is missing: {cause}", partition.name.value),
-            "name an ELF file, or the folder of a guest, by its path from the folder of this file",
+            with_near_path(
+                &image.value,
+                &path,
+                "name an ELF file, or the folder of a guest, by its path from the folder of this file",
+            ),
         );
         findings.push(finding.at(image.place, "named here"));
         return None;

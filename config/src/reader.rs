@@ -12,6 +12,7 @@ use crate::diagnostics::{Finding, Findings};
 use crate::language::{Form, Section};
 use crate::rules::Rule;
 use crate::source::{At, FileId, Place};
+use crate::suggest::{Meant, meant};
 use crate::units::{Dimension, Quantity, QuantityError, Whole, duration_text};
 
 /// A table and the file that it stands in.
@@ -99,9 +100,11 @@ impl<'f> Reader<'f> {
         parts: Vec<Part<'t>>,
         place: Place,
     ) -> View<'t> {
+        let mut misspelt = Vec::new();
         for part in &parts {
             for key in part.table.keys().filter(|key| section.key(key.get_ref()).is_none()) {
-                self.refuse_key(section, key.get_ref(), Place::new(part.file, key.span()));
+                let place = Place::new(part.file, key.span());
+                misspelt.extend(self.refuse_key(section, key.get_ref(), place));
             }
         }
         for key in section.keys {
@@ -110,7 +113,10 @@ impl<'f> Reader<'f> {
                 Some(first) if !key.form.adds_up() => {
                     places.for_each(|again| self.twice(key.name, again, first));
                 }
-                None if key.required => self.missing(section, key.name, key.form, place),
+                // One mistake, one message: what is there under a wrong name is not missed too.
+                None if key.required && !misspelt.contains(&key.name) => {
+                    self.missing(section, key.name, key.form, place)
+                }
                 _ => {}
             }
         }
@@ -138,7 +144,8 @@ impl<'f> Reader<'f> {
             .push(Finding::new(Rule::MissingKey, message, remedy).at(place, "needed here"));
     }
 
-    fn refuse_key(&mut self, section: &Section, name: &str, place: Place) {
+    /// Gives the key that was meant, if one is near.
+    fn refuse_key(&mut self, section: &Section, name: &str, place: Place) -> Option<&'static str> {
         if let Some(later) = section.later.iter().find(|later| later.name == name) {
             let message = format!("`{name}` is not enforced yet");
             let remedy = format!(
@@ -146,16 +153,20 @@ impl<'f> Reader<'f> {
             );
             let finding = Finding::new(Rule::NotEnforced, message, remedy);
             self.findings.push(finding.at(place, format!("to come: {}", later.meaning)));
-            return;
+            return None;
         }
         let names: Vec<_> = section.keys.iter().map(|key| key.name).collect();
-        let message = format!("there is no key `{name}` in {}", section.header);
-        let remedy = match closest(name, &names) {
-            Some(close) => format!("did you mean `{close}`?"),
-            None => format!("take it out; the keys here are {}", list(&names)),
+        let message = format!("there is no key `{}` in {}", shorten(name), section.header);
+        let (remedy, key) = match meant(section, name) {
+            Meant::Key(key) => (format!("did you mean `{key}`?"), Some(key)),
+            Meant::Elsewhere(header) => {
+                (format!("it is a key of {header}; the keys here are {}", list(&names)), None)
+            }
+            Meant::Nothing => (format!("take it out; the keys here are {}", list(&names)), None),
         };
-        self.findings
-            .push(Finding::new(Rule::UnknownKey, message, remedy).at(place, "unknown key"));
+        let finding = Finding::new(Rule::UnknownKey, message, remedy);
+        self.findings.push(finding.at(place, "unknown key"));
+        key
     }
 
     fn wrong_type(&mut self, name: &str, form: Form, node: Node<'_>) {
@@ -188,16 +199,11 @@ impl<'f> Reader<'f> {
 
     /// Reports a name that is not `[a-z][a-z0-9-]*` or too long.
     pub fn check_name(&mut self, name: &At<String>) -> bool {
-        let well_formed = name.value.len() <= LONGEST_NAME
-            && name.value.starts_with(|c: char| c.is_ascii_lowercase())
-            && name.value.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        let well_formed = is_name(&name.value);
         if !well_formed {
             let what = if name.value.is_empty() { "is empty" } else { "is not well formed" };
             let message = format!("the name `{}` {what}", shorten(&name.value));
-            let remedy = format!(
-                "begin with a lower-case letter and go on with lower-case letters, digits and hyphens, at most {LONGEST_NAME} in all"
-            );
-            let finding = Finding::new(Rule::BadName, message, remedy);
+            let finding = Finding::new(Rule::BadName, message, name_rule());
             self.findings.push(finding.at(name.place, "not a name"));
         }
         well_formed
@@ -521,6 +527,20 @@ impl<'f> Reader<'f> {
 
 /// Longest name, in characters.
 pub(crate) const LONGEST_NAME: usize = 32;
+
+/// Whether it is `[a-z][a-z0-9-]*` and not too long.
+pub(crate) fn is_name(name: &str) -> bool {
+    name.len() <= LONGEST_NAME
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+}
+
+/// How a name is written, as a remedy.
+pub(crate) fn name_rule() -> String {
+    format!(
+        "begin with a lower-case letter and go on with lower-case letters, digits and hyphens, at most {LONGEST_NAME} in all"
+    )
+}
 
 /// Converts a duration to ticks; reports one that is not a whole number of them.
 pub(crate) fn ticks(

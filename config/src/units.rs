@@ -202,16 +202,23 @@ fn close_unit(name: &str, wanted: Dimension) -> Option<&'static str> {
         "sec" | "second" | "seconds" => "s",
         "tick" => TICKS,
         "bytes" | "byte" => "B",
-        "k" | "kb" => "KiB",
-        "m" | "mb" => "MiB",
-        "g" | "gb" => "GiB",
+        "k" | "kb" | "kilobyte" | "kilobytes" => "KiB",
+        "m" | "mb" | "megabyte" | "megabytes" => "MiB",
+        "g" | "gb" | "gigabyte" | "gigabytes" => "GiB",
         "percent" => "%",
         other => other,
     };
-    UNITS
-        .iter()
-        .find(|unit| unit.dimension == wanted && unit.name.eq_ignore_ascii_case(meant))
-        .map(|unit| unit.name)
+    let names = || UNITS.iter().filter(|unit| unit.dimension == wanted).map(|unit| unit.name);
+    names().find(|unit| unit.eq_ignore_ascii_case(meant)).or_else(|| only_near(meant, names()))
+}
+
+/// The one name from which a single slip leads to the text, in lower case; `None` where it may be several.
+fn only_near<'u>(text: &str, names: impl Iterator<Item = &'u str>) -> Option<&'u str> {
+    let slip = |name: &&str| {
+        name.len() > 1 && strsim::damerau_levenshtein(text, &name.to_lowercase()) == 1
+    };
+    let mut near = names.filter(slip);
+    near.next().filter(|_| near.next().is_none())
 }
 
 /// A number of ticks as a duration that [`Quantity::to_ticks`] reads back exactly: in the largest unit of
@@ -282,6 +289,13 @@ mod tests {
         assert_eq!(parse("64"), QuantityError::MissingUnit);
         assert_eq!(parse("64 msec"), QuantityError::UnknownUnit(Some("ms")));
         assert_eq!(parse("64 parsecs"), QuantityError::UnknownUnit(None));
+        assert_eq!(parse("64 tiks"), QuantityError::UnknownUnit(Some("ticks")));
+        // Microseconds, milliseconds or nanoseconds: no guess.
+        assert_eq!(parse("64 ys"), QuantityError::UnknownUnit(None));
+        let size = |text| Quantity::parse(text, Dimension::Size).unwrap_err();
+        assert_eq!(size("8 MB"), QuantityError::UnknownUnit(Some("MiB")));
+        assert_eq!(size("8 MiBs"), QuantityError::UnknownUnit(Some("MiB")));
+        assert_eq!(size("8 gigabytes"), QuantityError::UnknownUnit(Some("GiB")));
         for bad in ["", "us", "-5 us", "1.2.3 us", ".5 us", "5. us", "_1 us"] {
             assert_eq!(parse(bad), QuantityError::Number, "{bad}");
         }

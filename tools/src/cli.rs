@@ -11,6 +11,7 @@ use bulkhead::explain::explain;
 use bulkhead::flash::{FlashOptions, flash};
 use bulkhead::fmt;
 use bulkhead::measure::{Format, MeasureOptions, close, demo, measure};
+use bulkhead::new::new;
 use bulkhead::provision::{self, Need};
 use bulkhead::schema::{self, schema};
 use bulkhead::verify::verify;
@@ -41,6 +42,22 @@ enum Command {
         /// How mistakes and the plan are printed
         #[arg(long, value_enum, default_value_t)]
         format: Format,
+    },
+    /// Writes a commented system file for a board, which checks and runs
+    #[command(after_help = "Nothing is overwritten.
+
+Examples:
+  bulkhead new press --board partitions/boards/bochs-skylake-x.toml
+  bulkhead new press --board partitions/boards/bochs-skylake-x.toml --output partitions/press.toml")]
+    New {
+        /// Name of the system: lower-case letters, digits and hyphens
+        name: String,
+        /// The board file
+        #[arg(long)]
+        board: PathBuf,
+        /// The file to write, instead of NAME.toml in the current folder
+        #[arg(short, long)]
+        output: Option<PathBuf>,
     },
     /// Explains a rule: why it exists, with a good and a bad example
     #[command(after_help = "Examples:
@@ -342,6 +359,11 @@ impl Cli {
                 return Ok(ExitCode::from(u8::from(differs)));
             }
             Command::Check { system, format } => compile::check(&system, format == Format::Json),
+            Command::New { name, board, output } => {
+                let file = new(&name, &board, output)?.display().to_string();
+                println!("{file} is written; `bulkhead run {file}` runs it");
+                Ok(())
+            }
             Command::Explain { code, format } => {
                 show(&explain(code.as_deref(), format == Format::Json)?);
                 Ok(())

@@ -38,7 +38,13 @@ pub fn plan(system: &Path) -> Result<Plan> {
 }
 
 fn rejected(found: &Diagnostics) -> Error {
-    Error::Rejected(format!("the system is rejected\n{}", rendered(found)))
+    Error::Rejected(format!("the system is rejected\n{}{}", rendered(found), more(found)))
+}
+
+/// Where more is said about the first of them.
+fn more(found: &Diagnostics) -> String {
+    let first = found.list().into_iter().next().map(|each| each.code);
+    first.map(|code| format!("\n`bulkhead explain {code}` says more")).unwrap_or_default()
 }
 
 pub(crate) fn rendered(found: &Diagnostics) -> String {

@@ -26,6 +26,7 @@ pub mod lines;
 pub mod log;
 pub mod manifest;
 pub mod measure;
+pub mod new;
 pub mod paths;
 pub mod plot;
 pub mod probe;

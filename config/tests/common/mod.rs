@@ -5,6 +5,8 @@
     reason = "each test takes what it needs, and stops where it cannot go on"
 )]
 
+pub mod scale;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
