@@ -13,8 +13,8 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
     format: 2,
     system: "everything",
     digest: [
-        32, 152, 208, 40, 166, 243, 92, 203, 117, 145, 170, 5, 23, 47, 224, 57, 4, 242,
-        207, 227, 131, 157, 109, 90, 112, 151, 163, 27, 103, 120, 144, 81,
+        20, 23, 94, 113, 155, 211, 112, 140, 99, 240, 203, 172, 198, 161, 204, 252, 64,
+        42, 186, 77, 240, 177, 243, 164, 9, 34, 253, 76, 0, 60, 132, 198,
     ],
     board: ::bulkhead_table::Board {
         name: "bochs-skylake-x",
