@@ -149,6 +149,8 @@ fn open(map: &mut [u64; 512], number: u32, read: bool, write: bool) {
 /// "virtualize x2APIC mode", register virtualization and virtual-interrupt delivery: an open register of the x2APIC is
 /// then the virtual-APIC page's; without them it would be the machine's. Of `speculation` the control register is switched with the
 /// vCPU, and the two commands act on nothing but the core, which is the guest's while it runs.
+///
+/// While a guest has its APIC disabled, [`close_self_ipi`] has to be applied too.
 pub fn bitmap(
     kind: CoreKind,
     apic_virtualization: bool,
@@ -173,6 +175,15 @@ pub fn bitmap(
             registers.for_each(|n| open(map, n, page_is_readable(n), page_is_writable(n)));
         }
         CoreKind::Shared => {}
+    }
+}
+
+/// Has writes of SELF_IPI exit.
+pub fn close_self_ipi(map: &mut [u64; 512]) {
+    if let Some((word, bit)) = place(apic::SELF_IPI)
+        && let Some(word) = map.get_mut(word + WRITES)
+    {
+        *word |= bit;
     }
 }
 
@@ -397,6 +408,15 @@ mod tests {
             opened(D, true),
             "a dedicated core has the real one"
         );
+    }
+
+    #[test]
+    fn self_ipi_is_closed_while_the_apic_is_disabled() {
+        let mut map = [0; 512];
+        bitmap(S, true, SpeculationMsrs::default(), &mut map);
+        assert!(!exits(&map, apic::SELF_IPI, true));
+        close_self_ipi(&mut map);
+        assert!(exits(&map, apic::SELF_IPI, true) && !exits(&map, apic::EOI, true));
     }
 
     #[test]

@@ -196,6 +196,10 @@ impl VirtualApic {
             return self.write_icr(value);
         }
         let value = u32::try_from(value).map_err(|_| Fault::Value)?;
+        if matches!(msr, SVR | LVT_TIMER) {
+            // A timer that ran out before the write did so by the rules before it: masked, it is over without an interrupt.
+            self.expire(now);
+        }
         match msr {
             TPR => self.set_tpr(u8::try_from(value).map_err(|_| Fault::Value)?),
             EOI if value == 0 => self.end_of_interrupt(),
@@ -219,6 +223,14 @@ impl VirtualApic {
     pub fn self_ipi_written(&mut self) {
         let vector = self.page.get(SELF_IPI) as u8;
         self.send_to_self(vector);
+    }
+
+    /// Whether software has it enabled. A processor that takes SELF_IPI by itself does not look (SDM 3C 30.5), so that write has to exit
+    /// while it is not.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_enabled(&self) -> bool {
+        self.page.get(SVR) & SOFTWARE_ENABLE != 0
     }
 
     /// Task priority, as CR8 bits 3-0 show its upper half.
@@ -293,7 +305,7 @@ impl VirtualApic {
 
     /// Requests an edge-triggered interrupt, as a message from outside would. An APIC that is disabled takes none (SDM 3A 11.4.7.2).
     pub fn accept(&mut self, vector: u8) {
-        if self.page.get(SVR) & SOFTWARE_ENABLE == 0 {
+        if !self.is_enabled() {
             return;
         }
         if vector < FIRST_LEGAL_VECTOR {
@@ -308,7 +320,7 @@ impl VirtualApic {
     /// Requests all interrupts that the partition's other vCPUs sent meanwhile: bit v of word v / 64. A sender refuses
     /// illegal vectors itself.
     pub fn accept_all(&mut self, requests: [u64; 4]) {
-        if self.page.get(SVR) & SOFTWARE_ENABLE == 0 {
+        if !self.is_enabled() {
             return;
         }
         for (word, requested) in (0..BANK).step_by(2).zip(requests) {
@@ -356,7 +368,7 @@ impl VirtualApic {
     /// The rules are those of a dedicated core's real APIC, although nothing is wired here to deliver an SMI.
     fn write_lvt(&mut self, register: u32, value: u32) -> Result<(), Fault> {
         let value = local_vector(register, u64::from(value)).ok_or(Fault::Value)? as u32;
-        let forced = if self.page.get(SVR) & SOFTWARE_ENABLE == 0 { MASKED } else { 0 };
+        let forced = if self.is_enabled() { 0 } else { MASKED };
         let was = self.page.get(register);
         self.page.set(register, value | forced);
         // SDM 3A 11.5.4.1: a change to or from TSC-deadline mode disarms the timer.
@@ -542,6 +554,22 @@ mod tests {
         apic.write(DIVIDE, 0b1011, 0).unwrap();
         apic.write(INITIAL_COUNT, 100, 0).unwrap();
         assert_eq!(apic.read(CURRENT_COUNT, 250), Ok(50), "in its third period");
+    }
+
+    #[test]
+    fn a_timer_that_ran_out_while_masked_is_quiet_when_unmasked() {
+        let mut apic = apic();
+        let masked = u64::from(MASKED);
+        apic.write(LVT_TIMER, masked | VECTOR_TIMER | DEADLINE_MODE, 0).unwrap();
+        apic.write(TSC_DEADLINE, 1000, 0).unwrap();
+        apic.write(LVT_TIMER, VECTOR_TIMER | DEADLINE_MODE, 1500).unwrap();
+        apic.expire(2000);
+        assert_eq!(apic.deliverable(), None);
+        apic.write(TSC_DEADLINE, 3000, 2000).unwrap();
+        apic.write(LVT_TIMER, masked | VECTOR_TIMER | DEADLINE_MODE, 2500).unwrap();
+        apic.write(LVT_TIMER, VECTOR_TIMER | DEADLINE_MODE, 2600).unwrap();
+        apic.expire(3000);
+        assert_eq!(apic.deliverable(), Some(0x40), "masked and unmasked again in time");
     }
 
     #[test]

@@ -183,7 +183,7 @@ pub fn deliver(vcpu: &mut Vcpu) {
         take_news(vcpu);
     }
     if vcpu.apic_virtualization {
-        // The entry evaluates priorities and delivers. SDM 3C 30.2.
+        // The entry evaluates priorities and delivers. SDM 3C 27.3.2.5, 30.2.
         vcpu.tell_interrupt_status();
         // It also ends a HLT that the guest was left in, by the manual; the emulator's entry does not.
         if vcpu.state.apic.deliverable().is_some() && vcpu::accepts_interrupt() {
@@ -255,9 +255,17 @@ pub fn offer_nmi(vcpu: &mut Vcpu) {
     }
 }
 
+/// The first wait of a vCPU that another one starts.
+pub fn await_first_start(vcpu: &mut Vcpu) {
+    if vcpu.life == Life::AwaitsStart {
+        apic::reset();
+        await_start(vcpu);
+    }
+}
+
 /// A dedicated core whose vCPU waits for its start-up interrupt sits here; the core is its partition's alone. The inbox is looked at
 /// behind a notification only: an NMI that came after the start would else be taken for the guest's own.
-pub fn await_start(vcpu: &mut Vcpu) {
+fn await_start(vcpu: &mut Vcpu) {
     while vcpu.life == Life::AwaitsStart {
         if module::is_stopping() || is_over(vcpu) {
             module::park();

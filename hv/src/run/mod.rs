@@ -58,7 +58,7 @@ fn run_dedicated(core: usize, cpu: u16, id: PartitionId, machine: &'static Machi
     vcpu.load();
     module::expect_kicks();
     machine::wait_until(epoch);
-    interrupts::await_start(vcpu);
+    interrupts::await_first_start(vcpu);
     partition::note_first_entry(vcpu);
     // SAFETY: the VMCS was just loaded and filled by `prepare`; the host stack is this core's.
     unsafe { entry::enter(vcpu) }

@@ -19,7 +19,7 @@ use crate::cpu::stacks::Stacks;
 use crate::table::{CORES, EPT_PAGES, PARTITIONS, TABLE, VCPUS as VCPU_COUNT};
 use crate::vmx::controls;
 use crate::vmx::setup::{self, Page, Pages, Start};
-use crate::vmx::vcpu::{self, Parts, Vcpu};
+use crate::vmx::vcpu::{self, MsrBitmaps, Parts, Vcpu};
 
 /// The consoles, by partition.
 pub static CONSOLES: [ConsoleRing; PARTITIONS] = [const { Ring::new() }; PARTITIONS];
@@ -32,13 +32,15 @@ static APIC_PAGES: [CoreCell<ApicPage>; VCPU_COUNT] =
     [const { CoreCell::new(ApicPage::new()) }; VCPU_COUNT];
 static VMXON: [CoreCell<Page>; CORES] = [const { CoreCell::new(Page([0; 512])) }; CORES];
 static MSR_BITMAPS: [CoreCell<Page>; CORES] = [const { CoreCell::new(Page([0; 512])) }; CORES];
+/// The same for vCPUs of a time-shared core whose guest has its APIC disabled.
+static APIC_OFF_BITMAPS: [CoreCell<Page>; CORES] = [const { CoreCell::new(Page([0; 512])) }; CORES];
 static EPT: [CoreCell<PageTable>; EPT_PAGES] =
     [const { CoreCell::new(PageTable([0; 512])) }; EPT_PAGES];
 /// Every port exits: none is granted. SDM 3C 25.6.4.
 static IO_BITMAP: Page = Page([u64::MAX; 512]);
 
 /// Bytes of static memory that one core and its one partition take: figures for the report.
-pub const PER_CPU_BYTES: usize = 2 * size_of::<Page>()
+pub const PER_CPU_BYTES: usize = 3 * size_of::<Page>()
     + size_of::<Page>()
     + size_of::<ApicPage>()
     + size_of::<Vcpu>()
@@ -60,12 +62,18 @@ pub enum Unready {
 /// # Errors
 /// [`Unready::Vmx`] when the processor refuses.
 pub fn enable_core(core: usize, kind: CoreKind) -> Result<(), Unready> {
-    let (Some(region), Some(bitmap)) = (VMXON.get(core), MSR_BITMAPS.get(core)) else {
+    let (Some(region), Some(bitmap), Some(apic_off)) =
+        (VMXON.get(core), MSR_BITMAPS.get(core), APIC_OFF_BITMAPS.get(core))
+    else {
         return Err(Unready::Vmx);
     };
-    // SAFETY: both pages are indexed by this core, which runs this once.
-    let (region, bitmap) = unsafe { (region.get(), bitmap.get()) };
-    msr::bitmap(kind, controls::has_apic_virtualization(), vcpu::speculation_msrs(), &mut bitmap.0);
+    // SAFETY: the pages are indexed by this core, which runs this once.
+    let (region, bitmap, apic_off) = unsafe { (region.get(), bitmap.get(), apic_off.get()) };
+    let apic_virtualization = controls::has_apic_virtualization();
+    let speculation = vcpu::speculation_msrs();
+    msr::bitmap(kind, apic_virtualization, speculation, &mut bitmap.0);
+    msr::bitmap(kind, apic_virtualization, speculation, &mut apic_off.0);
+    msr::close_self_ipi(&mut apic_off.0);
     vcpu::prepare_extended_state();
     setup::enable(region).map_err(|_| Unready::Vmx)
 }
@@ -142,6 +150,10 @@ pub fn make(id: PartitionId, image: &[u8], place: &Place) -> Result<(), Unready>
         hygiene: partition.hygiene,
         boot_info: partition.boot_info_at,
         inbox: interrupts::inbox(partition, vcpu).ok_or(Unready::Vmx)?,
+        msr_bitmaps: MsrBitmaps {
+            apic_on: MSR_BITMAPS.get(place.core).ok_or(Unready::Vmx)?.address() as u64,
+            apic_off: APIC_OFF_BITMAPS.get(place.core).ok_or(Unready::Vmx)?.address() as u64,
+        },
     };
     // SAFETY: as above.
     let vcpu = unsafe { cell.get() }.write(Vcpu::new(parts, &settings));
@@ -149,7 +161,7 @@ pub fn make(id: PartitionId, image: &[u8], place: &Place) -> Result<(), Unready>
     let region = unsafe { region.get() };
     let pages = Pages {
         io_bitmaps: [&raw const IO_BITMAP as u64; 2],
-        msr_bitmap: MSR_BITMAPS.get(place.core).ok_or(Unready::Vmx)?.address() as u64,
+        msr_bitmap: vcpu.msr_bitmaps.apic_on,
         ept_root,
         virtual_apic: vcpu.apic_virtualization.then(|| vcpu.state.apic.page_address()),
     };

@@ -38,6 +38,10 @@ pub struct Vcpu {
     processor_controls: u32,
     /// The processor answers for the virtual APIC and delivers its interrupts. Time-shared cores only.
     pub apic_virtualization: bool,
+    /// Its core's MSR bitmaps.
+    pub msr_bitmaps: MsrBitmaps,
+    /// The one in the VMCS is that of an enabled APIC.
+    apic_is_on: bool,
     /// Whether it runs.
     pub life: Life,
     /// What the partition's other vCPUs have for it.
@@ -127,6 +131,17 @@ pub struct Parts {
     pub boot_info: u64,
     /// What the partition's other vCPUs have for it.
     pub inbox: &'static Inbox,
+    /// Its core's MSR bitmaps.
+    pub msr_bitmaps: MsrBitmaps,
+}
+
+/// Physical addresses of the MSR bitmaps of a core.
+#[derive(Clone, Copy, Debug)]
+pub struct MsrBitmaps {
+    /// While the guest has its APIC enabled; a dedicated core's only one.
+    pub apic_on: u64,
+    /// While it has not: SELF_IPI exits.
+    pub apic_off: u64,
 }
 
 /// EAX of a guest's start: it is started the Multiboot2 way.
@@ -142,6 +157,8 @@ impl Vcpu {
         Self {
             life,
             inbox: parts.inbox,
+            msr_bitmaps: parts.msr_bitmaps,
+            apic_is_on: true,
             registers,
             host_stack: parts.host_stack,
             vmcs: parts.vmcs,
@@ -213,10 +230,21 @@ impl Vcpu {
     /// and which is in service.
     #[inline(always)]
     pub fn tell_interrupt_status(&mut self) {
+        if self.state.apic.is_enabled() != self.apic_is_on {
+            self.choose_msr_bitmap();
+        }
         if let Some(status) = self.state.apic.take_changed_status() {
             // SAFETY: both bytes are what the virtual-APIC page says, as the processor itself keeps them. SDM 3C 25.4.2, 30.1.1.
             unsafe { vmx::write(field::GUEST_INTERRUPT_STATUS, u64::from(status)) };
         }
+    }
+
+    #[cold]
+    fn choose_msr_bitmap(&mut self) {
+        self.apic_is_on = self.state.apic.is_enabled();
+        let MsrBitmaps { apic_on, apic_off } = self.msr_bitmaps;
+        // SAFETY: both are static pages that the core filled by the policy. SDM 3C 25.6.9.
+        unsafe { vmx::write(field::MSR_BITMAP, if self.apic_is_on { apic_on } else { apic_off }) };
     }
 
     /// Saves what the VMCS does not carry, at the end of this vCPU's window.
