@@ -54,7 +54,7 @@ const INSTRUCTION: Option<&str> = Some("instruction");
 const MEMORY: Option<&str> = Some("memory");
 
 /// Every attack.
-pub const ATTACKS: [Attack; 28] = [
+pub const ATTACKS: [Attack; 29] = [
     attack("icr-init", End::Passes, INTERRUPT),
     attack("icr-nmi", End::Passes, INTERRUPT),
     attack("icr-smi", End::Passes, INTERRUPT),
@@ -75,6 +75,8 @@ pub const ATTACKS: [Attack; 28] = [
     attack("vmcall-from-ring3", End::Passes, Some("hypercall")),
     attack("memory-outside", End::Stopped, MEMORY),
     attack("memory-write-outside", End::Stopped, MEMORY),
+    // There is a page on a time-shared core only.
+    Attack { shared: Some(End::Stopped), ..attack("schedule-page-write", End::Passes, None) },
     attack("xsetbv-bad", End::Passes, None),
     attack("mov-dr", End::Passes, None),
     attack("wbinvd", End::Passes, INSTRUCTION),

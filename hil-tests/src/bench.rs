@@ -104,6 +104,12 @@ pub fn copy(built: &BuiltImage, name: &str) -> PathBuf {
     image
 }
 
+/// Whether what takes minutes is to run too: `cargo verify --long`.
+#[must_use]
+pub fn is_long() -> bool {
+    std::env::var_os("BULKHEAD_LONG").is_some()
+}
+
 /// The value, or a panic with the error's words.
 ///
 /// # Panics

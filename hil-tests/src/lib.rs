@@ -11,3 +11,4 @@ pub mod linux;
 pub mod picture;
 pub mod plant;
 pub mod systems;
+pub mod time;

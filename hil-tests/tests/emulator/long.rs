@@ -8,7 +8,7 @@ use hil_tests::{bench, checks, systems};
 /// A million samples of the dedicated loop are 100 s of emulated time.
 #[test]
 fn long_a_million_samples_without_an_exit() {
-    if std::env::var_os("BULKHEAD_LONG").is_none() {
+    if !bench::is_long() {
         println!("not run: a million samples take minutes; `cargo verify --long` runs it");
         return;
     }

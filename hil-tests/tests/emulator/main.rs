@@ -1,11 +1,15 @@
 //! Boots the real image and asserts. One program, so that tests share images and runs; `README.md` tells the rest.
 #![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
+mod apic;
 mod attacks;
 mod bad_input;
 mod control;
 mod demo;
+mod fidelity;
+mod jitter;
 mod long;
+mod plans;
 mod planted;
 mod press_line;
 mod probe;

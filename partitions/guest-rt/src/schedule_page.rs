@@ -23,6 +23,12 @@ impl Page {
         (address != 0 && address < 1 << 32).then_some(Self(address as *const SchedulePage))
     }
 
+    /// Its guest-physical address.
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        self.0 as u64
+    }
+
     /// What it says now, as one: a page that was being written is read again.
     #[must_use]
     pub fn read(&self) -> SchedulePage {

@@ -19,7 +19,7 @@ guest_rt::entry!(main);
 type Attack = (&'static str, fn(&Guest) -> Verdict);
 
 /// Every attack.
-const ATTACKS: [Attack; 28] = [
+const ATTACKS: [Attack; 29] = [
     ("icr-init", apic::send_init),
     ("icr-nmi", apic::send_nmi),
     ("icr-smi", apic::send_smi),
@@ -41,6 +41,7 @@ const ATTACKS: [Attack; 28] = [
     ("vmcall-from-ring3", system::vmcall_from_ring3),
     ("memory-outside", system::memory_outside),
     ("memory-write-outside", system::memory_write_outside),
+    ("schedule-page-write", system::schedule_page_write),
     ("xsetbv-bad", system::bad_extended_state),
     ("mov-dr", system::debug_registers),
     ("wbinvd", system::write_back_caches),

@@ -2,7 +2,7 @@
 
 use bulkhead_table::abi::status;
 use guest_rt::hostile::{self, Fault, GENERAL_PROTECTION, INVALID_OPCODE};
-use guest_rt::{Guest, Verdict, cpuid, println, tsc};
+use guest_rt::{Guest, Page, Verdict, cpuid, println, tsc};
 
 use crate::{Answer, refused_or_dropped};
 
@@ -84,6 +84,16 @@ pub fn memory_outside(guest: &Guest) -> Verdict {
 /// Writes behind the guest's memory.
 pub fn memory_write_outside(guest: &Guest) -> Verdict {
     let answer = hostile::write_memory(behind_memory(guest), 0);
+    println!("attack: {answer:x?}");
+    Verdict::fail("the partition was not stopped")
+}
+
+/// Writes its own windows into the page that tells them.
+pub fn schedule_page_write(_: &Guest) -> Verdict {
+    let Some(page) = Page::find() else {
+        return Verdict::pass("there is no schedule page on this core");
+    };
+    let answer = hostile::write_memory(page.address(), 0);
     println!("attack: {answer:x?}");
     Verdict::fail("the partition was not stopped")
 }

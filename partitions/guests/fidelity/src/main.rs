@@ -8,7 +8,6 @@
 #![no_std]
 #![no_main]
 
-mod nmi;
 mod random;
 mod registers;
 mod round;
@@ -21,14 +20,9 @@ use round::{Round, Start};
 
 guest_rt::entry!(main);
 
-/// NMIs are sent in one round of so many.
-const NMI_EVERY: u64 = 8;
-
 /// What the rounds showed.
 struct Seen {
     rounds: u64,
-    /// Rounds in which NMIs were sent.
-    nmi_rounds: u64,
     preemptions: u64,
     /// What was not what it should be.
     mismatches: Tally,
@@ -47,7 +41,7 @@ fn main(guest: &Guest) -> Verdict {
         }
     };
     let schedule = window();
-    let mut seen = Seen { rounds: 0, nmi_rounds: 0, preemptions: 0, mismatches: Tally::new() };
+    let mut seen = Seen { rounds: 0, preemptions: 0, mismatches: Tally::new() };
     loop {
         let done = match schedule {
             Some(_) => seen.preemptions >= wanted,
@@ -57,10 +51,6 @@ fn main(guest: &Guest) -> Verdict {
             break;
         }
         let round = Round::run(&start, &mut random, |name| seen.mismatches.note(name));
-        if seen.rounds % NMI_EVERY == 0 {
-            let sent = nmi::check(&mut random, |name| seen.mismatches.note(name));
-            seen.nmi_rounds += u64::from(sent);
-        }
         seen.rounds += 1;
         seen.preemptions += schedule.map_or(0, |window| ends_within(&window, &round));
     }
@@ -78,7 +68,6 @@ fn ends_within(window: &Window, round: &Round) -> u64 {
 impl Seen {
     fn report(&self) {
         report_value!("rounds", self.rounds, "rounds");
-        report_value!("nmi-rounds", self.nmi_rounds, "rounds");
         report_value!("preemptions", self.preemptions, "preemptions");
         print!("{}", self.mismatches.report("mismatches"));
     }

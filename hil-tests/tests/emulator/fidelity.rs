@@ -1,0 +1,64 @@
+//! Nothing that a partition keeps in its registers is lost or leaks at a switch: guests with random patterns share a core, are
+//! preempted ten thousand times at random points, and find everything again.
+
+use std::path::PathBuf;
+
+use bulkhead::Report;
+use hil_tests::time::{self, Sharing};
+use hil_tests::{bench, checks};
+
+/// Preemptions that each guest's loop must have met, every register filled.
+const PREEMPTIONS: u64 = 10_000;
+
+/// The guests and the microseconds of their windows, all different so that nothing keeps step.
+const GUESTS: [(&str, u32); 3] = [("one", 41), ("two", 30), ("three", 53)];
+
+/// Three of the guest on one core, until each was preempted so often.
+pub fn system(name: &str, preemptions: u64) -> PathBuf {
+    let mut system = Sharing::default();
+    for (seed, (guest, window)) in (1..).zip(GUESTS) {
+        system.partition(guest, "fidelity", &format!("seed={seed} preemptions={preemptions}"), 0);
+        system.window(&format!("partition.{guest}"), 0, window);
+        system.must_finish(guest);
+    }
+    system.housekeeping(60);
+    system.write(name, &time::board(), "60 s")
+}
+
+#[test]
+fn fidelity_over_ten_thousand_preemptions() {
+    let run = bench::run(&bench::build(&system("fidelity", PREEMPTIONS), "fidelity").image);
+    checks::print(&run.report);
+    let mut complaints = checks::check_end(&run.report);
+    for (guest, _) in GUESTS {
+        complaints.extend(check(&run.report, guest));
+        let preemptions = run.report.partition(guest).and_then(|it| it.value("preemptions"));
+        if preemptions.is_none_or(|count| count < PREEMPTIONS) {
+            complaints.push(format!("{guest} was preempted {preemptions:?} times"));
+        }
+    }
+    checks::want_none(&complaints);
+}
+
+/// What the guest expects of a register is what the bare machine does.
+#[test]
+fn fidelity_guest_expects_what_the_machine_does() {
+    let name = "fidelity-native";
+    let built = bench::build_alone(&system(name, PREEMPTIONS), name, GUESTS[0].0);
+    let run = bench::run(&built.image);
+    checks::want_none(&check(&run.report, GUESTS[0].0));
+}
+
+/// The guest passed, and what it found changed otherwise.
+pub fn check(report: &Report, guest: &str) -> Vec<String> {
+    let mut complaints = checks::check_passed(report, guest);
+    let values = report.partition(guest).map(|it| it.values.as_slice()).unwrap_or_default();
+    println!("  {guest}: {values:?}");
+    let mismatches = values.iter().filter(|value| value.name.starts_with("mismatch"));
+    complaints.extend(
+        mismatches
+            .filter(|value| value.value != 0)
+            .map(|value| format!("{guest}: {} {}", value.name, value.value)),
+    );
+    complaints
+}

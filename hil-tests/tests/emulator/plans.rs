@@ -1,0 +1,52 @@
+//! Plans, and guests that know their time: a change holds on all cores from the same frame, and calls do what they say.
+
+use bulkhead::report::Partition;
+use hil_tests::{bench, checks};
+
+/// Changes that `ask` brings about.
+const CHANGES: usize = 10;
+
+/// Partitions that must pass: each holds its schedule page against the arithmetic all the time.
+const GUESTS: [&str; 6] = ["ask", "sleep", "watch-one", "watch-two", "give", "take"];
+
+/// Most ticks from the start of a window to the return of the call that slept until it.
+const WOKE: u64 = 300;
+
+#[test]
+fn plans_change_on_all_cores_in_the_same_frame() {
+    let system = bench::root().join("hil-tests/systems/plans.toml");
+    let run = bench::run(&bench::build(&system, "plans").image);
+    let report = &run.report;
+    checks::print(report);
+    let mut complaints = checks::check_end(report);
+    for guest in GUESTS {
+        complaints.extend(checks::check_passed(report, guest));
+        let values = report.partition(guest).map(|it| it.values.as_slice()).unwrap_or_default();
+        let faults = values.iter().filter(|value| value.name.starts_with("faults:"));
+        complaints.extend(faults.map(|fault| format!("{guest}: {} {}", fault.name, fault.value)));
+    }
+    checks::want_none(&complaints);
+
+    let changes = |name| changes(report.partition(name).unwrap());
+    let (one, two) = (changes("watch-one"), changes("watch-two"));
+    println!("changes, seen from core 1: {one:?}, from core 2: {two:?}");
+    assert_eq!(one.len(), CHANGES);
+    assert_eq!(one, two, "a change of plan came in different frames on two cores");
+
+    let given = report.partition("take").unwrap();
+    println!("given: {:?}", given.values);
+    assert!(given.value("ticks-given").unwrap() > 0, "the receiver had no time of the donor's");
+    let woke = report.partition("sleep").unwrap().histogram("woke").unwrap();
+    assert!(woke.max <= WOKE, "a sleeper woke {} ticks behind its window's start", woke.max);
+}
+
+/// Plan and frame of each change that a watcher saw.
+fn changes(partition: &Partition) -> Vec<(&str, u64)> {
+    let values = partition.values.iter();
+    values
+        .filter_map(|value| {
+            let (_, plan) = value.name.strip_prefix("change-")?.split_once("-to-")?;
+            Some((plan, value.value))
+        })
+        .collect()
+}
