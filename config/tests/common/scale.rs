@@ -53,7 +53,7 @@ fn board(cores: usize) -> String {
     let size = MEMORY / RANGES;
     for range in 0..RANGES {
         // The first range starts behind the first MiB, each ends a GiB before the next begins.
-        let start = if range == 0 { 1 << 20 } else { range * size << 30 };
+        let start = if range == 0 { 1 << 20 } else { (range * size) << 30 };
         let _ = writeln!(text, "[[memory]]\nstart = {start}\nsize = \"{} GiB\"", size - 1);
     }
     text
