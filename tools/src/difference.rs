@@ -2,17 +2,18 @@
 
 use std::path::Path;
 
+use crate::compile;
 use crate::error::Result;
 use crate::measure::Format;
-use crate::{compile, paths};
 
 /// What changes from the system `old` to `new`, as text, and whether something does.
 ///
 /// # Errors
 /// One of the two is rejected.
 pub fn diff(old: &Path, new: &Path, format: Format) -> Result<(String, bool)> {
-    let old = compile::plan(&paths::absolute(old)?)?;
-    let new = compile::plan(&paths::absolute(new)?)?;
+    // A file that is missing is rejected as any other: exit code 1 is for systems that differ.
+    let old = compile::plan(old)?;
+    let new = compile::plan(new)?;
     let difference = bulkhead_config::diff(&old, &new);
     let text = match format {
         Format::Human => difference.render(),
@@ -24,6 +25,7 @@ pub fn diff(old: &Path, new: &Path, format: Format) -> Result<(String, bool)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::paths;
 
     const SYSTEM: &str = "[system]\nname = \"small\"\nboard = \"BOARD\"\n[housekeeping]\ncore = 0\n\
         [partition.motion]\nimage = \"guest\"\nmemory = \"8 MiB\"\ncores = [1]\n";
@@ -47,6 +49,6 @@ mod tests {
         let (text, differs) = diff(&old, &core, Format::Json).unwrap();
         assert!(differs && text.contains("gains core 2"));
         let missing = folder.path().join("missing.toml");
-        assert!(diff(&old, &missing, Format::Human).is_err());
+        assert_eq!(diff(&old, &missing, Format::Human).unwrap_err().exit_code(), 2);
     }
 }
