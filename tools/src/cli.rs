@@ -310,6 +310,9 @@ struct RunArguments {
     /// Logical processors of the emulated machine, instead of the board's
     #[arg(long)]
     cores: Option<usize>,
+    /// The processor that Bochs emulates, instead of its Skylake-X: `bochs-bin --help cpu` names them
+    #[arg(long, value_name = "MODEL", value_parser = bulkhead::emulator::bochs::model)]
+    cpu_model: Option<String>,
     /// Seconds of real time that the run may take
     #[arg(long)]
     timeout: Option<u64>,
@@ -438,6 +441,7 @@ fn run(arguments: &RunArguments) -> Result<()> {
         target: arguments.target,
         firmware: arguments.firmware,
         cores: arguments.cores,
+        cpu_model: arguments.cpu_model.clone(),
         timeout: arguments.timeout.map(Duration::from_secs),
         screenshot: arguments.screenshot.clone(),
         ..RunOptions::default()

@@ -39,6 +39,8 @@ pub struct RunOptions {
     pub firmware: Firmware,
     /// Logical processors of the emulated machine; by default as many as the board has.
     pub cores: Option<usize>,
+    /// Model of the processor that Bochs emulates.
+    pub cpu_model: Option<String>,
     /// Wall-clock limit; by default [`DEFAULT_TIMEOUT`].
     pub timeout: Option<Duration>,
     /// Where to write a picture of the screen at the end, as PNG (QEMU only).
@@ -120,6 +122,7 @@ pub fn run_image(options: &RunOptions) -> Result<Run> {
         image: &image,
         folder: &folder,
         cores: options.cores.unwrap_or(manifest.cores),
+        cpu_model: options.cpu_model.as_deref(),
         memory_end: manifest.memory_end,
         firmware: options.firmware,
         qemu: &[],

@@ -10,11 +10,26 @@ use crate::paths;
 /// Emulated instructions per emulated second: the time-stamp counter ticks once an instruction.
 pub const TSC_HZ: u64 = 50_000_000;
 
+/// The processor: of Bochs' models the newest that ordinary systems boot on, with all of VT-x but posted interrupts.
+pub const MODEL: &str = "corei7_skylake_x";
+
 /// Seconds since 1970 at which the emulated clock starts: a fixed one makes runs repeat.
 const START_TIME: u64 = 946_681_200;
 
 /// What Bochs writes into its log when a guest writes `Shutdown` to port 0x8900.
 const ORDERLY: &str = "Shutdown port: shutdown requested";
+
+/// A model's name as Bochs writes them; whether it has such a one, Bochs itself says.
+///
+/// # Errors
+/// What is given cannot be a name.
+pub fn model(name: &str) -> std::result::Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    if !name.is_empty() && name.bytes().all(plain) {
+        return Ok(name.to_string());
+    }
+    Err("a model is written as `bochs-bin --help cpu` shows it, such as `tigerlake`".to_string())
+}
 
 /// Starts Bochs on the image of `setup`.
 ///
@@ -63,7 +78,7 @@ display_library: rfb, options=\"timeout=0\"
 romimage: file=/usr/share/bochs/BIOS-bochs-latest, options=fastboot
 vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
 memory: guest={memory}, host={memory}
-cpu: model=corei7_skylake_x, count={cores}, ips={TSC_HZ}, quantum=16, reset_on_triple_fault=0
+cpu: model={model}, count={cores}, ips={TSC_HZ}, quantum=16, reset_on_triple_fault=0
 clock: sync=none, time0={START_TIME}
 ata0-master: type=disk, path={disk}, mode=flat
 boot: disk
@@ -77,6 +92,7 @@ debug: action=ignore
 ",
         memory = setup.megabytes(),
         cores = setup.cores,
+        model = setup.cpu_model.unwrap_or(MODEL),
         disk = disk.display(),
         serial = serial.display(),
         log = log.display(),
@@ -118,6 +134,7 @@ mod tests {
             image: Path::new("/tmp/x.img"),
             folder: Path::new("/tmp"),
             cores: 4,
+            cpu_model: None,
             memory_end: 512 << 20,
             firmware,
             qemu: &[],

@@ -54,6 +54,8 @@ pub struct Setup<'a> {
     pub folder: &'a Path,
     /// Logical processors.
     pub cores: usize,
+    /// Model of the processor that Bochs emulates; by default [`bochs::MODEL`].
+    pub cpu_model: Option<&'a str>,
     /// First byte behind the memory that the board declares.
     pub memory_end: u64,
     /// Which firmware boots it.
@@ -236,6 +238,7 @@ mod tests {
             image: Path::new("i"),
             folder: Path::new("f"),
             cores: 2,
+            cpu_model: None,
             memory_end,
             firmware: Firmware::Bios,
             qemu: &[],

@@ -152,6 +152,7 @@ pub fn capture(
         image,
         folder,
         cores: machine.cores,
+        cpu_model: None,
         memory_end: (machine.megabytes - 1) << 20,
         firmware: machine.firmware,
         qemu: &machine.qemu,
