@@ -1,6 +1,7 @@
 //! Planted faults: each must turn a check red, and for its own reason. Otherwise the check is worth nothing.
 
 use hil_tests::plant::{self, Fault};
+use hil_tests::time::{self, Sharing};
 use hil_tests::{attack, bench, checks, systems};
 
 #[test]
@@ -66,6 +67,70 @@ fn planted_log_call_that_blocks() {
         )],
     };
     want(&demo_with(&fault), "windows of plc were late");
+}
+
+#[test]
+fn planted_windows_counted_from_the_one_before() {
+    let fault = Fault {
+        name: "fault-relative",
+        changes: &[(
+            SHARED,
+            "let slot = self.schedule.slot(self.cursor, word);",
+            "let mut slot = self.schedule.slot(self.cursor, word);
+             // Each window is put as much later as the one before it began behind its instant.
+             static LATE: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);
+             let late = self.running.entered.saturating_sub(self.running.slot.start);
+             let late = LATE.fetch_add(late, core::sync::atomic::Ordering::Relaxed) + late;
+             slot.start += late;
+             slot.end += late;",
+        )],
+    };
+    want(&jitter_with(&fault), "windows-moved Some");
+}
+
+#[test]
+fn planted_log_call_in_the_switch() {
+    let fault = Fault {
+        name: "fault-switch-log",
+        changes: &[(
+            SHARED,
+            "let ready = machine::tsc();",
+            "crate::serial::write_text(\"a switch\\r\\n\"); crate::serial::wait_until_sent();
+             let ready = machine::tsc();",
+        )],
+    };
+    want(&jitter_with(&fault), "a window started");
+}
+
+#[test]
+fn planted_register_that_a_switch_forgets() {
+    let fault = Fault {
+        name: "fault-cr2",
+        changes: &[("hv/src/vmx/vcpu.rs", "self.cr2 = Cr2::read_raw();", "")],
+    };
+    let system = crate::fidelity::system(fault.name, 200);
+    let report = bench::run(&plant::build_faulty(&fault, &system).image).report;
+    want(&crate::fidelity::check(&report, "one"), "mismatches:cr2");
+}
+
+/// Where the switch between partitions is.
+const SHARED: &str = "hv/src/run/shared.rs";
+
+/// The complaints about two measured cores under a faulty hypervisor. They measure fewer windows than they should, about which there is
+/// a complaint anyhow.
+fn jitter_with(fault: &Fault) -> Vec<String> {
+    let mut system = Sharing::default();
+    for core in [0, 1] {
+        system.measured_core(core, "windows=600", &["exits"]);
+    }
+    let system = system.write(fault.name, &time::board(), "2 s");
+    let report = bench::run(&plant::build_faulty(fault, &system).image).report;
+    checks::print(&report);
+    let mut complaints = Vec::new();
+    for core in [0, 1] {
+        complaints.extend(time::check_jitter(&report, &time::jitter(core), 600));
+    }
+    complaints
 }
 
 /// The complaints about the demo under a faulty hypervisor. The run is a short one, about which there is a complaint
