@@ -7,6 +7,7 @@ mod bad_input;
 mod control;
 mod demo;
 mod fidelity;
+mod hygiene;
 mod jitter;
 mod long;
 mod plans;
