@@ -169,7 +169,7 @@ pub struct Core {
     pub switch_min: Option<u64>,
     /// Most ticks of a partition switch.
     pub switch_max: Option<u64>,
-    /// Most ticks of each step of a switch, in their order: `decide`, `save`, `load`, `clean`, `tell`, `settle`; empty where nothing is
+    /// Ticks of each step of the longest switch, in their order: `decide`, `save`, `load`, `clean`, `tell`, `settle`; empty where nothing is
     /// switched.
     pub switch_steps: Vec<(String, u64)>,
     /// Diagnostics that were dropped because the ring was full.

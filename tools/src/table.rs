@@ -140,7 +140,7 @@ fn system(report: &Report) -> String {
             let text = match steps.is_empty() {
                 true => format!("{}..{} ticks", grouped(min), grouped(max)),
                 false => format!(
-                    "{}..{} ticks; at most {}",
+                    "{}..{} ticks; the longest: {}",
                     grouped(min),
                     grouped(max),
                     steps.join(", ")

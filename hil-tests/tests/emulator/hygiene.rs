@@ -29,7 +29,8 @@ fn system() -> PathBuf {
         [housekeeping]\ncore = 0\n[[housekeeping.window]]\nstart = \"1.8 ms\"\nlength = \"170 us\"\n"
         .to_string();
     for (core, kind) in CORES.into_iter().enumerate() {
-        let wish = if kind.is_empty() { String::new() } else { format!("hygiene = [\"{kind}\"]\n") };
+        let wish =
+            if kind.is_empty() { String::new() } else { format!("hygiene = [\"{kind}\"]\n") };
         write!(
             text,
             "[partition.plc-{core}]\nimage = \"@/guests/plc\"\nmemory = \"6 MiB\"\ncores = [{core}]\n{wish}\

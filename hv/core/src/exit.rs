@@ -375,6 +375,17 @@ pub struct WindowView {
     pub start: u64,
     /// Length in ticks.
     pub length: u64,
+    /// TSC behind its last instant.
+    pub end: u64,
+    /// Ticks before its end in which nothing long is begun: the next window's switch must not wait for it.
+    pub quiet: u64,
+}
+
+impl WindowView {
+    /// Whether the end is so near at `now` that nothing long may begin.
+    const fn is_ending(&self, now: u64) -> bool {
+        now.saturating_add(self.quiet) > self.end
+    }
 }
 
 /// What a partition may do to the schedule, as the table says.
@@ -697,6 +708,10 @@ fn console(registers: &Registers, vcpu: &mut VcpuState, now: u64) -> u64 {
     let mut bytes = [0_u8; abi::CONSOLE_BYTES];
     for (piece, word) in bytes.chunks_exact_mut(8).zip(words) {
         piece.copy_from_slice(&word.to_le_bytes());
+    }
+    // Copying is the longest thing that a guest can ask for; at the edge of its window it waits for its next one.
+    if vcpu.window.is_some_and(|window| window.is_ending(now)) {
+        return 0;
     }
     let taken = length.min(vcpu.console.free());
     let stored = taken > 0

@@ -197,10 +197,8 @@ mod tests {
         let mut counts = [0_usize; 256];
         while DONE.iter().any(|done| !done.load(Ordering::Acquire)) {
             let news = INBOX.drain();
-            for vector in 0..256 {
-                if news.requests[vector / 64] >> (vector % 64) & 1 == 1 {
-                    counts[vector] += 1;
-                }
+            for (vector, count) in counts.iter_mut().enumerate() {
+                *count += (news.requests[vector / 64] >> (vector % 64) & 1) as usize;
             }
             for sender in 0..usize::from(SENDERS) {
                 // A round is over when both of its interrupts came.

@@ -90,6 +90,11 @@ impl<const N: usize> Ring<N> {
         position.wrapping_add(bytes.len())
     }
 
+    /// Producer: counts a record that was given up before it came here.
+    pub fn count_lost(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Producer: opens a record. A record that is still open is dropped and counted. Returns whether there is room for
     /// its header; if not, the record is dropped and [`Self::commit`] counts it.
     pub fn begin(&self, kind: Kind, source: u8, tsc: u64) -> bool {

@@ -125,6 +125,8 @@ pub struct Slot {
 pub struct Step {
     /// The window to run now.
     pub cursor: Cursor,
+    /// The same in absolute time.
+    pub slot: Slot,
     /// Windows between the two that had passed whole.
     pub missed: u64,
 }
@@ -197,12 +199,20 @@ impl<'t> Schedule<'t> {
     #[must_use]
     pub fn advance(&self, cursor: Cursor, now: u64, word: PlanWord) -> Step {
         let next = self.next(cursor, word);
-        if self.slot(next, word).end > now {
-            return Step { cursor: next, missed: 0 };
+        let slot = self.slot(next, word);
+        if slot.end > now {
+            Step { cursor: next, slot, missed: 0 }
+        } else {
+            self.skip(next, now, word)
         }
+    }
+
+    /// The first window from `next` on that has not passed whole; `next` has.
+    #[cold]
+    fn skip(&self, next: Cursor, now: u64, word: PlanWord) -> Step {
         let target = self.first_not_ended(now, word).max(next);
         let missed = self.ordinal(target, word).saturating_sub(self.ordinal(next, word));
-        Step { cursor: target, missed }
+        Step { cursor: target, slot: self.slot(target, word), missed }
     }
 
     /// Number of windows from the epoch to `cursor`, had the plans never been others than the word's two.
@@ -334,14 +344,15 @@ mod tests {
     fn a_late_core_skips_what_passed_and_counts_it() {
         let schedule = demo(&[&WINDOWS]);
         let from = Cursor { frame: 0, index: 0 };
-        let step = |now| schedule.advance(from, now, START);
-        assert_eq!(step(1040), Step { cursor: Cursor { frame: 0, index: 1 }, missed: 0 });
-        assert_eq!(step(1089), Step { cursor: Cursor { frame: 0, index: 1 }, missed: 0 });
-        assert_eq!(step(1090), Step { cursor: Cursor { frame: 1, index: 0 }, missed: 1 });
-        assert_eq!(
-            step(1000 + 100 * 1000),
-            Step { cursor: Cursor { frame: 1000, index: 0 }, missed: 1999 }
-        );
+        let step = |now| {
+            let step = schedule.advance(from, now, START);
+            assert_eq!(step.slot, schedule.slot(step.cursor, START));
+            (step.cursor.frame, step.cursor.index, step.missed)
+        };
+        assert_eq!(step(1040), (0, 1, 0));
+        assert_eq!(step(1089), (0, 1, 0));
+        assert_eq!(step(1090), (1, 0, 1));
+        assert_eq!(step(1000 + 100 * 1000), (1000, 0, 1999));
     }
 
     #[test]
@@ -350,7 +361,7 @@ mod tests {
         let word = START.request(1, 0).unwrap();
         // Frames 0 and 1 have two windows each, frames 2 to 9 one each.
         let step = schedule.advance(Cursor { frame: 0, index: 0 }, 1000 + 10 * 100, word);
-        assert_eq!(step, Step { cursor: Cursor { frame: 10, index: 0 }, missed: 3 + 8 });
+        assert_eq!((step.cursor, step.missed), (Cursor { frame: 10, index: 0 }, 3 + 8));
     }
 
     #[test]
@@ -358,7 +369,7 @@ mod tests {
         let one = [window(0, 100, A)];
         let plans: [&[Window]; 1] = [&one];
         let step = demo(&plans).advance(Cursor::default(), 1100, START);
-        assert_eq!(step, Step { cursor: Cursor { frame: 1, index: 0 }, missed: 0 });
+        assert_eq!((step.cursor, step.missed), (Cursor { frame: 1, index: 0 }, 0));
     }
 
     #[test]
@@ -482,7 +493,8 @@ mod tests {
                 missed += u64::from(schedule.slot(walked, word).owner.is_some());
                 walked = schedule.next(walked, word);
             }
-            prop_assert_eq!(schedule.advance(from, now, word), Step { cursor: walked, missed });
+            let slot = schedule.slot(walked, word);
+            prop_assert_eq!(schedule.advance(from, now, word), Step { cursor: walked, slot, missed });
         }
 
         #[test]

@@ -215,7 +215,7 @@ pub enum StatKey {
     SwitchMax,
     /// CPU: fewest ticks of the same.
     SwitchMin,
-    /// CPU: most ticks that one step of a switch took; `detail` is a [`SwitchStep`] number.
+    /// CPU: ticks of one step of the longest switch; `detail` is a [`SwitchStep`] number.
     SwitchStep,
     /// CPU: diagnostics dropped because the ring was full.
     LogLost,

@@ -185,11 +185,24 @@ fn a_span_counts_what_lies_between_its_calls() {
 }
 
 #[test]
+fn the_console_takes_nothing_at_the_edge_of_a_window() {
+    let mut vcpu = vcpu(CoreKind::Shared);
+    // The tests' clock stands at 1234.
+    for (end, taken) in [(1_243, 0), (1_244, 3)] {
+        vcpu.window =
+            Some(WindowView { epoch: 0, frame: 9_999, start: 0, length: end, end, quiet: 10 });
+        let mut registers = Registers { rax: call::CONSOLE, rbx: 3, ..Default::default() };
+        assert_eq!(call(&mut vcpu, &mut registers), taken);
+    }
+}
+
+#[test]
 fn only_a_time_shared_partition_has_a_window() {
     let mut registers = Registers { rax: call::WINDOW, ..Default::default() };
     assert_eq!(call(&mut dedicated(), &mut registers), status::DENIED);
     let mut vcpu = vcpu(CoreKind::Shared);
-    vcpu.window = Some(WindowView { epoch: 1, frame: 2, start: 3, length: 4 });
+    vcpu.window =
+        Some(WindowView { epoch: 1, frame: 2, start: 3, length: 4, end: 99_999, quiet: 10 });
     let mut registers = Registers { rax: call::WINDOW, ..Default::default() };
     assert_eq!(call(&mut vcpu, &mut registers), 0);
     assert_eq!([registers.rbx, registers.rdi, registers.rsi, registers.rdx], [1, 2, 3, 4]);
@@ -198,7 +211,8 @@ fn only_a_time_shared_partition_has_a_window() {
 /// What follows from a call about the schedule by a vCPU with these rights.
 fn schedule_call(rights: ScheduleRights, number: u64, argument: u64) -> (Action, u64, u64) {
     let mut vcpu = vcpu(CoreKind::Shared);
-    vcpu.window = Some(WindowView { epoch: 1, frame: 2, start: 3, length: 4 });
+    vcpu.window =
+        Some(WindowView { epoch: 1, frame: 2, start: 3, length: 4, end: 99_999, quiet: 10 });
     vcpu.rights = rights;
     let mut registers = Registers { rax: number, rbx: argument, ..Default::default() };
     let action = act(&mut vcpu, Exit::Hypercall { privileged: true }, &mut registers);

@@ -183,6 +183,9 @@ impl Drain {
 pub fn end_module() -> ! {
     module::stop();
     let all_parked = park_others();
+    if all_parked {
+        tell_last_events();
+    }
     let drain = drain();
     drain.flush();
     let until = machine::tsc() + LAST_DRAIN;
@@ -195,6 +198,16 @@ pub fn end_module() -> ! {
     }
     drain.send(Kind::End, 0, &[]);
     power_off(all_parked)
+}
+
+/// Events of time-shared cores that found no time to be told go into the rings, to be drained with the rest.
+fn tell_last_events() {
+    for core in 0..CORES {
+        // SAFETY: every other core is parked, and this one's callers hold no reference to its state (`Course::Over`).
+        if let Some(state) = unsafe { shared::state(core) } {
+            state.tell_last_events();
+        }
+    }
 }
 
 /// Kicks dedicated cores until every other core is parked.

@@ -153,10 +153,10 @@ pub fn take_notification() -> bool {
     own(&NOTIFIED).is_some_and(|notified| notified.swap(false, Ordering::SeqCst))
 }
 
-/// `vcpu` runs on this time-shared core from now on. A notification that was meant for the vCPU before it is absorbed here, in the
+/// `vcpu` runs on this time-shared core, `core` of the table, from now on. A notification that was meant for the vCPU before it is absorbed here, in the
 /// switch's time.
-pub fn begin_window(vcpu: &Vcpu) {
-    if own(&NOTIFIED).is_some_and(|notified| notified.load(Ordering::Relaxed)) {
+pub fn begin_window(core: usize, vcpu: &Vcpu) {
+    if NOTIFIED.get(core).is_some_and(|notified| notified.load(Ordering::Relaxed)) {
         // SAFETY: the switch holds no lock; the handler of every vector from 32 on only ends the interrupt. One instruction runs
         // between STI and CLI, because the first behind STI still runs without interrupts. SDM 3A 7.8.1.
         unsafe {
@@ -164,15 +164,15 @@ pub fn begin_window(vcpu: &Vcpu) {
         }
         take_notification();
     }
-    if let Some(running) = own(&RUNNING) {
+    if let Some(running) = RUNNING.get(core) {
         let index = first_vcpu(vcpu.state.partition) + vcpu.state.msr.peers.own();
         running.store(index + 1, Ordering::SeqCst);
     }
 }
 
 /// Nobody runs on this time-shared core until the next [`begin_window`].
-pub fn end_window() {
-    if let Some(running) = own(&RUNNING) {
+pub fn end_window(core: usize) {
+    if let Some(running) = RUNNING.get(core) {
         running.store(0, Ordering::SeqCst);
     }
 }

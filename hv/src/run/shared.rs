@@ -45,6 +45,9 @@ const WINDOWS: usize = {
     most
 };
 
+/// Events that can wait on a core to be told.
+const EVENTS: usize = 16;
+
 /// Windows that a core keeps for the log.
 const TRACED: usize = if TABLE.log_windows { 256 } else { 0 };
 
@@ -55,17 +58,21 @@ pub struct SharedCore {
     /// Board CPU number.
     cpu: u16,
     schedule: Schedule<'static>,
+    /// By partition: its vCPU on this core.
+    vcpus: [Option<VcpuIndex>; PARTITIONS],
     next_windows: NextWindows<PLANS, WINDOWS, PARTITIONS>,
     cursor: Cursor,
     /// Whose state is in the machine.
     loaded: Option<VcpuIndex>,
     /// The window that runs or ran last.
     running: Running,
+    /// Events that wait to be told, with the TSC when they were seen.
+    events: heapless::Deque<(u64, HealthEvent), EVENTS>,
     /// Most and fewest ticks that a switch took, waiting left out.
     pub switch_max: u64,
     /// See [`Self::switch_max`].
     pub switch_min: u64,
-    /// Most ticks of each step of a switch, in the order of [`SwitchStep::ALL`].
+    /// Ticks of each step of the longest switch, in the order of [`SwitchStep::ALL`].
     pub steps: [u64; SwitchStep::ALL.len()],
 }
 
@@ -134,15 +141,18 @@ pub fn start(core: usize, cpu: u16, epoch: u64, plans: &'static [&'static [Windo
         core,
         cpu,
         schedule,
+        vcpus: core::array::from_fn(|id| VcpuIndex::on_cpu(id as PartitionId, cpu)),
         next_windows: NextWindows::new(plans),
         cursor,
         loaded: None,
         running,
+        events: heapless::Deque::new(),
         switch_max: 0,
         switch_min: u64::MAX,
         steps: [0; SwitchStep::ALL.len()],
     });
-    let first = state.run_until_guest(machine::tsc());
+    let slot = state.schedule.slot(cursor, word);
+    let first = state.run_until_guest(slot, word, machine::tsc());
     first.unwrap_or_else(|| housekeeping::end_module())
 }
 
@@ -151,26 +161,31 @@ impl SharedCore {
     /// `since` is when the last guest was left. `None` when a housekeeping window found that the module is over.
     fn next_window(&mut self, since: u64) -> Option<*mut Vcpu> {
         self.note_end(since);
-        self.advance();
-        self.run_until_guest(since)
+        let (slot, word) = self.advance();
+        self.run_until_guest(slot, word, since)
     }
 
-    fn advance(&mut self) {
+    /// Goes on to the next window; returns it, and the word that says which plan it is of.
+    fn advance(&mut self) -> (Slot, PlanWord) {
         let word = module::plan_word();
         let step = self.schedule.advance(self.cursor, machine::tsc(), word);
         self.note_missed(step.missed, word);
         self.cursor = step.cursor;
+        (step.slot, word)
     }
 
-    fn run_until_guest(&mut self, mut since: u64) -> Option<*mut Vcpu> {
+    fn run_until_guest(
+        &mut self,
+        mut slot: Slot,
+        mut word: PlanWord,
+        mut since: u64,
+    ) -> Option<*mut Vcpu> {
         // Ends at the next window of a partition that can run; a core with none left serves its housekeeping windows for good.
         loop {
             // A core that drains the logs is the one that ends the module, so it never sees this.
             if module::is_stopping() {
                 module::park();
             }
-            let word = module::plan_word();
-            let slot = self.schedule.slot(self.cursor, word);
             match slot.owner {
                 None => self.idle_until(&slot),
                 Some(Owner::Housekeeping) => {
@@ -186,17 +201,19 @@ impl SharedCore {
                 }
             }
             since = machine::tsc();
-            self.advance();
+            (slot, word) = self.advance();
         }
     }
 
     /// Nobody runs in this window.
     fn idle_until(&mut self, slot: &Slot) {
+        self.tell_events(slot.end);
         machine::wait_until(slot.end);
         self.running.slot = Slot { owner: None, ..*slot };
     }
 
     fn keep_house(&mut self, slot: &Slot, word: PlanWord) -> Course {
+        self.tell_events(slot.end);
         let entered = machine::wait_until(slot.start);
         let course = housekeeping::run_until(slot.end);
         self.running = Running {
@@ -221,7 +238,7 @@ impl SharedCore {
         if module::fate(usize::from(id)) != Fate::Running {
             return None;
         }
-        let index = VcpuIndex::on_cpu(id, self.cpu)?;
+        let index = (*self.vcpus.get(usize::from(id))?)?;
         // SAFETY: the vCPU is this core's, by its CPU number.
         let vcpu = unsafe { partition::vcpu(index) }?;
         (vcpu.sleeps_until <= frame).then_some((index, vcpu))
@@ -249,22 +266,23 @@ impl SharedCore {
 
     /// The switch: everything that can be done ahead of the window, then its start.
     fn begin(&mut self, vcpu: &'static mut Vcpu, turn: &Turn, since: u64) -> *mut Vcpu {
-        let before = self.running;
-        let decided = self.note_step(SwitchStep::Decide, since);
-        let put_in = self.put_in(turn.index, vcpu, decided);
+        let before = (self.running.slot.owner, self.running.slot.end);
+        let decided = machine::tsc();
+        let [saved, loaded, cleaned] = self.put_in(turn.index, vcpu, decided);
         self.give(vcpu, turn, false);
         vcpu.windows.run += 1;
         partition::note_first_entry(vcpu);
-        let told = self.note_step(SwitchStep::Tell, put_in);
+        let told = machine::tsc();
         settle(vcpu, turn.slot.start);
-        let ready = self.note_step(SwitchStep::Settle, told);
-        self.note_switch(ready - since);
+        let ready = machine::tsc();
+        self.note_switch(&[since, decided, saved, loaded, cleaned, told, ready]);
         if ready > turn.slot.start {
-            self.note_late(vcpu, turn, &before, since, ready - turn.slot.start);
+            self.note_late(vcpu, turn, before, since, ready - turn.slot.start);
             let now = machine::tsc();
             settle(vcpu, now);
             self.running.entered = now;
         } else {
+            self.tell_events(turn.slot.start);
             self.running.entered = machine::wait_until(turn.slot.start);
         }
         vcpu
@@ -281,28 +299,19 @@ impl SharedCore {
         vcpu
     }
 
-    /// Puts the state of `vcpu` into the machine, in place of another's. Begun at `begun`; returns when it was done.
-    fn put_in(&mut self, index: VcpuIndex, vcpu: &mut Vcpu, begun: u64) -> u64 {
+    /// Puts the state of `vcpu` into the machine, in place of another's. Begun at `begun`; returns when the other's was saved, this
+    /// one's loaded, and the rest cleaned.
+    fn put_in(&mut self, index: VcpuIndex, vcpu: &mut Vcpu, begun: u64) -> [u64; 3] {
         if self.loaded == Some(index) {
-            return begun;
+            return [begun; 3];
         }
         let before = self.save_loaded();
-        let saved = self.note_step(SwitchStep::Save, begun);
+        let saved = machine::tsc();
         vcpu.load();
-        let loaded = self.note_step(SwitchStep::Load, saved);
+        let loaded = machine::tsc();
         hygiene::clean(before.or(vcpu.hygiene));
         self.loaded = Some(index);
-        self.note_step(SwitchStep::Clean, loaded)
-    }
-
-    /// Notes how long a step took that began at `begun`; returns the TSC.
-    #[inline(always)]
-    fn note_step(&mut self, step: SwitchStep, begun: u64) -> u64 {
-        let now = machine::tsc();
-        if let Some(most) = self.steps.get_mut(step as usize) {
-            *most = (*most).max(now - begun);
-        }
-        now
+        [saved, loaded, machine::tsc()]
     }
 
     fn save_loaded(&mut self) -> Hygiene {
@@ -326,11 +335,13 @@ impl SharedCore {
             frame: self.schedule.frame,
             start: slot.start - self.schedule.frame_start(slot.frame),
             length: slot.end - slot.start,
+            end: slot.end,
+            quiet: TABLE.board.switch_budget,
         });
         if let Life::StartsAt(vector) = vcpu.life {
             vcpu.start_up(vector);
         }
-        interrupts::begin_window(vcpu);
+        interrupts::begin_window(self.core, vcpu);
         // The latest instant that settling calls outside: a timer due since then is due in the window.
         if vcpu.state.apic.next_deadline().is_some_and(|due| due < slot.start) {
             vcpu.windows.timers_outside += 1;
@@ -373,15 +384,23 @@ impl SharedCore {
         });
     }
 
-    fn note_switch(&mut self, switch: u64) {
-        self.switch_max = self.switch_max.max(switch);
+    /// `instants`: the last exit, then the end of each step.
+    fn note_switch(&mut self, instants: &[u64; SwitchStep::ALL.len() + 1]) {
+        let [first, .., last] = *instants;
+        let switch = last - first;
         self.switch_min = self.switch_min.min(switch);
+        if switch > self.switch_max {
+            self.switch_max = switch;
+            for (step, pair) in self.steps.iter_mut().zip(instants.windows(2)) {
+                *step = pair[1] - pair[0];
+            }
+        }
     }
 
     /// The running window is over, for whatever reason, at `left`: its figures and its record. Done here and not at its start, where
     /// they would delay the guest.
     fn note_end(&mut self, left: u64) {
-        let running = self.running;
+        let running = &self.running;
         if let (Party::Partition(_), false, Some(index)) =
             (running.ran, running.donated, self.loaded)
             // SAFETY: a vCPU of this core; the caller holds no reference to one, and this one ends here.
@@ -395,10 +414,10 @@ impl SharedCore {
     }
 
     fn record(&self, left: u64) {
-        let running = self.running;
         if TRACED == 0 {
             return;
         }
+        let running = &self.running;
         if let Some(cell) = TRACES.get(self.core) {
             // SAFETY: this core's own trace; the reference ends with the statement.
             unsafe { cell.get() }.record(WindowRecord {
@@ -414,13 +433,20 @@ impl SharedCore {
 
     /// The switch into a window was not done at its declared start.
     #[cold]
-    fn note_late(&self, vcpu: &mut Vcpu, turn: &Turn, before: &Running, left: u64, ticks: u64) {
+    fn note_late(
+        &mut self,
+        vcpu: &mut Vcpu,
+        turn: &Turn,
+        (owner, end): (Option<Owner>, u64),
+        left: u64,
+        ticks: u64,
+    ) {
         vcpu.windows.late += 1;
         let budget = self.budget(self.cursor, turn.word);
-        self.report(&HealthEvent {
+        self.report(HealthEvent {
             incident: Incident::LateWindow,
             subject: Party::Partition(turn.id),
-            offender: health::offender(before.slot.owner, before.slot.end, left, budget),
+            offender: health::offender(owner, end, left, budget),
             frame: turn.slot.frame,
             ticks,
         });
@@ -449,7 +475,7 @@ impl SharedCore {
             }
             passed = self.schedule.next(passed, word);
         }
-        self.report(&HealthEvent {
+        self.report(HealthEvent {
             incident: Incident::MissedWindows,
             subject: Party::Hypervisor,
             offender: health::offender(before.owner, before.end, now, budget),
@@ -463,10 +489,36 @@ impl SharedCore {
         windows.get(cursor.index).map_or(0, |window| window.budget)
     }
 
-    fn report(&self, event: &HealthEvent) {
-        if let Some(ring) = RINGS.get(self.core) {
+    /// Keeps an event until there is time to tell it: told at once, it would make the next window late too. One that finds no room is
+    /// counted as dropped, and its window in the figures of its partition.
+    fn report(&mut self, event: HealthEvent) {
+        if self.events.push_back((machine::tsc(), event)).is_err()
+            && let Some(ring) = RINGS.get(self.core)
+        {
+            ring.count_lost();
+        }
+    }
+
+    /// Tells events as long as the time until `instant` is more than a whole switch may take.
+    fn tell_events(&mut self, instant: u64) {
+        while !self.events.is_empty()
+            && instant.saturating_sub(machine::tsc()) > TABLE.board.switch_budget
+        {
+            self.tell_event();
+        }
+    }
+
+    /// Tells the rest, when no window comes any more.
+    pub fn tell_last_events(&mut self) {
+        while !self.events.is_empty() {
+            self.tell_event();
+        }
+    }
+
+    fn tell_event(&mut self) {
+        if let (Some((tsc, event)), Some(ring)) = (self.events.pop_front(), RINGS.get(self.core)) {
             // A full ring counts what it drops; the housekeeping tells how many.
-            let _kept = ring.write(Kind::Health, self.cpu as u8, machine::tsc(), &event.to_bytes());
+            let _kept = ring.write(Kind::Health, self.cpu as u8, tsc, &event.to_bytes());
         }
     }
 
@@ -475,7 +527,7 @@ impl SharedCore {
         let Rest::Donated(id) = rest else {
             return self.next_window(since);
         };
-        let Running { slot, word, .. } = self.running;
+        let (slot, word) = (self.running.slot, self.running.word);
         let time_left = slot.end.saturating_sub(since);
         match self.runnable(id, slot.frame) {
             // Less than a switch is no gift: the next window would be late for it.
@@ -553,9 +605,10 @@ fn timer_lead(vcpu: &Vcpu) -> u64 {
 
 /// Goes from the guest that was left at `since` to the next window. The caller holds no reference to a vCPU.
 pub fn leave(since: u64) -> *mut Vcpu {
-    interrupts::end_window();
+    let core = own_core();
+    interrupts::end_window(core);
     // SAFETY: this core's own state; each entry to the hypervisor starts here anew, and the reference ends with this line.
-    let next = match unsafe { state(own_core()) } {
+    let next = match unsafe { state(core) } {
         Some(state) => state.next_window(since),
         None => module::park(),
     };
@@ -564,9 +617,10 @@ pub fn leave(since: u64) -> *mut Vcpu {
 
 /// As [`leave`], for a guest that gave up the rest of its window.
 pub fn rest(rest: Rest, since: u64) -> *mut Vcpu {
-    interrupts::end_window();
+    let core = own_core();
+    interrupts::end_window(core);
     // SAFETY: as in `leave`.
-    let next = match unsafe { state(own_core()) } {
+    let next = match unsafe { state(core) } {
         Some(state) => state.rest(rest, since),
         None => module::park(),
     };
