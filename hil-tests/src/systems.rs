@@ -81,7 +81,7 @@ pub fn read(path: &Path) -> String {
 }
 
 /// Ticks between two windows: the board's switch budget, in microseconds.
-const GAP: u32 = 20;
+const GAP: u32 = 25;
 
 /// Composes a system of windows on core 0 and dedicated cores from 1 on.
 pub struct Composer {

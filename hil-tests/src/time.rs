@@ -25,7 +25,7 @@ pub const LOST: u64 = 1_000;
 /// interrupted (5), and the clock's step at each of the two ends.
 pub const SAME: u64 = 15;
 
-/// Microseconds between two windows: the switch budget of [`board`].
+/// Microseconds between two windows: the switch budget of [`systems::board`].
 const GAP: u32 = 25;
 /// Microseconds of a neighbour's window before each window that is measured.
 const NEIGHBOUR: u32 = 40;
@@ -138,17 +138,6 @@ impl Sharing {
         );
         systems::write(name, &(head + &self.text))
     }
-}
-
-/// The board that this project tests on, with room for the longest switch: some 1,000 ticks where a timer ran out meanwhile, and 50 from
-/// the end of a window to the hypervisor's first instruction.
-///
-/// # Panics
-/// The file system says no.
-#[must_use]
-pub fn board() -> PathBuf {
-    let budget = ("switch-budget = \"20 us\"", "switch-budget = \"25 us\"");
-    systems::changed_board("time-board", &[budget])
 }
 
 /// The partition of [`Sharing::measured_core`] that measures.

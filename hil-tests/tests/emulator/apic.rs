@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 
 use bulkhead::{BuiltImage, Report};
 use hil_tests::plant::{self, Fault};
-use hil_tests::time::{self, Sharing};
-use hil_tests::{bench, checks};
+use hil_tests::time::Sharing;
+use hil_tests::{bench, checks, systems};
 
 /// The guest, and the partition that it is.
 const GUEST: &str = "apic-conformance";
@@ -62,7 +62,7 @@ fn system(name: &str) -> PathBuf {
         system.window(&format!("partition.{neighbour}"), core, windows[1]);
     }
     system.must_finish(GUEST);
-    system.write(name, &time::board(), "60 s")
+    system.write(name, &systems::board(), "60 s")
 }
 
 /// The guest on the bare machine, run once.

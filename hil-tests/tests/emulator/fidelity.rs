@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use bulkhead::Report;
-use hil_tests::time::{self, Sharing};
-use hil_tests::{bench, checks};
+use hil_tests::time::Sharing;
+use hil_tests::{bench, checks, systems};
 
 /// Preemptions that each guest's loop must have met, every register filled.
 const PREEMPTIONS: u64 = 10_000;
@@ -22,7 +22,7 @@ pub fn system(name: &str, preemptions: u64) -> PathBuf {
         system.must_finish(guest);
     }
     system.housekeeping(60);
-    system.write(name, &time::board(), "60 s")
+    system.write(name, &systems::board(), "60 s")
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn windows(cores: u64) -> u64 {
 }
 
 fn run(name: &str, system: Sharing) -> Run {
-    let path = system.write(name, &time::board(), "60 s");
+    let path = system.write(name, &systems::board(), "60 s");
     bench::run(&bench::build(&path, name).image)
 }
 
@@ -92,8 +92,7 @@ fn jitter_has_no_drift_in_a_million_frames() {
         "[[core]]\napic-id = 1\n[[core]]\napic-id = 2\n[[core]]\napic-id = 3\n";
     let frames = if bench::is_long() { 1_000_000 } else { 100_000 };
     let name = "jitter-drift";
-    let budget = ("switch-budget = \"20 us\"", "switch-budget = \"25 us\"");
-    let board = systems::changed_board(name, &[budget, (OTHER_CORES, "")]);
+    let board = systems::changed_board(name, &[(OTHER_CORES, "")]);
     let mut system = Sharing::default();
     let jitter = time::jitter(0);
     system.partition(&jitter, "jitter", &format!("until-frame={frames}"), 0);

@@ -123,7 +123,7 @@ fn jitter_with(fault: &Fault) -> Vec<String> {
     for core in [0, 1] {
         system.measured_core(core, "windows=600", &["exits"]);
     }
-    let system = system.write(fault.name, &time::board(), "2 s");
+    let system = system.write(fault.name, &systems::board(), "2 s");
     let report = bench::run(&plant::build_faulty(fault, &system).image).report;
     checks::print(&report);
     let mut complaints = Vec::new();
