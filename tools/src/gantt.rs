@@ -17,7 +17,7 @@ use crate::screen::grouped;
 
 const WIDTH: u32 = 1280;
 const HEADER: u32 = 70;
-const FOOTER: u32 = 56;
+const FOOTER: u32 = 84;
 const ROW: u32 = 92;
 const LEFT: i32 = 90;
 const RIGHT: i32 = 30;
@@ -63,6 +63,14 @@ pub fn write(report: &Report, plan: &Plan, path: &Path) -> Result<()> {
             "check the folder and its rights",
         )
     })
+}
+
+/// The declared window that `ran` was, as the plan has it; none when there is no such window.
+#[must_use]
+pub fn declared(plan: &Plan, ran: &RanWindow) -> Option<Window> {
+    let core = plan.cores().iter().find(|core| core.cpu == ran.cpu)?;
+    let PlannedRole::Shared(plans) = &core.role else { return None };
+    plans.get(usize::from(ran.plan))?.get(usize::from(ran.window)).copied()
 }
 
 /// The frames to show, first and last: those around the last change of plan, else the last ones. Each is kept by every core.
@@ -221,6 +229,24 @@ impl Picture<'_> {
         }
         let note = format!("{}; the way from window to window is white", self.report.ticks);
         area.draw(&Text::new(note, (20, bottom + 32), small))?;
+        self.legend(area, bottom + 56)
+    }
+
+    /// The colour of each partition that ran, and of housekeeping.
+    fn legend(&self, area: &DrawingArea<SVGBackend<'_>, Shift>, top: i32) -> Drawn {
+        let ran: BTreeSet<&str> =
+            self.report.trace.iter().filter_map(|ran| ran.ran.as_deref()).collect();
+        let partitions = self.plan.partitions().iter().enumerate();
+        let named = partitions
+            .map(|(id, partition)| (partition.name.as_str(), COLOURS[id % COLOURS.len()]))
+            .filter(|(name, _)| ran.contains(name));
+        let mut x = 20;
+        for (name, colour) in named.chain([("housekeeping", HOUSE)]) {
+            area.draw(&Rectangle::new([(x, top), (x + 12, top + 12)], colour.filled()))?;
+            let text = ("sans-serif", 12).into_font().color(&INK);
+            area.draw(&Text::new(name.to_string(), (x + 17, top), text))?;
+            x += 36 + LETTER * i32::try_from(name.len())?;
+        }
         Ok(())
     }
 
