@@ -40,6 +40,7 @@ fn host(outcomes: &mut Vec<Outcome>) -> Result<()> {
     })?;
     check(outcomes, "tests, host", || {
         let rooms = [
+            "bulkhead-audit",
             "bulkhead-board",
             "bulkhead-config",
             "bulkhead-table",
@@ -77,7 +78,7 @@ fn lint_bare(system: &std::path::Path, built: &BuiltImage) -> Result<()> {
     let images = built.images.display().to_string();
     let system = system.display().to_string();
     let settings = [("BULKHEAD_SYSTEM", system.as_str()), ("BULKHEAD_IMAGES", images.as_str())];
-    let host_rooms = ["bulkhead-config", "hil-tests", "bulkhead"];
+    let host_rooms = ["bulkhead-audit", "bulkhead-config", "hil-tests", "bulkhead"];
     let mut words = vec!["clippy", "--workspace", "--profile", "image", "--target", BARE_TARGET];
     words.extend(host_rooms.iter().flat_map(|room| ["--exclude", room]));
     words.extend(["--", "-D", "warnings"]);
