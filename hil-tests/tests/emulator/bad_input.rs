@@ -17,7 +17,7 @@ static COMMAND: LazyLock<PathBuf> = LazyLock::new(|| {
     guests::executable(&messages).unwrap()
 });
 
-const PLC_WINDOW: &str = "start = \"20 us\"\nlength = \"600 us\"";
+const PLC_WINDOW: &str = "start = \"25 us\"\nlength = \"600 us\"";
 
 #[test]
 fn bad_input_syntax_error() {
