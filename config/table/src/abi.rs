@@ -53,7 +53,7 @@ pub mod core_kind {
 pub mod call {
     /// Writes to the partition's console. RBX = number of bytes, 1 to 48; the bytes, in little-endian
     /// order, in RDI, RSI, RDX, R8, R9, R10. Returns in RAX how many bytes were taken, from the first on: fewer
-    /// than asked when the ring is full, none at the very end of a window; the guest sends the rest again.
+    /// than asked when the ring is full or the end of the window is near; the guest sends the rest again.
     pub const CONSOLE: u64 = 1;
     /// Opens the measured span: the hypervisor notes the partition's exit count. Returns 0.
     pub const SPAN_BEGIN: u64 = 2;

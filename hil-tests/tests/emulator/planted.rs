@@ -75,17 +75,18 @@ fn planted_windows_counted_from_the_one_before() {
         name: "fault-relative",
         changes: &[(
             SHARED,
-            "let slot = self.schedule.slot(self.cursor, word);",
-            "let mut slot = self.schedule.slot(self.cursor, word);
+            "match slot.owner {",
+            "let mut slot = slot;
              // Each window is put as much later as the one before it began behind its instant.
              static LATE: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);
              let late = self.running.entered.saturating_sub(self.running.slot.start);
              let late = LATE.fetch_add(late, core::sync::atomic::Ordering::Relaxed) + late;
              slot.start += late;
-             slot.end += late;",
+             slot.end += late;
+             match slot.owner {",
         )],
     };
-    want(&jitter_with(&fault), "windows-moved Some");
+    want(&jitter_with(&fault), "nothing was measured");
 }
 
 #[test]
@@ -94,10 +95,30 @@ fn planted_log_call_in_the_switch() {
         name: "fault-switch-log",
         changes: &[(
             SHARED,
-            "let ready = machine::tsc();",
+            "let told = machine::tsc();",
             "crate::serial::write_text(\"a switch\\r\\n\"); crate::serial::wait_until_sent();
-             let ready = machine::tsc();",
+             let told = machine::tsc();",
         )],
+    };
+    want(&jitter_with(&fault), "nothing was measured");
+}
+
+#[test]
+fn planted_lock_in_the_switch() {
+    let fault = Fault {
+        name: "fault-switch-lock",
+        changes: &[
+            (
+                "hv/src/serial.rs",
+                "static PORT: Mutex<",
+                "pub static SHARED: Mutex<()> = Mutex::new(());\nstatic PORT: Mutex<",
+            ),
+            (
+                SHARED,
+                "Some(state) => state.next_window(since),",
+                "Some(state) => { let _held = crate::serial::SHARED.lock(); state.next_window(since) }",
+            ),
+        ],
     };
     want(&jitter_with(&fault), "a window started");
 }

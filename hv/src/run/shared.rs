@@ -336,7 +336,12 @@ impl SharedCore {
             start: slot.start - self.schedule.frame_start(slot.frame),
             length: slot.end - slot.start,
             end: slot.end,
-            quiet: TABLE.board.switch_budget,
+            // A window that is no longer than that has no time of its own to print in.
+            quiet: if slot.end - slot.start > TABLE.board.switch_budget {
+                TABLE.board.switch_budget
+            } else {
+                0
+            },
         });
         if let Life::StartsAt(vector) = vcpu.life {
             vcpu.start_up(vector);
