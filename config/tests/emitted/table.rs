@@ -13,8 +13,8 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
     format: 2,
     system: "everything",
     digest: [
-        20, 23, 94, 113, 155, 211, 112, 140, 99, 240, 203, 172, 198, 161, 204, 252, 64,
-        42, 186, 77, 240, 177, 243, 164, 9, 34, 253, 76, 0, 60, 132, 198,
+        41, 73, 97, 247, 147, 14, 252, 203, 88, 227, 182, 223, 70, 103, 253, 6, 69, 247,
+        209, 58, 201, 15, 96, 136, 59, 127, 2, 246, 30, 252, 132, 141,
     ],
     board: ::bulkhead_table::Board {
         name: "bochs-skylake-x",
