@@ -7,29 +7,14 @@
 
 pub mod disk;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
 use disk::Disk;
 
-/// The smallest program that carries a table as the hypervisor does. `TABLE_SOURCE` is what the compiler emitted.
-const PROGRAM: &str = r#"
-#![no_std]
-#![no_main]
-mod generated { include!(env!("TABLE_SOURCE")); }
-use bulkhead_table::note::Note;
-#[used]
-#[unsafe(link_section = ".note.bulkhead")]
-static NOTE: Note = Note::of(&generated::TABLE);
-static mut WRITTEN: u64 = 7;
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! { loop {} }
-#[unsafe(no_mangle)]
-extern "C" fn bulkhead_start() -> ! {
-    loop { unsafe { (&raw mut WRITTEN).write_volatile(1) } }
-}
-"#;
+/// The program, in the room that may place statics.
+const PROGRAM: &str = "../../hv/table-carrier.rs";
 
 const TARGET: [&str; 4] =
     ["--edition=2024", "--target=x86_64-unknown-none", "-Copt-level=1", "-Cpanic=abort"];
@@ -68,8 +53,6 @@ fn link() -> Vec<u8> {
         folder.path(),
         &["--crate-type=rlib", "--crate-name=bulkhead_table", &path("../table/src/lib.rs")],
     );
-    let source: PathBuf = folder.path().join("program.rs");
-    std::fs::write(&source, PROGRAM).unwrap();
     rustc(
         folder.path(),
         &[
@@ -81,7 +64,7 @@ fn link() -> Vec<u8> {
             &format!("-Clink-arg=-T{}", path("../../hv/linker.ld")),
             "-Clink-arg=--build-id=sha1",
             "-Clink-arg=-zmax-page-size=4096",
-            &source.display().to_string(),
+            &path(PROGRAM),
         ],
     );
     std::fs::read(folder.path().join("program")).unwrap()
