@@ -12,19 +12,18 @@ use bulkhead::report::Partition;
 
 use crate::{checks, systems};
 
-/// Most ticks from the declared start of a window to the guest's first look at the clock. The aim is 150, and 40 to 60 are seen
-/// everywhere but in one window of 5,024 on two cores, which begins 355 late; why is not found yet, so the bound stands there.
-pub const START: u64 = 400;
+/// Most ticks from the declared start of a window to the guest's first look at the clock.
+pub const START: u64 = 150;
 
-/// Most ticks between the earliest and the latest start. The aim is 100; the same one window keeps the bound here.
-pub const SPREAD: u64 = 350;
+/// Most ticks between the earliest and the latest start.
+pub const SPREAD: u64 = 100;
 
 /// Most ticks of a window that the guest does not have, at its start and its end together: 1 % of 100,000.
 pub const LOST: u64 = 1_000;
 
 /// How far the latest starts of two runs, of two halves of a run or of two cores may be apart: where in its loop the guest was
-/// interrupted (5), and the clock's step at each of the two ends, would be 15; the one window of [`START`] keeps the bound here.
-pub const SAME: u64 = 320;
+/// interrupted (5), and the clock's step at each of the two ends.
+pub const SAME: u64 = 15;
 
 /// Microseconds between two windows: the switch budget of [`systems::board`].
 const GAP: u32 = 25;

@@ -661,7 +661,10 @@ pub fn answer(vcpu: &mut Vcpu, call: PlanCall) {
 fn settle(vcpu: &mut Vcpu, instant: u64) {
     vcpu.state.apic.expire(instant);
     interrupts::deliver(vcpu);
-    let guest_timer = vcpu.state.apic.next_deadline().unwrap_or(u64::MAX);
-    vcpu.deadline = vcpu.window_end.min(guest_timer.saturating_sub(timer_lead(vcpu)));
+    // A timer that is due behind the window is not looked up for: ahead of it nothing could be done, and the core would exit over and
+    // over until the end.
+    let end = vcpu.window_end;
+    let due = vcpu.state.apic.next_deadline().filter(|due| *due < end);
+    vcpu.deadline = due.map_or(end, |due| due.saturating_sub(timer_lead(vcpu)));
     arm(vcpu, instant);
 }
