@@ -48,6 +48,10 @@ const WINDOWS: usize = {
 /// Events that can wait on a core to be told.
 const EVENTS: usize = 16;
 
+/// Ticks before the end of a window in which nothing long is begun: a quarter of the switch's budget, so that what was begun before
+/// leaves the switch the rest.
+const QUIET: u64 = TABLE.board.switch_budget / 4;
+
 /// Windows that a core keeps for the log.
 const TRACED: usize = if TABLE.log_windows { 256 } else { 0 };
 
@@ -336,12 +340,7 @@ impl SharedCore {
             start: slot.start - self.schedule.frame_start(slot.frame),
             length: slot.end - slot.start,
             end: slot.end,
-            // A window that is no longer than that has no time of its own to print in.
-            quiet: if slot.end - slot.start > TABLE.board.switch_budget {
-                TABLE.board.switch_budget
-            } else {
-                0
-            },
+            quiet: QUIET,
         });
         if let Life::StartsAt(vector) = vcpu.life {
             vcpu.start_up(vector);
