@@ -227,7 +227,7 @@ fn cr8_holds() -> u64 {
 
 fn requested_is_shown() -> u64 {
     send(0x61);
-    read(IRR + 3) >> 1
+    read(IRR + 3)
 }
 
 fn edge_is_shown() -> u64 {

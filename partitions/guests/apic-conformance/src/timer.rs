@@ -20,10 +20,13 @@ const PERIODIC: u64 = 1 << 17 | VECTOR as u64;
 const DEADLINE: u64 = 2 << 17 | VECTOR as u64;
 /// Ticks from arming to the interrupt.
 const SOON: u64 = 3_000;
-/// Ticks in which an interrupt that is to come has come, windows of others included.
+/// Ticks in which an interrupt that is to come has come, windows of others included. Also the time from arming to the interrupt where the
+/// guest goes on to stop the timer: another's window between the two must not let it come first.
 const LONG: u64 = 500_000;
 /// Ticks in which one that must not come would have come: some of [`SOON`].
 const QUIET: u64 = 4 * SOON;
+/// The same for one that was armed for [`LONG`].
+const QUIET_LONG: u64 = 2 * LONG;
 /// Divide configurations, in the order of the divisors 2, 4, .. 128, 1. SDM 3A figure 11-10.
 const ENCODINGS: [u64; 8] = [0b0000, 0b0001, 0b0010, 0b0011, 0b1000, 0b1001, 0b1010, DIVIDE_BY_1];
 
@@ -83,50 +86,52 @@ fn run(ticks: u64, until: u64) -> u64 {
     COUNT.load(Ordering::Relaxed)
 }
 
-/// Arms by the initial count; returns the instant before which nothing may come.
-fn arm_count() -> u64 {
+/// Arms a timer for so many ticks; returns the instant before which nothing may come.
+type Arm = fn(u64) -> u64;
+
+fn arm_count(ticks: u64) -> u64 {
     let now = tsc();
-    write(INITIAL_COUNT, SOON);
-    now + SOON
+    write(INITIAL_COUNT, ticks);
+    now + ticks
 }
 
-fn arm_deadline() -> u64 {
-    let due = tsc() + SOON;
+fn arm_deadline(ticks: u64) -> u64 {
+    let due = tsc() + ticks;
     write(TSC_DEADLINE, due);
     due
 }
 
-fn comes(entry: u64, arm: fn() -> u64) -> u64 {
+fn comes(entry: u64, arm: Arm) -> u64 {
     start(entry);
-    arm();
+    arm(SOON);
     run(LONG, 1)
 }
 
-fn not_early(entry: u64, arm: fn() -> u64) -> u64 {
+fn not_early(entry: u64, arm: Arm) -> u64 {
     start(entry);
-    let due = arm();
+    let due = arm(SOON);
     run(LONG, 1);
     u64::from(FIRST.load(Ordering::Relaxed) >= due)
 }
 
-fn comes_once(entry: u64, arm: fn() -> u64) -> u64 {
+fn comes_once(entry: u64, arm: Arm) -> u64 {
     comes(entry, arm);
     run(QUIET, u64::MAX)
 }
 
-fn quiet(entry: u64, arm: fn() -> u64) -> u64 {
+fn quiet(entry: u64, arm: Arm) -> u64 {
     start(entry);
-    arm();
+    arm(SOON);
     let came = run(QUIET, u64::MAX);
     write(LVT_TIMER, entry & !MASKED);
     came + run(QUIET, u64::MAX)
 }
 
-fn changed(entry: u64, arm: fn() -> u64, other: u64) -> u64 {
+fn changed(entry: u64, arm: Arm, other: u64) -> u64 {
     start(entry);
-    arm();
+    arm(LONG);
     write(LVT_TIMER, other);
-    run(QUIET, u64::MAX)
+    run(QUIET_LONG, u64::MAX)
 }
 
 fn one_shot_ends() -> u64 {
@@ -136,7 +141,7 @@ fn one_shot_ends() -> u64 {
 
 fn initial_is_kept() -> u64 {
     start(MASKED | ONE_SHOT);
-    arm_count();
+    arm_count(SOON);
     read(INITIAL_COUNT)
 }
 
@@ -150,9 +155,9 @@ fn current_falls() -> u64 {
 
 fn zero_stops() -> u64 {
     start(ONE_SHOT);
-    arm_count();
+    arm_count(LONG);
     write(INITIAL_COUNT, 0);
-    run(QUIET, u64::MAX) + read(CURRENT_COUNT)
+    run(QUIET_LONG, u64::MAX) + read(CURRENT_COUNT)
 }
 
 fn masked_counts() -> u64 {
@@ -208,14 +213,14 @@ fn deadline_passed() -> u64 {
 
 fn deadline_disarms() -> u64 {
     start(DEADLINE);
-    arm_deadline();
+    arm_deadline(LONG);
     write(TSC_DEADLINE, 0);
-    run(QUIET, u64::MAX)
+    run(QUIET_LONG, u64::MAX)
 }
 
 fn deadline_in_one_shot() -> u64 {
     start(ONE_SHOT);
-    arm_deadline();
+    arm_deadline(SOON);
     read(TSC_DEADLINE)
 }
 
