@@ -4,10 +4,11 @@
 //! round lasts a random time, so that preemptions fall on every instruction of it.
 //!
 //! Arguments: `preemptions=10000` (how many a round's loop must have met), `seed=1` (of the patterns), `rounds=1000` (on the bare
-//! machine, where nothing preempts).
+//! machine, where nothing preempts), `nmi=1` (a round sends NMIs too, one of them while another's handler runs).
 #![no_std]
 #![no_main]
 
+mod nmi;
 mod random;
 mod registers;
 mod round;
@@ -29,9 +30,10 @@ struct Seen {
 }
 
 fn main(guest: &Guest) -> Verdict {
-    guest.allow_arguments(&["preemptions", "seed", "rounds"]);
+    guest.allow_arguments(&["preemptions", "seed", "rounds", "nmi"]);
     let wanted = guest.number("preemptions", 10_000);
     let rounds = guest.number("rounds", 1_000);
+    let sends_nmis = guest.number("nmi", 0) != 0;
     let mut random = Random::new(guest.number("seed", 1));
     let start = match Start::find() {
         Ok(start) => start,
@@ -51,6 +53,13 @@ fn main(guest: &Guest) -> Verdict {
             break;
         }
         let round = Round::run(&start, &mut random, |name| seen.mismatches.note(name));
+        if sends_nmis {
+            let sent = nmi::check(&mut random, |name| seen.mismatches.note(name));
+            if let Err(fault) = sent {
+                println!("fidelity: an NMI to itself: {fault:?}");
+                return Verdict::fail("an NMI is refused");
+            }
+        }
         seen.rounds += 1;
         seen.preemptions += schedule.map_or(0, |window| ends_within(&window, &round));
     }
