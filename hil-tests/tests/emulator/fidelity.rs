@@ -83,9 +83,13 @@ fn fidelity_guest_expects_what_the_machine_does() {
     checks::want_none(&check(&run.report, GUESTS[0].0));
 }
 
-/// The guest passed, and what it found changed otherwise.
+/// The guest passed, no window of it was late whatever the others did, and what it found changed otherwise.
 pub fn check(report: &Report, guest: &str) -> Vec<String> {
     let mut complaints = checks::check_passed(report, guest);
+    let late = report.partition(guest).and_then(|it| it.windows).map_or(0, |windows| windows.late);
+    if late > 0 {
+        complaints.push(format!("{late} windows of {guest} were late"));
+    }
     let values = report.partition(guest).map(|it| it.values.as_slice()).unwrap_or_default();
     println!("  {guest}: {values:?}");
     let mismatches = values.iter().filter(|value| value.name.starts_with("mismatch"));

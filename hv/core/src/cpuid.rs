@@ -224,6 +224,27 @@ pub struct CpuidPolicy {
     index: [Index; LEAVES],
     answers: [Leaf; ANSWERS],
     used: u16,
+    /// Bytes of the XSAVE area in standard and in compacted form, by [`extent`]: worked out once, because XSETBV may exit just before the
+    /// end of a window.
+    area_sizes: [(u32, u32); EXTENTS.len()],
+}
+
+/// The values of XCR0 that a guest can have, each with all that the one before it has. SDM 1 13.3.
+const EXTENTS: [u64; 4] = [
+    xcr0::X87,
+    xcr0::X87 | xcr0::SSE,
+    xcr0::X87 | xcr0::SSE | xcr0::AVX,
+    xcr0::X87 | xcr0::SSE | xcr0::AVX | xcr0::AVX_512,
+];
+
+/// Which of [`EXTENTS`] a valid value of XCR0 is.
+const fn extent(xcr0: u64) -> usize {
+    match xcr0 {
+        _ if xcr0 & xcr0::AVX_512 != 0 => 3,
+        _ if xcr0 & xcr0::AVX != 0 => 2,
+        _ if xcr0 & xcr0::SSE != 0 => 1,
+        _ => 0,
+    }
 }
 
 /// Place of a leaf in the index. Rotating brings the range (bits 31:30) to the bottom; whatever sets a bit
@@ -238,7 +259,12 @@ impl CpuidPolicy {
     /// registers.
     #[must_use]
     pub fn build(host: impl Fn(u32, u32) -> Leaf, facts: &Facts) -> Self {
-        let mut policy = Self { index: [ABSENT; LEAVES], answers: [ZERO; ANSWERS], used: 0 };
+        let mut policy = Self {
+            index: [ABSENT; LEAVES],
+            answers: [ZERO; ANSWERS],
+            used: 0,
+            area_sizes: [(XSAVE_FIXED, XSAVE_FIXED); EXTENTS.len()],
+        };
         policy.add_basic(&host, facts);
         policy.add_extended_state(&host, facts);
         policy.add_hypervisor(facts);
@@ -272,9 +298,7 @@ impl CpuidPolicy {
     /// Follows the guest's XCR0, for which leaf 0xD gives the size of the XSAVE area in standard form (sub-leaf 0) and compacted
     /// form (sub-leaf 1).
     pub fn set_xcr0(&mut self, xcr0: u64) {
-        let components: [Leaf; COMPONENTS] =
-            core::array::from_fn(|number| self.lookup(id::EXTENDED_STATE, number as u32));
-        let (standard, compacted) = area_sizes(&components, xcr0);
+        let (standard, compacted) = self.area_sizes[extent(xcr0)];
         if let Some(answer) = self.answer_mut(id::EXTENDED_STATE, 0) {
             answer.ebx = standard;
         }
@@ -361,6 +385,7 @@ impl CpuidPolicy {
         };
         let forms = host(id::EXTENDED_STATE, 1).eax & EXTENDED_STATE_1_EAX.bits();
         answers[1] = Leaf { eax: forms, ..ZERO };
+        self.area_sizes = EXTENTS.map(|xcr0| area_sizes(&answers, xcr0 & offered));
         self.add(id::EXTENDED_STATE, &answers);
         self.set_xcr0(xcr0::X87);
     }
@@ -540,7 +565,7 @@ mod tests {
     #[test]
     fn it_fits_and_is_small() {
         assert!(usize::from(policy(&FACTS).used) <= ANSWERS);
-        assert!(size_of::<CpuidPolicy>() <= 2056);
+        assert!(size_of::<CpuidPolicy>() <= 2088);
     }
 
     #[test]
