@@ -141,7 +141,7 @@ fn build_hypervisor(prepared: &Prepared, options: &BuildOptions) -> Result<Vec<u
 
 /// Builds share cargo's target directory: between a build and the copying of what it built no other build may
 /// write there. Held until dropped; other processes wait too.
-fn build_lock() -> Result<File> {
+pub(crate) fn build_lock() -> Result<File> {
     let folder = paths::target()?.join("bulkhead");
     paths::create(&folder)?;
     let path = folder.join("build.lock");

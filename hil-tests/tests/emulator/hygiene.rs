@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
+use bulkhead::BuiltImage;
 use bulkhead::run::{Exit, RunOptions};
 use hil_tests::{bench, checks, systems};
 
@@ -43,11 +45,13 @@ fn system() -> PathBuf {
     systems::write("hygiene", &text)
 }
 
+/// The image, which both tests run.
+static IMAGE: LazyLock<BuiltImage> = LazyLock::new(|| bench::build(&system(), "hygiene"));
+
 #[test]
 fn hygiene_costs_what_is_measured_and_delays_no_window() {
-    let built = bench::build(&system(), "hygiene");
     let run = bench::run_with(RunOptions {
-        image: built.image.clone(),
+        image: IMAGE.image.clone(),
         cpu_model: Some(PROCESSOR.to_string()),
         ..RunOptions::default()
     });
@@ -72,8 +76,7 @@ fn hygiene_costs_what_is_measured_and_delays_no_window() {
 
 #[test]
 fn hygiene_that_the_processor_lacks_is_refused_by_name() {
-    let built = bench::build(&system(), "hygiene");
-    let run = bench::run_with(RunOptions { image: built.image.clone(), ..RunOptions::default() });
+    let run = bench::run_with(RunOptions { image: IMAGE.image.clone(), ..RunOptions::default() });
     assert_eq!(run.exit, Exit::Halted);
     for name in ["MD_CLEAR", "IBPB", "L1D_FLUSH"] {
         assert!(run.text().any(|line| line.contains(name)), "{name} is not named as missing");

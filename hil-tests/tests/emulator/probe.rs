@@ -8,18 +8,18 @@ use bulkhead::{Firmware, paths};
 use hil_tests::boards::{differences, facts, read_board};
 use hil_tests::{bench, linux, picture};
 
+use crate::shared::PROBE;
+
 /// Fewest lit pixels of a screen with the summary on it, in thousandths.
 const LIT: usize = 5;
 
-/// Builds the probe image once and runs it.
+/// Runs the probe image.
 fn probed(name: &str, machine: &Machine, screenshot: bool) -> String {
     let folder = bench::folder(name);
-    let image = folder.join("probe.img");
-    bench::sure("build the probe", probe::build(&image, true));
     let shown = folder.join("screen.png");
     let screenshot = screenshot.then_some(shown.as_path());
     let _permit = bench::permit();
-    bench::sure(name, probe::run(&image, machine, &folder.join("run"), screenshot)).board
+    bench::sure(name, probe::run(&PROBE, machine, &folder.join("run"), screenshot)).board
 }
 
 /// In all that both say: the file that ships was written by hand, and leaves out that each of the four cores is a package
@@ -115,9 +115,6 @@ fn without_icount(mut machine: Machine) -> Machine {
 fn by_linux(name: &str) -> String {
     let linux = linux::with_script(name, SCRIPT);
     let folder = bench::folder(name);
-    // The same disk, so that the machine is the same; the kernel comes past it.
-    let image = folder.join("probe.img");
-    bench::sure("build the probe", probe::build(&image, true));
     let mut machine = without_icount(Machine::qemu());
     machine.timeout = Duration::from_secs(600);
     machine.qemu.extend([
@@ -131,7 +128,8 @@ fn by_linux(name: &str) -> String {
     let over = |text: &str| text.contains("@bulkhead linux end");
     let _permit = bench::permit();
     let run = folder.join("run");
-    let log = bench::sure(name, probe::capture(&image, &machine, &run, None, &over));
+    // The same disk, so that the machine is the same; the kernel comes past it.
+    let log = bench::sure(name, probe::capture(&PROBE, &machine, &run, None, &over));
     let (_, rest) = log.split_once("@bulkhead linux begin").expect("Linux ran the command");
     let (board, _) = rest.split_once("@bulkhead linux end").expect("and came to its end");
     bench::sure("keep the board file", paths::write(&folder.join("board.toml"), board.as_bytes()));

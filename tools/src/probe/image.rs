@@ -8,6 +8,7 @@ use bulkhead_config::{ImageKind, ImageRequest};
 
 use crate::emulator::{Emulator, Firmware, Setup, Target, bochs, qemu};
 use crate::error::{Error, Result};
+use crate::image::build_lock;
 use crate::progress::Step;
 use crate::{grub, guests, interrupt, paths};
 
@@ -94,6 +95,8 @@ pub struct Probed {
 /// # Errors
 /// The probe does not build, or GRUB's tools fail.
 pub fn build(output: &Path, quiet: bool) -> Result<()> {
+    // All of it: every build of the probe works in one folder.
+    let _lock = build_lock()?;
     let work = paths::work("probe")?;
     paths::create(&work)?;
     let images = work.join("images");
