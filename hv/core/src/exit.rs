@@ -20,30 +20,40 @@ pub const CONSOLE_RING: usize = 8192;
 /// The ring between a partition's console and the drain.
 pub type ConsoleRing = Ring<CONSOLE_RING>;
 
-/// General-purpose registers of a guest (RSP is switched by the hardware), in the order in which the exit
-/// stub stores them.
+/// The general-purpose registers of a guest that an exit can be about, in the order in which the exit stub stores them, the last one
+/// first. They are those that a call of the System V ABI may change, and RBX. So a decision cannot touch the others, and the stub
+/// need not store them for the exits that software takes most. RSP is switched by the hardware.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are the registers'")]
 pub struct Registers {
-    pub r15: u64,
-    pub r14: u64,
-    pub r13: u64,
-    pub r12: u64,
     pub r11: u64,
     pub r10: u64,
     pub r9: u64,
     pub r8: u64,
     pub rdi: u64,
     pub rsi: u64,
-    pub rbp: u64,
     pub rbx: u64,
     pub rdx: u64,
     pub rcx: u64,
     pub rax: u64,
 }
 
-const _: () = assert!(size_of::<Registers>() == 15 * 8);
+const _: () = assert!(size_of::<Registers>() == 10 * 8);
+
+/// The other general-purpose registers, which calls preserve: stored only when more is to be done than to answer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are the registers'")]
+pub struct Preserved {
+    pub r15: u64,
+    pub r14: u64,
+    pub r13: u64,
+    pub r12: u64,
+    pub rbp: u64,
+}
+
+const _: () = assert!(size_of::<Preserved>() == 5 * 8);
 
 impl Registers {
     /// EDX:EAX as RDMSR, WRMSR and XSETBV use them.
@@ -571,28 +581,35 @@ fn write_control(register: u8, value: u64, vcpu: &mut VcpuState) -> Action {
     }
 }
 
-#[inline(always)]
 fn port(access: PortAccess, registers: &mut Registers, vcpu: &mut VcpuState) -> Action {
-    vcpu.counters.deny(Denial::Port);
-    if access.string {
-        return Action::Inject(GENERAL_PROTECTION);
+    if answer_port(access, registers, vcpu) {
+        return Action::Advance;
     }
+    vcpu.counters.deny(Denial::Port);
+    Action::Inject(GENERAL_PROTECTION)
+}
+
+/// Answers IN and OUT; false, with nothing done, for the string instructions, which are refused.
+#[inline(always)]
+pub fn answer_port(access: PortAccess, registers: &mut Registers, vcpu: &mut VcpuState) -> bool {
+    if access.string {
+        return false;
+    }
+    vcpu.counters.deny(Denial::Port);
     if access.input {
         registers.rax = crate::port::absent(registers.rax, access.width);
     }
-    Action::Advance
+    true
 }
 
-#[inline(always)]
 fn read_msr(registers: &mut Registers, vcpu: &mut VcpuState, now: impl FnOnce() -> u64) -> Action {
+    if answer_read_msr(registers, vcpu) {
+        return Action::Advance;
+    }
     let number = registers.rcx as u32;
-    let value = if vcpu.kind == CoreKind::Shared
-        && (msr::is_x2apic(number) || number == msr::TSC_DEADLINE)
-    {
-        vcpu.apic.read(number, now()).ok()
-    } else {
-        msr::read(vcpu.kind, number, &vcpu.msr).ok()
-    };
+    let virtual_apic =
+        vcpu.kind == CoreKind::Shared && (msr::is_x2apic(number) || number == msr::TSC_DEADLINE);
+    let value = if virtual_apic { vcpu.apic.read(number, now()).ok() } else { None };
     match value {
         Some(value) => {
             registers.set_edx_eax(value);
@@ -603,6 +620,16 @@ fn read_msr(registers: &mut Registers, vcpu: &mut VcpuState, now: impl FnOnce() 
             Action::Inject(GENERAL_PROTECTION)
         }
     }
+}
+
+/// Answers RDMSR of a register with one value for ever; false, with nothing done, for any other.
+#[inline(always)]
+pub fn answer_read_msr(registers: &mut Registers, vcpu: &VcpuState) -> bool {
+    let value = msr::constant(registers.rcx as u32, &vcpu.msr);
+    if let Some(value) = value {
+        registers.set_edx_eax(value);
+    }
+    value.is_some()
 }
 
 #[inline(always)]
@@ -630,16 +657,13 @@ fn refuse_msr(vcpu: &mut VcpuState, number: u32) -> Action {
     Action::Inject(GENERAL_PROTECTION)
 }
 
-#[inline(always)]
 fn hypercall(
     registers: &mut Registers,
     vcpu: &mut VcpuState,
     privileged: bool,
     now: impl FnOnce() -> u64,
 ) -> Action {
-    if !privileged {
-        vcpu.counters.deny(Denial::Hypercall);
-        registers.rax = abi::status::DENIED;
+    if answer_hypercall(registers, vcpu, privileged) {
         return Action::Advance;
     }
     match registers.rax {
@@ -649,17 +673,30 @@ fn hypercall(
             registers.rax = 0;
         }
         abi::call::SPAN_END => registers.rax = end_span(registers, vcpu),
-        abi::call::WINDOW => registers.rax = window(registers, vcpu),
-        abi::call::SWITCH_PLAN..=abi::call::DONATE => return schedule_call(registers, vcpu),
         abi::call::FINISH => {
             return Action::Finish { passed: registers.rbx == abi::verdict::PASS };
         }
-        _ => {
-            vcpu.counters.deny(Denial::Hypercall);
-            registers.rax = abi::status::UNKNOWN_CALL;
-        }
+        _ => return schedule_call(registers, vcpu),
     }
     Action::Advance
+}
+
+/// Answers a hypercall that only tells something, or is refused; false, with nothing done, for one that does something.
+#[inline(always)]
+pub fn answer_hypercall(registers: &mut Registers, vcpu: &mut VcpuState, privileged: bool) -> bool {
+    registers.rax = match registers.rax {
+        _ if !privileged => refuse_call(vcpu, abi::status::DENIED),
+        abi::call::WINDOW => window(registers, vcpu),
+        abi::call::CONSOLE..=abi::call::DONATE => return false,
+        _ => refuse_call(vcpu, abi::status::UNKNOWN_CALL),
+    };
+    true
+}
+
+#[inline(always)]
+fn refuse_call(vcpu: &mut VcpuState, status: u64) -> u64 {
+    vcpu.counters.deny(Denial::Hypercall);
+    status
 }
 
 /// Calls about the schedule: what the table does not grant is denied here, what it grants is done by the core.

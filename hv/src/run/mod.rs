@@ -23,8 +23,8 @@ use hv_defs::vmcs::field;
 use crate::boot::Machine;
 use crate::cpu::stacks::{STACKS, Stacks};
 use crate::table::TABLE;
-use crate::vmx::exits::{self, Next};
-use crate::vmx::vcpu::{self, Vcpu};
+use crate::vmx::exits::{self, Next, frequent};
+use crate::vmx::vcpu::{self, Pending, Vcpu};
 use crate::vmx::{entry, instructions};
 use partition::VcpuIndex;
 
@@ -130,63 +130,86 @@ enum Then {
     Rest(Rest, u64),
 }
 
-/// Takes an exit and returns the vCPU to enter next. Called by the exit stub.
-///
-/// A CPUID exit, the one that ordinary software takes most, is done here without a stack frame; whatever else there is to do is
-/// a jump away. The reference to the vCPU ends before a switch begins, which may reach the same vCPU again.
-pub extern "C" fn on_exit(vcpu: *mut Vcpu) -> *mut Vcpu {
+/// The first half of an exit of a dedicated core. Called by the exit stub; see [`first_half`].
+pub extern "C" fn on_dedicated_exit(vcpu: *mut Vcpu) -> *mut Vcpu {
     // SAFETY: the stub passes the vCPU that just ran, which is this core's, and no other reference to it is alive.
-    match take_quickly(unsafe { &mut *vcpu }) {
-        Quick::Done => vcpu,
-        Quick::Due => on_due(vcpu),
-        Quick::Other(raw) => on_other_exit(vcpu, raw),
+    first_half::<DEDICATED>(unsafe { &mut *vcpu })
+}
+
+/// The same for a time-shared core.
+pub extern "C" fn on_shared_exit(vcpu: *mut Vcpu) -> *mut Vcpu {
+    // SAFETY: as in `on_dedicated_exit`.
+    first_half::<SHARED>(unsafe { &mut *vcpu })
+}
+
+/// Kinds of core, as the compiler tells them apart.
+const DEDICATED: bool = false;
+const SHARED: bool = true;
+
+/// Returns the vCPU, to be entered again, or null when [`on_long_exit`] has more to do. RBP and R12 to R15 are still the guest's.
+///
+/// Each of the exits that software takes most has a function of its own, which this one jumps to: so the way of each is a straight
+/// line without a stack frame.
+#[inline(always)]
+fn first_half<const KIND: bool>(vcpu: &mut Vcpu) -> *mut Vcpu {
+    match exits::reason_with_flags() {
+        frequent::CPUID => {
+            exits::answer_cpuid(vcpu);
+            enter_again::<KIND>(vcpu)
+        }
+        frequent::VMCALL => on_hypercall::<KIND>(vcpu),
+        frequent::RDMSR => on_read_msr::<KIND>(vcpu),
+        frequent::WRMSR => on_write_msr::<KIND>(vcpu),
+        frequent::IO_INSTRUCTION => on_port::<KIND>(vcpu),
+        _ => leave_whole(vcpu),
     }
 }
 
-/// What is left of an exit behind the quick way.
-enum Quick {
-    /// Nothing.
-    Done,
-    /// The window or the guest's timer ran out meanwhile.
-    Due,
-    /// It is another exit than CPUID, with this raw reason.
-    Other(u32),
-}
-
-#[inline(always)]
-fn take_quickly(vcpu: &mut Vcpu) -> Quick {
-    let raw = exits::take(vcpu);
-    if raw != exits::CPUID {
-        return Quick::Other(raw);
-    }
-    exits::handle_cpuid(vcpu);
-    if vcpu.is_dedicated() || shared::rearm(vcpu) { Quick::Done } else { Quick::Due }
+#[inline(never)]
+fn on_hypercall<const KIND: bool>(vcpu: &mut Vcpu) -> *mut Vcpu {
+    if exits::answer_hypercall(vcpu) { enter_again::<KIND>(vcpu) } else { leave_whole(vcpu) }
 }
 
 #[inline(never)]
-fn on_due(vcpu: *mut Vcpu) -> *mut Vcpu {
-    // SAFETY: as in `on_exit`.
-    go_on(vcpu, shared::clock(unsafe { &mut *vcpu }))
+fn on_read_msr<const KIND: bool>(vcpu: &mut Vcpu) -> *mut Vcpu {
+    if exits::answer_read_msr(vcpu) { enter_again::<KIND>(vcpu) } else { leave_whole(vcpu) }
 }
 
 #[inline(never)]
-fn on_other_exit(vcpu: *mut Vcpu, raw: u32) -> *mut Vcpu {
-    // SAFETY: as in `on_exit`.
-    go_on(vcpu, after_exit(unsafe { &mut *vcpu }, raw))
+fn on_write_msr<const KIND: bool>(vcpu: &mut Vcpu) -> *mut Vcpu {
+    if exits::answer_write_msr(vcpu) { enter_again::<KIND>(vcpu) } else { core::ptr::null_mut() }
 }
 
+#[inline(never)]
+fn on_port<const KIND: bool>(vcpu: &mut Vcpu) -> *mut Vcpu {
+    if exits::answer_port(vcpu) { enter_again::<KIND>(vcpu) } else { leave_whole(vcpu) }
+}
+
+/// The exit is answered: the same guest goes on, unless its time is over.
 #[inline(always)]
-fn go_on(vcpu: *mut Vcpu, then: Then) -> *mut Vcpu {
-    match then {
+fn enter_again<const KIND: bool>(vcpu: &mut Vcpu) -> *mut Vcpu {
+    if KIND == DEDICATED || shared::rearm(vcpu) { vcpu } else { core::ptr::null_mut() }
+}
+
+/// Nothing was done about the exit: it is the second half's.
+#[inline(always)]
+fn leave_whole(vcpu: &mut Vcpu) -> *mut Vcpu {
+    vcpu.pending = Pending::Exit;
+    core::ptr::null_mut()
+}
+
+/// The second half of an exit: returns the vCPU to enter next. Called by the exit stub, once all registers of the guest are stored.
+pub extern "C" fn on_long_exit(vcpu: *mut Vcpu) -> *mut Vcpu {
+    // SAFETY: as in `on_dedicated_exit`. The reference ends before a switch begins, which may reach the same vCPU again.
+    match after_exit(unsafe { &mut *vcpu }) {
         Then::Same => vcpu,
         Then::Leave(since) => shared::leave(since),
         Then::Rest(rest, since) => shared::rest(rest, since),
     }
 }
 
-#[inline(always)]
-fn after_exit(vcpu: &mut Vcpu, raw: u32) -> Then {
-    match exits::handle(vcpu, raw) {
+fn after_exit(vcpu: &mut Vcpu) -> Then {
+    match exits::finish(vcpu) {
         Next::Enter if vcpu.is_dedicated() || shared::rearm(vcpu) => Then::Same,
         Next::Enter | Next::Clock if !vcpu.is_dedicated() => shared::clock(vcpu),
         next => on_rare(vcpu, next),
@@ -357,7 +380,7 @@ fn explain(vcpu: &Vcpu, violation: Violation) {
 /// next. Called by the entry stub.
 pub extern "C" fn entry_failed(vcpu: *mut Vcpu) -> *mut Vcpu {
     let error = instructions::read(field::INSTRUCTION_ERROR);
-    // SAFETY: as in `on_exit`.
+    // SAFETY: as in `on_dedicated_exit`.
     let vcpu = unsafe { &mut *vcpu };
     if let Some(partition) = TABLE.partitions.get(usize::from(vcpu.state.partition)) {
         defmt::error!(

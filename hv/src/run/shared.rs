@@ -551,17 +551,24 @@ pub fn rearm(vcpu: &Vcpu) -> bool {
     let now = machine::tsc();
     let in_time = now < vcpu.deadline;
     if in_time {
-        arm(vcpu, now);
+        // `settle` keeps the deadline so near that this fits the timer.
+        write_timer((vcpu.deadline - now) >> (vcpu.timer_shift & 63));
     }
     in_time
 }
 
-#[inline(always)]
 fn arm(vcpu: &Vcpu, now: u64) {
-    let value = timer_value(now, vcpu.deadline, vcpu.timer_shift, NO_LEAD);
-    // SAFETY: any 32-bit value is valid; an early exit only looks at the clock again. SDM 3C 26.5.1.
-    unsafe { vmx::write(field::PREEMPTION_TIMER, u64::from(value)) };
+    write_timer(u64::from(timer_value(now, vcpu.deadline, vcpu.timer_shift, NO_LEAD)));
 }
+
+#[inline(always)]
+fn write_timer(value: u64) {
+    // SAFETY: any 32-bit value is valid; an early exit only looks at the clock again. SDM 3C 26.5.1.
+    unsafe { vmx::write(field::PREEMPTION_TIMER, value) };
+}
+
+/// Most ticks ahead that the core looks up again: what a 32-bit timer holds whatever its shift.
+const MOST_AHEAD: u64 = u32::MAX as u64;
 
 /// Nothing is aimed early: what an exit costs comes out of the switch budget behind the window.
 const NO_LEAD: u64 = 0;
@@ -664,6 +671,7 @@ fn settle(vcpu: &mut Vcpu, instant: u64) {
     // over until the end.
     let end = vcpu.window_end;
     let due = vcpu.state.apic.next_deadline().filter(|due| *due < end);
-    vcpu.deadline = due.map_or(end, |due| due.saturating_sub(timer_lead(vcpu)));
+    let next = due.map_or(end, |due| due.saturating_sub(timer_lead(vcpu)));
+    vcpu.deadline = next.min(instant.saturating_add(MOST_AHEAD));
     arm(vcpu, instant);
 }

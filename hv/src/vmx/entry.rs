@@ -1,67 +1,151 @@
-//! The way into a guest and back: one stub, no state but the vCPU that it is given.
-#![expect(unsafe_code, reason = "the stub switches stacks and executes VMRESUME")]
+//! The way into a guest and back: stubs without state but the vCPU that they are given.
+//!
+//! An exit has two halves. The first, a function of the System V ABI, gives back RBP and R12 to R15 as it found them: they are not
+//! stored for it. It deals with what software does most, and returns the vCPU to enter again, or null when there is more to do. Then the
+//! rest of the registers is stored, and the second half returns the vCPU to enter next, whichever it is. RBX is stored although
+//! calls preserve it, because CPUID answers in it.
+//!
+//! The first half is another function for each kind of core, so that none asks for it.
+#![expect(unsafe_code, reason = "the stubs switch stacks and execute VMRESUME")]
 
 use core::arch::naked_asm;
 use core::mem::offset_of;
 
 use super::vcpu::Vcpu;
-use hv_core::exit::Registers;
+use hv_core::exit::{Preserved, Registers};
+use hv_core::msr::CoreKind;
 use hv_defs::vmcs::field;
 
-/// Where the stub finds the hypervisor's stack, counted from the vCPU's registers.
+/// Where the stubs find the hypervisor's stack, counted from the vCPU.
 const HOST_STACK: usize = offset_of!(Vcpu, host_stack);
-const AFTER_REGISTERS: usize = size_of::<Registers>();
-const _: () = assert!(offset_of!(Vcpu, registers) == 0);
+const REGISTERS: usize = offset_of!(Vcpu, registers);
+const REGISTERS_LENGTH: usize = size_of::<Registers>();
+const _: () = assert!(offset_of!(Vcpu, preserved) == 0 && REGISTERS == size_of::<Preserved>());
 
-/// Where the processor lands on an exit: RSP points just behind the vCPU's register area, so that
-/// pushing the registers stores them there. The handler returns the vCPU to enter next.
+/// Restores the registers from RSP on and enters.
 ///
 /// VMRESUME fails on a VMCS that was not launched yet (SDM 3D 31.4, error 5), and VMLAUNCH is tried then: so the shortest way
-/// needs no flag. RAX is saved in its own slot while the error is read. What fails otherwise is a defect of ours, and ends the
-/// vCPU, not the core.
+/// needs no flag.
+macro_rules! restore_and_enter {
+    () => {
+        "pop r11
+         pop r10
+         pop r9
+         pop r8
+         pop rdi
+         pop rsi
+         pop rbx
+         pop rdx
+         pop rcx
+         pop rax
+         vmresume"
+    };
+}
+
+/// Where the processor lands on an exit: RSP points just behind the vCPU's register area, so that pushing the registers stores
+/// them there. `$first` is the first half.
+macro_rules! exit_stub {
+    ($name:ident, $first:path) => {
+        /// # Safety
+        /// Only the processor jumps here, with HOST_RSP as `Vcpu::host_rsp` gives it.
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name() -> ! {
+            naked_asm!(
+                "push rax",
+                "push rcx",
+                "push rdx",
+                "push rbx",
+                "push rsi",
+                "push rdi",
+                "push r8",
+                "push r9",
+                "push r10",
+                "push r11",
+                "lea rdi, [rsp - {registers}]",
+                "mov rsp, [rdi + {host_stack}]",
+                "call {first}",
+                "test rax, rax",
+                "jz {second}",
+                "lea rsp, [rax + {registers}]",
+                restore_and_enter!(),
+                "jmp {launch}",
+                registers = const REGISTERS,
+                host_stack = const HOST_STACK,
+                first = sym $first,
+                second = sym second_half,
+                launch = sym launch,
+            )
+        }
+    };
+}
+
+exit_stub!(dedicated_exit, crate::run::on_dedicated_exit);
+exit_stub!(shared_exit, crate::run::on_shared_exit);
+
+/// HOST_RIP of the vCPUs of a core of this kind.
+pub fn exit_stub(kind: CoreKind) -> u64 {
+    let stub = match kind {
+        CoreKind::Dedicated => dedicated_exit as *const (),
+        CoreKind::Shared => shared_exit as *const (),
+    };
+    stub as u64
+}
+
+/// The second half of an exit. The VMCS says which vCPU ran: its registers are stored down to where RSP is put.
 ///
 /// # Safety
-/// Only the processor jumps here, with HOST_RSP as `Vcpu::host_rsp` gives it.
+/// Only an exit stub jumps here, with RBP and R12 to R15 as the guest left them.
 #[unsafe(naked)]
-pub unsafe extern "C" fn exit_stub() -> ! {
+unsafe extern "C" fn second_half() -> ! {
     naked_asm!(
-        "push rax",
-        "push rcx",
-        "push rdx",
-        "push rbx",
+        "mov eax, {host_rsp}",
+        "vmread rax, rax",
+        "lea rsp, [rax - {registers_length}]",
         "push rbp",
-        "push rsi",
-        "push rdi",
-        "push r8",
-        "push r9",
-        "push r10",
-        "push r11",
         "push r12",
         "push r13",
         "push r14",
         "push r15",
         "mov rdi, rsp",
         "mov rsp, [rdi + {host_stack}]",
-        "call {handler}",
-        ".globl bulkhead_enter_vcpu_in_rax",
-        "bulkhead_enter_vcpu_in_rax:",
-        "mov rsp, rax",
+        "call {second}",
+        "mov rdi, rax",
+        "jmp {enter}",
+        host_rsp = const field::HOST_RSP,
+        registers_length = const REGISTERS_LENGTH,
+        host_stack = const HOST_STACK,
+        second = sym crate::run::on_long_exit,
+        enter = sym enter,
+    )
+}
+
+/// Leaves whatever ran on this stack for good and enters `vcpu`.
+///
+/// # Safety
+/// The vCPU's VMCS is current and complete, and its host stack is this core's own.
+#[unsafe(naked)]
+pub unsafe extern "C" fn enter(vcpu: *mut Vcpu) -> ! {
+    naked_asm!(
+        "mov rsp, rdi",
         "pop r15",
         "pop r14",
         "pop r13",
         "pop r12",
-        "pop r11",
-        "pop r10",
-        "pop r9",
-        "pop r8",
-        "pop rdi",
-        "pop rsi",
         "pop rbp",
-        "pop rbx",
-        "pop rdx",
-        "pop rcx",
-        "pop rax",
-        "vmresume",
+        restore_and_enter!(),
+        "jmp {launch}",
+        launch = sym launch,
+    )
+}
+
+/// Behind a VMRESUME that failed: launches a VMCS that was not launched yet. RAX is saved in its own slot while the error is
+/// read. What fails otherwise is a defect of ours, and ends the vCPU, not the core.
+///
+/// # Safety
+/// Only code behind a failed VMRESUME jumps here, with the registers as the guest is to find them and RSP behind the register area.
+#[unsafe(naked)]
+unsafe extern "C" fn launch() -> ! {
+    naked_asm!(
         "push rax",
         "mov eax, {instruction_error}",
         "vmread rax, rax",
@@ -70,27 +154,19 @@ pub unsafe extern "C" fn exit_stub() -> ! {
         "jne 2f",
         "vmlaunch",
         "2:",
-        "lea rdi, [rsp - {after_registers}]",
+        "lea rdi, [rsp - {behind_registers}]",
         "mov rsp, [rdi + {host_stack}]",
         "call {failed}",
-        "jmp bulkhead_enter_vcpu_in_rax",
-        host_stack = const HOST_STACK,
-        after_registers = const AFTER_REGISTERS,
+        "mov rdi, rax",
+        "jmp {enter}",
         instruction_error = const field::INSTRUCTION_ERROR,
         not_launched = const NOT_LAUNCHED,
-        handler = sym crate::run::on_exit,
+        behind_registers = const REGISTERS + REGISTERS_LENGTH,
+        host_stack = const HOST_STACK,
         failed = sym crate::run::entry_failed,
+        enter = sym enter,
     )
 }
 
 /// VM-instruction error of a VMRESUME with a VMCS that was not launched. SDM 3D 31.4.
 const NOT_LAUNCHED: u32 = 5;
-
-/// Leaves the boot path for good and enters `vcpu` as if an exit of it had just been handled.
-///
-/// # Safety
-/// The vCPU's VMCS is current and complete, and its host stack is this core's own.
-#[unsafe(naked)]
-pub unsafe extern "C" fn enter(vcpu: *mut Vcpu) -> ! {
-    naked_asm!("mov rax, rdi", "jmp bulkhead_enter_vcpu_in_rax")
-}

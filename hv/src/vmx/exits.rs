@@ -6,7 +6,7 @@ use hv_defs::exit::reason;
 use hv_defs::vmcs::{field, interruption};
 
 use super::instructions as vmx;
-use super::vcpu::{self, Interrupted, Vcpu};
+use super::vcpu::{self, Interrupted, Pending, Vcpu};
 use crate::run::machine;
 
 /// What the run loop has to do after an exit was dealt with.
@@ -38,60 +38,96 @@ pub enum Next {
 /// Bit 31 of the exit reason: the entry failed. SDM 3C 25.9.1.
 const ENTRY_FAILURE: u32 = 1 << 31;
 
-/// Reads and counts the exit that the current VMCS describes; returns its reason with the flags.
+/// The reason of the exit that the current VMCS describes, with the flags.
 #[inline(always)]
-pub fn take(vcpu: &mut Vcpu) -> u32 {
-    let raw = vmx::read(field::EXIT_REASON) as u32;
-    vcpu.state.counters.count(raw as u16);
-    raw
+pub fn reason_with_flags() -> u32 {
+    vmx::read(field::EXIT_REASON) as u32
 }
 
-/// The reason of a CPUID exit, with no flag set.
-pub const CPUID: u32 = reason::CPUID as u32;
+/// The reasons of the exits that software takes most, with no flag set: bits 16 and up carry flags, and an entry failure has its own
+/// numbers and is never one of these.
+pub mod frequent {
+    #![expect(missing_docs, reason = "the names are those of hv_defs::exit::reason")]
 
-/// Deals with a CPUID exit: the one that ordinary software takes most, and whose way holds no call and no stack frame.
+    use hv_defs::exit::reason;
+
+    pub const CPUID: u32 = reason::CPUID as u32;
+    pub const VMCALL: u32 = reason::VMCALL as u32;
+    pub const RDMSR: u32 = reason::RDMSR as u32;
+    pub const WRMSR: u32 = reason::WRMSR as u32;
+    pub const IO_INSTRUCTION: u32 = reason::IO_INSTRUCTION as u32;
+}
+
+/// Answers CPUID.
 #[inline(always)]
-pub fn handle_cpuid(vcpu: &mut Vcpu) {
+pub fn answer_cpuid(vcpu: &mut Vcpu) {
+    vcpu.state.counters.count(reason::CPUID);
     exit::cpuid(&mut vcpu.registers, &vcpu.state);
     vcpu::advance();
 }
 
-/// Deals with an exit of any other reason.
-///
-/// The frequent ones are spelled out one by one so that the compiler sees a straight line from the reason to the
-/// registers; all others go through one function that is not inlined.
+/// Answers a hypercall, if an answer is all that it takes; else returns false, with nothing done.
 #[inline(always)]
-pub fn handle(vcpu: &mut Vcpu, raw: u32) -> Next {
-    // Bits 16 and up carry flags; an entry failure has its own numbers and is never one of the frequent ones.
-    match raw {
-        VMCALL => frequent(vcpu, &Exit::Hypercall { privileged: guest_privilege() == 0 }),
-        RDMSR => frequent(vcpu, &Exit::ReadMsr),
-        WRMSR => frequent(vcpu, &Exit::WriteMsr),
-        IO_INSTRUCTION => frequent(vcpu, &Exit::Port(port_access())),
-        PREEMPTION_TIMER => Next::Clock,
-        _ => rare(vcpu, raw),
-    }
+pub fn answer_hypercall(vcpu: &mut Vcpu) -> bool {
+    let privileged = guest_privilege() == 0;
+    let answered = exit::answer_hypercall(&mut vcpu.registers, &mut vcpu.state, privileged);
+    close(vcpu, answered, reason::VMCALL)
 }
 
-const VMCALL: u32 = reason::VMCALL as u32;
-const RDMSR: u32 = reason::RDMSR as u32;
-const WRMSR: u32 = reason::WRMSR as u32;
-const IO_INSTRUCTION: u32 = reason::IO_INSTRUCTION as u32;
-const PREEMPTION_TIMER: u32 = reason::PREEMPTION_TIMER as u32;
-
+/// The same for RDMSR.
 #[inline(always)]
-fn frequent(vcpu: &mut Vcpu, exit: &Exit) -> Next {
-    let action = exit::handle(exit, &mut vcpu.registers, &mut vcpu.state, machine::tsc);
-    if action == Action::Advance {
+pub fn answer_read_msr(vcpu: &mut Vcpu) -> bool {
+    let answered = exit::answer_read_msr(&mut vcpu.registers, &vcpu.state);
+    close(vcpu, answered, reason::RDMSR)
+}
+
+/// The same for IN and OUT.
+#[inline(always)]
+pub fn answer_port(vcpu: &mut Vcpu) -> bool {
+    let answered = exit::answer_port(port_access(), &mut vcpu.registers, &mut vcpu.state);
+    close(vcpu, answered, reason::IO_INSTRUCTION)
+}
+
+/// Carries WRMSR out if it concerns this core only; else leaves the rest of it in `vcpu.pending` and returns false.
+#[inline(always)]
+pub fn answer_write_msr(vcpu: &mut Vcpu) -> bool {
+    vcpu.state.counters.count(reason::WRMSR);
+    match exit::handle(&Exit::WriteMsr, &mut vcpu.registers, &mut vcpu.state, machine::tsc) {
+        Action::Advance => {}
+        Action::WriteMsr { msr, value } => machine::write_checked_msr(msr, value),
+        other => {
+            vcpu.pending = Pending::Action(other);
+            return false;
+        }
+    }
+    vcpu::advance();
+    true
+}
+
+/// An exit that is answered is counted here, by a number that the compiler knows; another by the second half.
+#[inline(always)]
+fn close(vcpu: &mut Vcpu, answered: bool, reason: u16) -> bool {
+    if answered {
+        vcpu.state.counters.count(reason);
         vcpu::advance();
-        return Next::Enter;
     }
-    act(vcpu, action)
+    answered
 }
 
-#[cold]
-#[inline(never)]
-fn rare(vcpu: &mut Vcpu, raw: u32) -> Next {
+/// The second half of an exit.
+pub fn finish(vcpu: &mut Vcpu) -> Next {
+    match core::mem::replace(&mut vcpu.pending, Pending::Nothing) {
+        Pending::Nothing => Next::Clock,
+        Pending::Action(action) => act(vcpu, action),
+        Pending::Exit => {
+            let raw = reason_with_flags();
+            vcpu.state.counters.count(raw as u16);
+            decide(vcpu, raw)
+        }
+    }
+}
+
+fn decide(vcpu: &mut Vcpu, raw: u32) -> Next {
     let exit = decode(vcpu, raw);
     keep_interrupted(vcpu);
     match exit {
@@ -120,13 +156,13 @@ fn rare(vcpu: &mut Vcpu, raw: u32) -> Next {
             vcpu::advance();
             return Next::Enter;
         }
+        Exit::Timer => return Next::Clock,
         _ => {}
     }
     let action = exit::handle(&exit, &mut vcpu.registers, &mut vcpu.state, machine::tsc);
     act(vcpu, action)
 }
 
-#[inline(never)]
 fn act(vcpu: &mut Vcpu, action: Action) -> Next {
     match action {
         Action::Advance => vcpu::advance(),
@@ -227,6 +263,10 @@ fn decode(vcpu: &Vcpu, raw: u32) -> Exit {
         return Exit::InvalidState;
     }
     match raw as u16 {
+        reason::VMCALL => Exit::Hypercall { privileged: guest_privilege() == 0 },
+        reason::RDMSR => Exit::ReadMsr,
+        reason::IO_INSTRUCTION => Exit::Port(port_access()),
+        reason::PREEMPTION_TIMER => Exit::Timer,
         reason::EXCEPTION_OR_NMI => decode_exception(),
         reason::EXTERNAL_INTERRUPT => Exit::Interrupt,
         reason::TRIPLE_FAULT => Exit::TripleFault,
@@ -310,29 +350,29 @@ const RSP: u64 = 4;
 
 /// A general-purpose register by its number in an instruction.
 fn read_register(vcpu: &Vcpu, number: u64) -> u64 {
-    let registers = &vcpu.registers;
+    let (registers, preserved) = (&vcpu.registers, &vcpu.preserved);
     match number {
         0 => registers.rax,
         1 => registers.rcx,
         2 => registers.rdx,
         3 => registers.rbx,
         RSP => vmx::read(field::GUEST_RSP),
-        5 => registers.rbp,
+        5 => preserved.rbp,
         6 => registers.rsi,
         7 => registers.rdi,
         8 => registers.r8,
         9 => registers.r9,
         10 => registers.r10,
         11 => registers.r11,
-        12 => registers.r12,
-        13 => registers.r13,
-        14 => registers.r14,
-        _ => registers.r15,
+        12 => preserved.r12,
+        13 => preserved.r13,
+        14 => preserved.r14,
+        _ => preserved.r15,
     }
 }
 
 fn write_register(vcpu: &mut Vcpu, number: u64, value: u64) {
-    let registers = &mut vcpu.registers;
+    let (registers, preserved) = (&mut vcpu.registers, &mut vcpu.preserved);
     let place = match number {
         0 => &mut registers.rax,
         1 => &mut registers.rcx,
@@ -346,17 +386,17 @@ fn write_register(vcpu: &mut Vcpu, number: u64, value: u64) {
             }
             return;
         }
-        5 => &mut registers.rbp,
+        5 => &mut preserved.rbp,
         6 => &mut registers.rsi,
         7 => &mut registers.rdi,
         8 => &mut registers.r8,
         9 => &mut registers.r9,
         10 => &mut registers.r10,
         11 => &mut registers.r11,
-        12 => &mut registers.r12,
-        13 => &mut registers.r13,
-        14 => &mut registers.r14,
-        _ => &mut registers.r15,
+        12 => &mut preserved.r12,
+        13 => &mut preserved.r13,
+        14 => &mut preserved.r14,
+        _ => &mut preserved.r15,
     };
     *place = value;
 }

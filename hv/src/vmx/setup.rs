@@ -142,7 +142,7 @@ fn fill_host(vcpu: &Vcpu) {
     // SAFETY: IA32_PAT exists on every 64-bit processor.
     set(field::HOST_PAT, unsafe { Msr::new(IA32_PAT).read() });
     set(field::HOST_RSP, vcpu.host_rsp());
-    set(field::HOST_RIP, super::entry::exit_stub as *const () as u64);
+    set(field::HOST_RIP, super::entry::exit_stub(vcpu.state.kind));
 }
 
 fn task_register() -> u16 {

@@ -5,7 +5,7 @@ use core::arch::asm;
 
 use bulkhead_table::Hygiene;
 use hv_core::cpuid::SpeculationMsrs;
-use hv_core::exit::{Event, Registers, VcpuState};
+use hv_core::exit::{Action, Event, Preserved, Registers, VcpuState};
 use hv_core::inbox::Inbox;
 use hv_core::ipi::BOOTSTRAP;
 use hv_core::msr::CoreKind;
@@ -21,7 +21,10 @@ use super::instructions as vmx;
 /// One virtual processor. Lives at a fixed address: HOST_RSP of its VMCS points into it.
 #[repr(C, align(64))]
 pub struct Vcpu {
-    /// The guest's general-purpose registers while the hypervisor runs. First: the stub counts on it.
+    /// The guest's registers that calls preserve, while more is done about an exit than to answer it; until then they are still in the
+    /// machine. First: the stub counts on it.
+    pub preserved: Preserved,
+    /// The guest's other general-purpose registers while the hypervisor runs. Second: the stub counts on it.
     pub registers: Registers,
     /// Top of the hypervisor's stack on this vCPU's core, 16-byte aligned.
     pub host_stack: u64,
@@ -65,6 +68,19 @@ pub struct Vcpu {
     pub requeued: Option<u8>,
     /// TSC just before the first entry; 0 before that.
     pub first_entry: u64,
+    /// What is left to do about the exit that was taken last.
+    pub pending: Pending,
+}
+
+/// What the quick half of an exit leaves to the other one, for which every register is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// The exit is dealt with, but the window or the guest's timer ran out meanwhile.
+    Nothing,
+    /// This was decided.
+    Action(Action),
+    /// All of it: nothing was done about the exit.
+    Exit,
 }
 
 /// Whether a vCPU runs. SDM 3A 9.4.2.
@@ -159,7 +175,9 @@ impl Vcpu {
             inbox: parts.inbox,
             msr_bitmaps: parts.msr_bitmaps,
             apic_is_on: true,
+            preserved: Preserved::default(),
             registers,
+            pending: Pending::Nothing,
             host_stack: parts.host_stack,
             vmcs: parts.vmcs,
             deadline: u64::MAX,
@@ -269,6 +287,7 @@ impl Vcpu {
         self.life = Life::Runs;
         // EDX tells family, model and stepping.
         let signature = self.state.cpuid.lookup(1, 0).eax;
+        self.preserved = Preserved::default();
         self.registers = Registers { rdx: u64::from(signature), ..Registers::default() };
         self.state.cpuid.set_osxsave(false);
         self.switched.reset_debug();
