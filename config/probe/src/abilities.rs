@@ -16,6 +16,9 @@ pub struct Ability {
     bit: u32,
 }
 
+/// The bit of CPUID.1:ECX that tells VT-x.
+const VMX: u32 = 1 << 5;
+
 const ECX: usize = 2;
 const EDX: usize = 3;
 const EBX: usize = 1;
@@ -65,11 +68,22 @@ const PRIMARY: u32 = 0x482;
 const SECONDARY: u32 = 0x48B;
 const EPT_VPID: u32 = 0x48C;
 
-/// The VMX capability registers that tell the abilities.
-pub const VMX_REGISTERS: [u32; 4] = [PIN, PRIMARY, SECONDARY, EPT_VPID];
+/// The bit of [`PRIMARY`] that says whether the registers behind it exist.
+const HAS_SECONDARY: u64 = 1 << 63;
 
-/// The bit of [`VMX_REGISTERS`]' second that says whether the third and the fourth exist.
-pub const HAS_SECONDARY: u64 = 1 << 63;
+/// The VMX capability registers that tell the abilities, with their values. `read` reads one, where it can; it is asked for none that
+/// the processor lacks: `boot` is the boot core, as it answered.
+pub fn vmx_registers(boot: Option<&Core>, read: impl Fn(u32) -> Option<u64>) -> Vec<(u32, u64)> {
+    let read = |register: u32| Some((register, read(register)?));
+    if boot.is_none_or(|core| core.leaf(1, 0)[ECX] & VMX == 0) {
+        return Vec::new();
+    }
+    let mut known: Vec<_> = [PIN, PRIMARY].into_iter().filter_map(read).collect();
+    if known.iter().any(|(register, value)| *register == PRIMARY && value & HAS_SECONDARY != 0) {
+        known.extend([SECONDARY, EPT_VPID].into_iter().filter_map(read));
+    }
+    known
+}
 
 const fn control(
     name: &'static str,
@@ -163,4 +177,33 @@ pub fn cache_allocation(core: &Core) -> Vec<CacheAllocation> {
             CacheAllocation { level, ways: (shape & 0x1F) + 1, classes: (classes & 0xFFFF) + 1 }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::Leaf;
+    use std::cell::RefCell;
+
+    /// The registers that are asked for, where the second has this value.
+    fn asked(ecx: u32, primary: u64) -> Vec<u32> {
+        let leaf = Leaf { leaf: 1, sub: 0, registers: [0, 0, ecx, 0] };
+        let core = Core { leaves: [leaf].into() };
+        let asked = RefCell::new(Vec::new());
+        let known = vmx_registers(Some(&core), |register| {
+            asked.borrow_mut().push(register);
+            Some(if register == PRIMARY { primary } else { 0 })
+        });
+        let asked = asked.into_inner();
+        assert_eq!(known.iter().map(|(register, _)| *register).collect::<Vec<_>>(), asked);
+        asked
+    }
+
+    #[test]
+    fn no_register_is_asked_for_that_the_processor_lacks() {
+        assert_eq!(asked(0, HAS_SECONDARY), [0; 0]);
+        assert_eq!(asked(VMX, 0), [PIN, PRIMARY]);
+        assert_eq!(asked(VMX, HAS_SECONDARY), [PIN, PRIMARY, SECONDARY, EPT_VPID]);
+        assert_eq!(vmx_registers(None, |_| Some(0)), []);
+    }
 }

@@ -12,6 +12,9 @@ use crate::pci::{self, Address, Device};
 use crate::topology::{self, Cache};
 use crate::{Clock, topology::Core as PlacedCore};
 
+/// What a board is called until somebody names it.
+pub const NAME: &str = "new-board";
+
 /// An I/O APIC with its number of pins; `None` where it could not be read.
 pub(crate) type Pins = Option<u32>;
 

@@ -24,6 +24,24 @@ pub struct Core {
 }
 
 impl Core {
+    /// From the answers to [`QUERIES`], in order: EAX, EBX, ECX and EDX of each. A leaf beyond the processor's last one repeats another:
+    /// it counts as zero.
+    pub fn from_answers(answers: impl IntoIterator<Item = [u32; 4]>) -> Self {
+        let leaf = |((leaf, sub), registers): (&(u32, u32), [u32; 4])| Leaf {
+            leaf: *leaf,
+            sub: *sub,
+            registers,
+        };
+        let mut core = Self { leaves: QUERIES.iter().zip(answers).map(leaf).collect() };
+        let [last, last_extended] = [0, EXTENDED].map(|base| core.leaf(base, 0)[0]);
+        for leaf in &mut core.leaves {
+            if leaf.leaf > if leaf.leaf < EXTENDED { last } else { last_extended } {
+                leaf.registers = [0; 4];
+            }
+        }
+        core
+    }
+
     /// EAX, EBX, ECX and EDX of a leaf.
     #[must_use]
     pub fn leaf(&self, leaf: u32, sub: u32) -> [u32; 4] {
@@ -31,6 +49,12 @@ impl Core {
         found.map_or([0; 4], |known| known.registers)
     }
 }
+
+/// The first of the extended leaves; it tells the last of them, as leaf 0 tells the last of the others.
+const EXTENDED: u32 = 0x8000_0000;
+
+/// COM1 to COM4, in the order in which one would use them.
+pub const COM: [u16; 4] = [0x3F8, 0x2F8, 0x3E8, 0x2E8];
 
 /// Leaves and sub-leaves that are asked of each core.
 pub const QUERIES: &[(u32, u32)] = &[
@@ -360,4 +384,27 @@ fn parse_hex(word: Option<&str>) -> Result<Vec<u8>, &'static str> {
         u8::from_str_radix(text, 16).ok()
     };
     digits.chunks(2).map(|digits| pair(digits).ok_or(WANTED)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A processor whose last leaves are 7 and 0x8000_0001 repeats another behind them, as real ones do.
+    #[test]
+    fn leaves_beyond_the_last_one_are_zero() {
+        let answer = |(leaf, _): &(u32, u32)| match leaf {
+            0 => [7, 1, 2, 3],
+            0x8000_0000 => [0x8000_0001, 0, 0, 0],
+            _ => [9; 4],
+        };
+        let core = Core::from_answers(QUERIES.iter().map(answer));
+        assert_eq!(core.leaf(0, 0), [7, 1, 2, 3]);
+        for (leaf, sub) in [(7, 0), (0x8000_0001, 0)] {
+            assert_eq!(core.leaf(leaf, sub), [9; 4], "{leaf:#x}");
+        }
+        for (leaf, sub) in [(0xB, 1), (0x1F, 0), (0x8000_0002, 0), (0x8000_001E, 0)] {
+            assert_eq!(core.leaf(leaf, sub), [0; 4], "{leaf:#x}");
+        }
+    }
 }

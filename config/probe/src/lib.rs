@@ -28,7 +28,7 @@ mod summary;
 mod toml;
 pub mod topology;
 
-pub use board::{Board, Reserved};
+pub use board::{Board, NAME, Reserved};
 pub use clock::Clock;
 pub use facts::Facts;
 pub use memory::{Range, memory_and_reserved};

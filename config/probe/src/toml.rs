@@ -6,14 +6,12 @@ use alloc::vec::Vec;
 use core::fmt::{Display, Write};
 
 use crate::board::Board;
+use crate::facts::COM;
 use crate::pci::Device;
 
 /// Where the hypervisor is linked, and how much a probe proposes for it.
 const HYPERVISOR_START: u64 = 0x10_0000;
 const HYPERVISOR_SIZE: u64 = 31 << 20;
-
-/// COM1, proposed where no port answered.
-const COM1: u16 = 0x3F8;
 
 /// What nearly every I/O APIC has.
 const USUAL_PINS: u32 = 24;
@@ -113,7 +111,7 @@ impl Board {
             ),
             None => comment(out, "No 16550 answered: COM1 is a guess."),
         }
-        put!(out, "port = {:#x}", self.uarts.first().unwrap_or(&COM1));
+        put!(out, "port = {:#x}", self.uarts.first().unwrap_or(&COM[0]));
         comment(out, "A choice.");
         put!(out, "baud = 115200");
     }

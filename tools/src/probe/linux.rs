@@ -9,10 +9,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use bulkhead_board::Facts;
-use bulkhead_board::abilities::{HAS_SECONDARY, VMX_REGISTERS};
+use bulkhead_board::abilities::vmx_registers;
 use bulkhead_board::acpi::WANTED;
 use bulkhead_board::facts::{
-    Core, IoApicPins, Leaf, MemoryKind, MemoryRange, PciFunction, QUERIES, Vmx,
+    COM, Core, IoApicPins, MemoryKind, MemoryRange, PciFunction, QUERIES, Vmx,
 };
 use rustix::fs::OFlags;
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -200,30 +200,17 @@ impl Reader<'_> {
 
     /// Through the `msr` driver, where it is loaded and the core has VT-x.
     fn vmx_registers(&self) -> Vec<(u32, u64)> {
-        const VMX: u32 = 1 << 5;
-        if self.facts.cores.first().is_none_or(|core| core.leaf(1, 0)[2] & VMX == 0) {
-            return Vec::new();
-        }
         let Ok(file) = fs::File::open(self.root.join("dev/cpu/0/msr")) else {
             return Vec::new();
         };
         let read = |register: u32| {
             let mut value = [0; 8];
             file.read_exact_at(&mut value, u64::from(register)).ok()?;
-            Some((register, u64::from_le_bytes(value)))
+            Some(u64::from_le_bytes(value))
         };
-        let [pin, primary, more @ ..] = VMX_REGISTERS;
-        let mut known: Vec<_> = [pin, primary].into_iter().filter_map(read).collect();
-        if known.iter().any(|(register, value)| *register == primary && value & HAS_SECONDARY != 0)
-        {
-            known.extend(more.into_iter().filter_map(read));
-        }
-        known
+        vmx_registers(self.facts.cores.first(), read)
     }
 }
-
-/// COM1 to COM4, in the order in which one would use them.
-pub const COM: [u16; 4] = [0x3F8, 0x2F8, 0x3E8, 0x2E8];
 
 /// `0-3,8` as numbers.
 fn numbers_of(list: &str) -> Vec<usize> {
@@ -240,19 +227,15 @@ fn ask(cpu: usize) -> Result<Core, rustix::io::Errno> {
     let mut only = CpuSet::new();
     only.set(cpu);
     sched_setaffinity(None, &only)?;
-    let leaves = QUERIES.iter().map(|(leaf, sub)| cpuid(*leaf, *sub)).collect();
+    let answers: Vec<_> = QUERIES.iter().map(|(leaf, sub)| cpuid(*leaf, *sub)).collect();
     sched_setaffinity(None, &before)?;
-    Ok(Core { leaves })
+    Ok(Core::from_answers(answers))
 }
 
-/// A leaf beyond the processor's last one reads zero, where the processor itself would repeat another.
-fn cpuid(leaf: u32, sub: u32) -> Leaf {
-    let last = std::arch::x86_64::__cpuid(leaf & 0x8000_0000).eax;
-    if leaf > last {
-        return Leaf { leaf, sub, registers: [0; 4] };
-    }
+/// EAX, EBX, ECX and EDX.
+fn cpuid(leaf: u32, sub: u32) -> [u32; 4] {
     let found = std::arch::x86_64::__cpuid_count(leaf, sub);
-    Leaf { leaf, sub, registers: [found.eax, found.ebx, found.ecx, found.edx] }
+    [found.eax, found.ebx, found.ecx, found.edx]
 }
 
 fn hexadecimal(text: &str) -> Option<u64> {

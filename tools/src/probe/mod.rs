@@ -10,10 +10,8 @@ use bulkhead_board::{Board, Facts, log};
 use crate::error::{Error, Result};
 use crate::paths;
 
+pub use bulkhead_board::NAME;
 pub use image::{Machine, Probed, build, capture, run, run_folder};
-
-/// How the board should be called unless somebody says otherwise.
-pub const NAME: &str = "new-board";
 
 /// Where the facts come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -13,20 +13,14 @@ mod pci_functions;
 use alloc::format;
 use alloc::vec::Vec;
 
-use bulkhead_board::abilities::{HAS_SECONDARY, VMX_REGISTERS};
-use bulkhead_board::facts::{Core, IoApicPins, Leaf, MemoryKind, MemoryRange, QUERIES, Vmx};
-use bulkhead_board::{Board, Facts, acpi, log, topology};
+use bulkhead_board::abilities::vmx_registers;
+use bulkhead_board::facts::{COM, Core, IoApicPins, MemoryKind, MemoryRange, QUERIES, Vmx};
+use bulkhead_board::{Board, Facts, NAME, acpi, log, topology};
 use guest_rt::probe::cores::StartPage;
 use guest_rt::probe::{Boot, physical};
 use guest_rt::{Verdict, cpuid, print, println};
 
 guest_rt::probe_entry!(main);
-
-/// What the board is called until somebody names it.
-const NAME: &str = "new-board";
-
-/// COM1 to COM4.
-const COM: [u16; 4] = [0x3F8, 0x2F8, 0x3E8, 0x2E8];
 
 fn main(boot: &Boot) -> Verdict {
     if let Some(display) = boot.display {
@@ -63,7 +57,11 @@ fn gather(boot: &Boot) -> Facts {
         })
         .collect();
     facts.uarts = COM.into_iter().filter(|port| physical::has_uart(*port)).collect();
-    facts.vmx = vmx(&facts.cores);
+    let registers =
+        vmx_registers(facts.cores.first(), |register| Some(physical::read_msr(register)));
+    if !registers.is_empty() {
+        facts.vmx = Vmx::Registers(registers);
+    }
     facts
 }
 
@@ -88,24 +86,7 @@ fn own_core() -> Core {
         let found = cpuid(*leaf, *sub);
         [found.eax, found.ebx, found.ecx, found.edx]
     };
-    core_of(QUERIES.iter().map(answer))
-}
-
-/// The answers to [`QUERIES`], in order. A leaf beyond the processor's last one repeats another: it counts as zero.
-fn core_of(answers: impl Iterator<Item = [u32; 4]>) -> Core {
-    let leaf = |((leaf, sub), registers): (&(u32, u32), [u32; 4])| Leaf {
-        leaf: *leaf,
-        sub: *sub,
-        registers,
-    };
-    let mut core = Core { leaves: QUERIES.iter().zip(answers).map(leaf).collect() };
-    let last = [0, 0x8000_0000].map(|base| core.leaf(base, 0)[0]);
-    for leaf in &mut core.leaves {
-        if leaf.leaf > last[usize::from(leaf.leaf >= 0x8000_0000)] {
-            leaf.registers = [0; 4];
-        }
-    }
-    core
+    Core::from_answers(QUERIES.iter().map(answer))
 }
 
 /// Starts each other core of the MADT and lets it answer for itself.
@@ -124,22 +105,8 @@ fn ask_other_cores(boot: &Boot, facts: &mut Facts) {
     };
     for id in others {
         match page.ask(id, QUERIES, tsc_hz) {
-            Some(answers) => facts.cores.push(core_of(answers.into_iter())),
+            Some(answers) => facts.cores.push(Core::from_answers(answers)),
             None => facts.notes.push(format!("the core with APIC id {id} does not start")),
         }
     }
-}
-
-fn vmx(cores: &[Core]) -> Vmx {
-    const HAS_VMX: u32 = 1 << 5;
-    if cores.first().is_none_or(|core| core.leaf(1, 0)[2] & HAS_VMX == 0) {
-        return Vmx::Unknown;
-    }
-    let [pin, primary, more @ ..] = VMX_REGISTERS;
-    let read = |register: u32| (register, physical::read_msr(register));
-    let mut known: Vec<_> = [pin, primary].map(read).into();
-    if known.iter().any(|(register, value)| *register == primary && value & HAS_SECONDARY != 0) {
-        known.extend(more.map(read));
-    }
-    Vmx::Registers(known)
 }
