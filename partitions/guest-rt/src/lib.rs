@@ -67,6 +67,8 @@ pub mod round_trip;
 mod schedule_page;
 #[cfg(target_os = "none")]
 mod smp;
+#[cfg(target_os = "none")]
+mod start_up;
 
 #[cfg(target_os = "none")]
 pub use bare::*;

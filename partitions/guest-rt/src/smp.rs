@@ -9,7 +9,8 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use crate::apic::{self, IpiKind, send_ipi};
 use crate::interrupts;
-use crate::machine::{halt_for_ever, tsc};
+use crate::machine::halt_for_ever;
+use crate::start_up::{self, Signal};
 
 global_asm!(include_str!("smp.s"), secondary = sym secondary);
 
@@ -21,10 +22,6 @@ const PAGE: u8 = 8;
 /// Where in it smp.s wants the address of the page tables' root.
 const ROOT_AT: usize = 16;
 const STACK_BYTES: usize = 32 * 1024;
-/// Ticks that a started CPU has to arrive: 200 ms where there are 50 MHz, and windows of others included.
-const PATIENCE: u64 = 10_000_000;
-/// Ticks between INIT and start-up: 10 ms at 3 GHz, which is what old boards ask for.
-const PAUSE: u64 = 30_000;
 
 #[repr(align(16))]
 struct Stack(#[expect(dead_code, reason = "only its address is used")] [u8; STACK_BYTES]);
@@ -47,10 +44,10 @@ unsafe extern "C" {
 
 /// Starts the CPU with the APIC id `id`: INIT, start-up, and `main` with its id. The CPU has its local APIC in x2APIC mode and
 /// otherwise as INIT leaves it, that is switched off by software, and interrupts off. When `main` returns, it halts for good.
-/// Returns whether it arrived.
+/// `tsc_khz` is the clock to wait by. Returns whether the CPU arrived.
 ///
 /// A CPU that runs is reset by this. One is started at a time, by the first, and seven times in all.
-pub fn start_cpu(id: u32, main: fn(u32)) -> bool {
+pub fn start_cpu(id: u32, tsc_khz: u64, main: fn(u32)) -> bool {
     let start = STARTED.fetch_add(1, Ordering::AcqRel) + 1;
     if start >= STARTS {
         return false;
@@ -61,27 +58,23 @@ pub fn start_cpu(id: u32, main: fn(u32)) -> bool {
     unsafe { (&raw mut guest_secondary_stack).write_volatile(top) };
     copy_start_up_code();
     let before = ARRIVED.load(Ordering::Acquire);
-    send_ipi(id, IpiKind::Init);
-    wait_until(tsc() + PAUSE, || false);
-    send_ipi(id, IpiKind::Startup(PAGE));
-    wait_until(tsc() + PATIENCE, || ARRIVED.load(Ordering::Acquire) != before)
+    let send = |signal| {
+        send_ipi(
+            id,
+            match signal {
+                Signal::Init => IpiKind::Init,
+                Signal::Startup => IpiKind::Startup(PAGE),
+            },
+        );
+        Some(())
+    };
+    start_up::start(tsc_khz, send, || ARRIVED.load(Ordering::Acquire) != before)
 }
 
 /// How often a CPU other than the first has arrived so far.
 #[must_use]
 pub fn arrivals() -> u64 {
     ARRIVED.load(Ordering::Acquire)
-}
-
-/// Waits until `there` is true, or `end`; returns whether it is.
-fn wait_until(end: u64, there: impl Fn() -> bool) -> bool {
-    while tsc() < end {
-        if there() {
-            return true;
-        }
-        core::hint::spin_loop();
-    }
-    there()
 }
 
 fn copy_start_up_code() {

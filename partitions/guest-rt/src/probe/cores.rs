@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 use core::arch::global_asm;
 
 use super::physical::write_register;
-use crate::machine::{read_msr, tsc, write_msr};
+use crate::machine::{read_msr, write_msr};
+use crate::start_up::{self, Signal};
 
 global_asm!(include_str!("cores.s"));
 
@@ -37,12 +38,6 @@ const COMMAND_HIGH: u64 = 0x310;
 const INIT: u32 = 0x4500;
 const STARTUP: u32 = 0x4600;
 
-/// Waits of the start-up sequence, in microseconds. SDM 3A 9.4.4.
-const AFTER_INIT: u64 = 10_000;
-const AFTER_STARTUP: u64 = 200;
-/// How long a core may take to answer.
-const ANSWER_LIMIT: u64 = 200_000;
-
 /// A page below 640 KiB that a core can start in.
 pub struct StartPage(u64);
 
@@ -71,16 +66,15 @@ impl StartPage {
     ) -> Option<Vec<[u32; 4]>> {
         let questions = questions.get(..MOST_QUESTIONS).unwrap_or(questions);
         self.lay_out(questions);
-        send(apic_id, INIT)?;
-        wait(AFTER_INIT, tsc_hz, || false);
-        for limit in [AFTER_STARTUP, ANSWER_LIMIT] {
-            send(apic_id, STARTUP | (self.0 / PAGE) as u32)?;
-            if wait(limit, tsc_hz, || self.read(DONE) != 0) {
-                let answers = 0..questions.len() as u64;
-                return Some(answers.map(|number| self.answer(number)).collect());
-            }
-        }
-        None
+        let signal = |signal| {
+            let command = match signal {
+                Signal::Init => INIT,
+                Signal::Startup => STARTUP | (self.0 / PAGE) as u32,
+            };
+            send(apic_id, command)
+        };
+        let arrived = start_up::start(tsc_hz / 1000, signal, || self.read(DONE) != 0);
+        arrived.then(|| (0..questions.len() as u64).map(|number| self.answer(number)).collect())
     }
 
     fn lay_out(&self, questions: &[(u32, u32)]) {
@@ -130,16 +124,4 @@ fn send(apic_id: u32, command: u32) -> Option<()> {
         write_register(apic + COMMAND_LOW, command);
     }
     Some(())
-}
-
-/// Waits until `done`, at most this many microseconds; returns whether it was.
-fn wait(microseconds: u64, tsc_hz: u64, done: impl Fn() -> bool) -> bool {
-    let until = tsc() + tsc_hz / 1_000_000 * microseconds;
-    while !done() {
-        if tsc() > until {
-            return false;
-        }
-        core::hint::spin_loop();
-    }
-    true
 }

@@ -36,7 +36,7 @@ fn main(guest: &Guest) -> Verdict {
     guest.allow_arguments(&["other"]);
     let other = guest.argument("other").map(|_| guest.number("other", 0));
     // Nobody's id, where there is no other CPU.
-    others::set_up(other.unwrap_or(u64::MAX));
+    others::set_up(other.unwrap_or(u64::MAX), other.map_or(0, |_| guest.tsc_khz()));
     interrupts::set_up();
     registers::report_refusals();
     let between = if other.is_some() { others::CASES } else { &[] };

@@ -22,6 +22,8 @@ const QUIET: u64 = 300_000;
 
 /// APIC id of the other CPU.
 static OTHER: AtomicU64 = AtomicU64::new(0);
+/// Frequency of the time-stamp counter, in kHz.
+static CLOCK: AtomicU64 = AtomicU64::new(0);
 /// Interrupts that this CPU took.
 static HERE: AtomicU64 = AtomicU64::new(0);
 /// Interrupts that the other CPU took.
@@ -41,9 +43,10 @@ const AFTER_INIT: [(u32, u64); 7] = [
     (INITIAL_COUNT, 0),
 ];
 
-/// Says which CPU is the other one.
-pub fn set_up(other: u64) {
+/// Says which CPU is the other one, and how fast the clock goes by which it is started.
+pub fn set_up(other: u64, tsc_khz: u64) {
     OTHER.store(other, Ordering::Relaxed);
+    CLOCK.store(tsc_khz, Ordering::Relaxed);
     on_interrupt(VECTOR, |_| count());
     on_interrupt(ANSWER, |_| {
         HERE.fetch_add(1, Ordering::Relaxed);
@@ -127,7 +130,7 @@ fn wait(ticks: u64, holds: impl Fn() -> bool) -> bool {
 fn start() -> u64 {
     FIRST.store(u64::from(apic_id()), Ordering::Relaxed);
     READY.store(0, Ordering::Relaxed);
-    let arrived = start_cpu(other(), main_of_other);
+    let arrived = start_cpu(other(), CLOCK.load(Ordering::Relaxed), main_of_other);
     u64::from(arrived && wait(LONG, || READY.load(Ordering::Acquire) == 1))
 }
 
