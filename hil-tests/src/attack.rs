@@ -178,11 +178,10 @@ fn board(name: &str) -> PathBuf {
 #[must_use]
 pub fn check_victims(report: &Report) -> Vec<String> {
     let mut complaints = checks::check_end(report);
-    for victim in ["motion", "plc"] {
-        complaints.extend(checks::check_passed(report, victim));
-    }
+    complaints.extend(checks::check_passed(report, "motion"));
+    complaints.extend(checks::check_plc(report, "plc"));
     for partition in report.partitions.iter().filter(|partition| partition.kind == "shared") {
-        complaints.extend(checks::check_windows(report, &partition.name, checks::WINDOW_LATENESS));
+        complaints.extend(checks::check_windows(report, &partition.name));
     }
     let Some(motion) = report.partition("motion") else {
         return complaints;

@@ -2,6 +2,7 @@
 //!
 //! `tests/emulator` holds the tests themselves; `README.md` says how to run one and how to add one.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test stops where it cannot go on"))]
 
 pub mod attack;
 pub mod bench;
@@ -12,3 +13,4 @@ pub mod picture;
 pub mod plant;
 pub mod systems;
 pub mod time;
+pub mod trace;

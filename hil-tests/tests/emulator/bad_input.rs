@@ -51,7 +51,7 @@ fn bad_input_memory_that_does_not_fit() {
 
 #[test]
 fn bad_input_windows_that_overlap() {
-    let long = "start = \"20 us\"\nlength = \"700 us\"";
+    let long = "start = \"25 us\"\nlength = \"700 us\"";
     let system = systems::changed("demo", "bad-overlap", &[(PLC_WINDOW, long)]);
     refused_by_check(&system, "[[partition.noise.window]]", &["plc", "noise"]);
 }

@@ -9,8 +9,13 @@ const COUNT: u64 = 1000;
 /// Leaves whose round trip is measured.
 const LEAVES: [&str; 5] = ["0", "1", "7", "0xd", "unknown"];
 
-/// Most ticks of the mean CPUID round trip on a dedicated core, worst leaf. Seen: 91. The clock moves in steps of 5, so a
-/// single reading says less than the mean of a thousand, which repeats within 2.
+/// What else is measured, and the most ticks that it may take on a dedicated and on a time-shared core. The project aims at 80, 80 and 90
+/// on both. Seen: 106 and 115, 112 and 130, 113 and 125; what is allowed above that is the step of the clock.
+const OTHERS: [(&str, u64, u64); 3] =
+    [("vmcall-unknown", 110, 120), ("rdmsr-emulated", 115, 135), ("port-in", 115, 130)];
+
+/// Most ticks of the mean CPUID round trip on a dedicated core, worst leaf: what the project aims at. Seen: 88. The clock moves in steps
+/// of 5, so a single reading says less than the mean of a thousand, which repeats within 2.
 const DEDICATED_ROUND_TRIP: u64 = 90;
 
 /// The same on a time-shared core, best of a thousand: it looks at the clock too. The mean would count the windows of
@@ -27,7 +32,7 @@ fn control_guest_counts_every_exit() {
     for name in ["dedicated", "shared"] {
         checks::want_none(&checks::check_passed(report, name));
     }
-    checks::want_none(&checks::check_windows(report, "shared", checks::WINDOW_LATENESS));
+    checks::want_none(&checks::check_windows(report, "shared"));
     let [dedicated, shared] = ["dedicated", "shared"].map(|name| report.partition(name).unwrap());
 
     assert_eq!(dedicated.span_exits, Some(COUNT), "a dedicated core: exactly the CPUIDs");
@@ -39,6 +44,11 @@ fn control_guest_counts_every_exit() {
     let counted = shared.span_exits.unwrap();
     assert!((COUNT..=COUNT + ends).contains(&counted), "{counted} exits, {ends} ends of windows");
 
+    for (name, on_dedicated, on_shared) in OTHERS {
+        let seen = (round_trip(dedicated, name, "-mean"), round_trip(shared, name, ""));
+        assert!(seen.0 <= on_dedicated, "{name} on a dedicated core: {} ticks", seen.0);
+        assert!(seen.1 <= on_shared, "{name} on a time-shared core: {} ticks", seen.1);
+    }
     let dedicated = worst(dedicated, "-mean");
     let shared = worst(shared, "");
     println!("CPUID round trip, worst leaf: dedicated {dedicated}, shared {shared} ticks");
@@ -48,11 +58,14 @@ fn control_guest_counts_every_exit() {
 
 /// The worst leaf's round trip in ticks.
 fn worst(partition: &Partition, which: &str) -> u64 {
-    let round_trip = |leaf| {
-        let name = format!("cpuid-leaf-{leaf}{which}");
-        let ticks = partition.value(&name).unwrap();
-        println!("{}: {name} {ticks} ticks", partition.name);
-        ticks
-    };
-    LEAVES.map(round_trip).into_iter().max().unwrap()
+    let leaf = |leaf| round_trip(partition, &format!("cpuid-leaf-{leaf}"), which);
+    LEAVES.map(leaf).into_iter().max().unwrap()
+}
+
+/// What was measured under this name; `which` of its figures: `-mean`, `-max`, or nothing for the least.
+fn round_trip(partition: &Partition, name: &str, which: &str) -> u64 {
+    let name = format!("{name}{which}");
+    let ticks = partition.value(&name).unwrap();
+    println!("{}: {name} {ticks} ticks", partition.name);
+    ticks
 }

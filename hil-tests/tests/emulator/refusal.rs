@@ -73,7 +73,7 @@ fn refusal_of_another_clock() {
 }
 
 /// A sentence refuses the board and contains all of `words`.
-fn refused(run: &Run, words: &[&str]) {
+pub fn refused(run: &Run, words: &[&str]) {
     let sentences: Vec<&str> =
         run.text().filter(|line| line.starts_with("Bulkhead refuses this board:")).collect();
     println!("{sentences:?}");

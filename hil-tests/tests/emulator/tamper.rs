@@ -22,7 +22,7 @@ fn tampered_guest_is_refused_and_the_others_run() {
     checks::want_none(&checks::check_fate(report, "plc", "refused"));
     checks::want_none(&checks::check_motion(report));
     checks::want_none(&checks::check_fate(report, "noise", "running"));
-    checks::want_none(&checks::check_windows(report, "noise", checks::WINDOW_LATENESS_WITH_TIMER));
+    checks::want_none(&checks::check_windows(report, "noise"));
     let told: Vec<&str> = run
         .text()
         .chain(run.log_lines())
