@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bulkhead::{paths, process};
+use bulkhead::{paths, process, provision};
 
 use crate::bench::{folder, root, sure};
 
@@ -27,20 +27,46 @@ pub struct Linux {
 pub fn packages() -> PathBuf {
     let cache = folder("debian");
     let unpacked = cache.join("unpacked");
-    if find(&unpacked.join("boot"), "vmlinuz-").is_none() {
-        let depends = run(Command::new("apt-cache").args(["depends", "linux-image-amd64"]));
-        let kernel = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
-        let kernel = kernel.expect("linux-image-amd64 depends on a kernel");
-        run(Command::new("apt-get")
-            .args(["download", kernel, "busybox-static"])
-            .current_dir(&cache));
-        for entry in sure("list packages", fs::read_dir(&cache)).flatten() {
-            if entry.path().extension().is_some_and(|extension| extension == "deb") {
-                run(Command::new("dpkg-deb").arg("-x").arg(entry.path()).arg(&unpacked));
-            }
-        }
+    if !unpacked.exists() {
+        // Under another name until all is there: what was interrupted is not taken for whole.
+        let partial = cache.join("partial");
+        sure("remove what is left of an earlier try", paths::remove_stale(&partial));
+        sure("make a folder", paths::create(&partial));
+        fetch(&partial);
+        sure("keep the packages", fs::rename(&partial, &unpacked));
     }
     unpacked
+}
+
+/// Fetches kernel and busybox into `folder` and unpacks them there. A fresh machine has no list of packages yet, and an old list names
+/// files that are gone: what fails is tried again with a new one.
+fn fetch(folder: &Path) {
+    if download(folder).is_err() {
+        sure("refresh the list of packages", provision::refresh_package_list());
+        sure("fetch Debian's kernel", download(folder));
+    }
+    for entry in sure("list packages", fs::read_dir(folder)).flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "deb") {
+            run(Command::new("dpkg-deb").arg("-x").arg(entry.path()).arg(folder));
+        }
+    }
+}
+
+/// The packages of busybox and of the kernel that Debian calls current.
+fn download(folder: &Path) -> bulkhead::Result<()> {
+    let what = "cannot fetch Debian's kernel";
+    let mut command = Command::new("apt-cache");
+    command.args(["depends", "linux-image-amd64"]);
+    let depends = process::run(&mut command, what, "run it by hand")?;
+    let depends = String::from_utf8_lossy(&depends);
+    let kernel = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
+    let kernel = kernel.ok_or_else(|| {
+        let cause = "linux-image-amd64 depends on no kernel";
+        bulkhead::Error::failed(what, cause, "run `sudo apt-get update`")
+    })?;
+    let mut command = Command::new("apt-get");
+    command.args(["download", kernel, "busybox-static"]).current_dir(folder);
+    process::run(&mut command, what, "look at what apt-get says").map(drop)
 }
 
 /// A Linux whose first process runs `script`, a shell script that finds the `bulkhead` command on its path.

@@ -38,12 +38,13 @@ pub mod report_page;
 pub mod run;
 pub mod schema;
 pub mod screen;
+pub mod skipped;
 pub mod table;
 pub mod verify;
 pub mod who;
 
 pub use emulator::{Firmware, Target};
 pub use error::{Error, Result};
-pub use image::{BuildOptions, BuiltImage, build_image, build_native, tampered};
+pub use image::{BuildOptions, BuiltImage, build_image, build_native};
 pub use report::Report;
 pub use run::{Exit, Run, RunOptions, run_image};

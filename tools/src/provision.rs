@@ -10,17 +10,24 @@ use crate::{paths, process};
 /// The target that the hypervisor and the Rust guests are built for.
 pub const BARE_TARGET: &str = "x86_64-unknown-none";
 
-/// How far a command needs the machine set up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What a command needs the machine for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// Builds an image.
     Build,
-    /// Also runs it in Bochs.
+    /// Builds one, and runs it in Bochs.
     Bochs,
-    /// Also runs it in QEMU, by BIOS and by UEFI.
+    /// Builds one, and runs it in QEMU, by BIOS or by UEFI.
     Qemu,
-    /// Also judges everything that the tests judge.
+    /// All of that, and judges everything that the tests judge.
     Verify,
+}
+
+impl Need {
+    /// Whether it takes what is there for `other`.
+    fn includes(self, other: Self) -> bool {
+        self == other || self == Self::Verify || other == Self::Build
+    }
 }
 
 /// How one sees that a piece is there.
@@ -36,7 +43,7 @@ struct Package {
     name: &'static str,
     why: &'static str,
     probe: Probe,
-    from: Need,
+    serves: Need,
 }
 
 /// `bochs-term` is in the list with bochs: bochs wants one of its user interfaces installed, and that one is the
@@ -46,85 +53,85 @@ const PACKAGES: [Package; 14] = [
         name: "gcc",
         why: "compiles the C guest and links host programs",
         probe: Probe::Program("gcc"),
-        from: Need::Build,
+        serves: Need::Build,
     },
     Package {
         name: "make",
         why: "builds the C guest",
         probe: Probe::Program("make"),
-        from: Need::Build,
+        serves: Need::Build,
     },
     Package {
         name: "grub-common",
         why: "grub-mkrescue writes the bootable image",
         probe: Probe::Program("grub-mkrescue"),
-        from: Need::Build,
+        serves: Need::Build,
     },
     Package {
         name: "grub-pc-bin",
         why: "boots the image by BIOS",
         probe: Probe::File("/usr/lib/grub/i386-pc/modinfo.sh"),
-        from: Need::Build,
+        serves: Need::Build,
     },
     Package {
         name: "grub-efi-amd64-bin",
         why: "boots the image by UEFI",
         probe: Probe::File("/usr/lib/grub/x86_64-efi/modinfo.sh"),
-        from: Need::Build,
+        serves: Need::Build,
     },
     Package {
         name: "xorriso",
         why: "lays out the disk image for grub-mkrescue",
         probe: Probe::Program("xorriso"),
-        from: Need::Build,
+        serves: Need::Build,
     },
     Package {
         name: "mtools",
         why: "fills the image's UEFI partition",
         probe: Probe::Program("mformat"),
-        from: Need::Build,
+        serves: Need::Build,
     },
     Package {
         name: "bochs",
         why: "the emulated PC with VT-x",
         probe: Probe::Program("bochs-bin"),
-        from: Need::Bochs,
+        serves: Need::Bochs,
     },
     Package {
         name: "bochs-term",
         why: "the smallest user interface that satisfies bochs",
         probe: Probe::Program("bochs-bin"),
-        from: Need::Bochs,
+        serves: Need::Bochs,
     },
     Package {
         name: "bochsbios",
         why: "BIOS of the emulated PC",
         probe: Probe::File("/usr/share/bochs/BIOS-bochs-latest"),
-        from: Need::Bochs,
+        serves: Need::Bochs,
     },
     Package {
         name: "vgabios",
         why: "video BIOS that bochs asks for",
         probe: Probe::File("/usr/share/bochs/VGABIOS-lgpl-latest"),
-        from: Need::Bochs,
+        serves: Need::Bochs,
     },
     Package {
         name: "qemu-system-x86",
         why: "a PC without VT-x, to show what is said there",
         probe: Probe::Program("qemu-system-x86_64"),
-        from: Need::Qemu,
+        serves: Need::Qemu,
     },
     Package {
         name: "ovmf",
         why: "UEFI firmware for QEMU",
         probe: Probe::File("/usr/share/OVMF/OVMF_CODE_4M.fd"),
-        from: Need::Qemu,
+        serves: Need::Qemu,
     },
     Package {
         name: "chromium",
         why: "the browser in which the page of `bulkhead report` is judged",
         probe: Probe::Program("chromium"),
-        from: Need::Verify,
+        serves: Need::Verify,
     },
 ];
 
@@ -136,7 +143,8 @@ pub fn ensure(need: Need, quiet: bool) -> Result<()> {
     ensure_target(quiet)?;
     let missing: Vec<&Package> = PACKAGES
         .iter()
-        .filter(|package| package.from <= need && !is_there(&package.probe, &search_path()))
+        .filter(|package| need.includes(package.serves))
+        .filter(|package| !is_there(&package.probe, &search_path()))
         .collect();
     if missing.is_empty() { Ok(()) } else { install(&missing) }
 }
@@ -201,34 +209,71 @@ fn install(missing: &[&Package]) -> Result<()> {
         eprintln!("   {:width$}  {}", package.name, package.why);
     }
     let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
-    let by_hand = format!(
-        "sudo apt-get update && sudo apt-get install --no-install-recommends {}",
-        names.join(" ")
-    );
-    let refused = |cause: &str| {
-        Error::failed("cannot install these packages", cause, format!("run:  {by_hand}"))
-    };
-    let path = search_path();
-    if !is_there(&Probe::Program("apt-get"), &path) {
-        return Err(Error::failed(
-            "cannot install these packages",
-            "this machine has no apt-get: it is not a Debian",
-            format!("install their like by this machine's own means: {}", names.join(" ")),
-        ));
-    }
-    let prefix = privilege(&path)
-        .ok_or_else(|| refused("neither root, nor a sudo that can ask for its password"))?;
-    let remedy = format!("look at what apt-get says, then run:  {by_hand}");
-    let step = Step::begin("apt-get update", false);
-    process::run(&mut apt(&prefix, &["update", "-q"]), "apt-get update failed", &remedy)?;
-    step.done();
-    let step = Step::begin(format!("apt-get install of {} packages", names.len()), false);
+    let apt = Apt::find(
+        "cannot install these packages",
+        format!(
+            "sudo apt-get update && sudo apt-get install --no-install-recommends {}",
+            names.join(" ")
+        ),
+    )?;
+    apt.run("apt-get update".to_string(), &["update", "-q"])?;
     let mut arguments = vec!["install", "-y", "-q", "--no-install-recommends"];
     arguments.extend(&names);
-    process::run(&mut apt(&prefix, &arguments), "apt-get install failed", &remedy)?;
-    step.done();
-    Ok(())
+    apt.run(format!("apt-get install of {} packages", names.len()), &arguments)
 }
+
+/// Fetches the list of packages that this Debian machine may install: a fresh one has none, and an old one names files that are gone.
+///
+/// # Errors
+/// The machine does not let us; the error holds the command to type.
+pub fn refresh_package_list() -> Result<()> {
+    let apt = Apt::find("cannot refresh the list of packages", "sudo apt-get update".to_string())?;
+    apt.run("apt-get update".to_string(), &["update", "-q"])
+}
+
+/// The right to use apt-get.
+struct Apt {
+    /// What stands before it: nothing, or sudo.
+    prefix: Vec<&'static str>,
+    /// What a person would type.
+    by_hand: String,
+}
+
+impl Apt {
+    /// Finds apt-get and the right to use it; a password is asked for now, while no spinner runs over the prompt. `what` names the
+    /// deed in an error, `by_hand` what a person would type.
+    fn find(what: &str, by_hand: String) -> Result<Self> {
+        let path = search_path();
+        if !is_there(&Probe::Program("apt-get"), &path) {
+            let cause = "this machine has no apt-get: it is not a Debian";
+            let remedy = format!("do by this machine's own means what there is:  {by_hand}");
+            return Err(Error::failed(what, cause, remedy));
+        }
+        let remedy = format!("run:  {by_hand}");
+        let prefix = privilege(&path).ok_or_else(|| {
+            let cause = "neither root, nor a sudo that can ask for its password";
+            Error::failed(what, cause, &remedy)
+        })?;
+        if prefix == ASKING {
+            eprintln!("bulkhead: sudo asks for your password, to run apt-get.");
+            process::run_shown(Command::new("sudo").arg("-v"), what, &remedy)?;
+        }
+        Ok(Self { prefix, by_hand })
+    }
+
+    /// Runs apt-get as a step that is called `what`.
+    fn run(&self, what: String, arguments: &[&str]) -> Result<()> {
+        let failed = format!("{what} failed");
+        let step = Step::begin(what, false);
+        let remedy = format!("look at what apt-get says, then run:  {}", self.by_hand);
+        process::run(&mut apt(&self.prefix, arguments), &failed, &remedy)?;
+        step.done();
+        Ok(())
+    }
+}
+
+/// A sudo that asks for a password.
+const ASKING: [&str; 1] = ["sudo"];
 
 /// What to put before apt-get; `None` when this user may not install. A sudo that wants a password asks on the terminal.
 fn privilege(path: &[PathBuf]) -> Option<Vec<&'static str>> {
@@ -243,7 +288,7 @@ fn privilege(path: &[PathBuf]) -> Option<Vec<&'static str>> {
         return Some(vec!["sudo", "-n"]);
     }
     let terminal = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty");
-    terminal.is_ok().then(|| vec!["sudo"])
+    terminal.is_ok().then(|| ASKING.to_vec())
 }
 
 fn apt(prefix: &[&str], arguments: &[&str]) -> Command {
@@ -287,11 +332,22 @@ mod tests {
     }
 
     #[test]
-    fn wider_needs_contain_narrower_ones() {
-        let count = |need| PACKAGES.iter().filter(|package| package.from <= need).count();
-        assert!(count(Need::Build) < count(Need::Bochs));
-        assert!(count(Need::Bochs) < count(Need::Qemu));
-        assert_eq!(count(Need::Verify), PACKAGES.len());
+    fn nothing_is_installed_for_others() {
+        let names = |need: Need| -> Vec<&str> {
+            let needed = PACKAGES.iter().filter(|package| need.includes(package.serves));
+            needed.map(|package| package.name).collect()
+        };
+        let emulators = |need| {
+            let names = names(need);
+            ["bochs", "qemu-system-x86", "chromium"].map(|name| names.contains(&name))
+        };
+        assert_eq!(emulators(Need::Build), [false, false, false]);
+        assert_eq!(emulators(Need::Bochs), [true, false, false]);
+        assert_eq!(emulators(Need::Qemu), [false, true, false]);
+        assert_eq!(names(Need::Verify).len(), PACKAGES.len());
+        for need in [Need::Build, Need::Bochs, Need::Qemu] {
+            assert!(names(need).contains(&"grub-common"));
+        }
     }
 
     #[test]

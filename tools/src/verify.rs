@@ -1,11 +1,12 @@
 //! `cargo verify`: every check of the tree, in order of cost, with a closing summary.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::image::{BuildOptions, BuiltImage, build_image};
 use crate::provision::{self, BARE_TARGET, Need};
-use crate::{interrupt, paths, process};
+use crate::{interrupt, paths, process, skipped};
 
 /// How one check went.
 struct Outcome {
@@ -22,15 +23,31 @@ pub fn verify(long: bool) -> Result<()> {
     interrupt::install();
     provision::ensure(Need::Verify, false)?;
     provision::ensure_lints()?;
+    let list = paths::work("verify")?.join("skipped");
+    paths::remove_stale(&list)?;
+    paths::create(&paths::work("verify")?)?;
     let mut outcomes = Vec::new();
-    host(&mut outcomes)?;
+    host(&mut outcomes, &list)?;
     bare(&mut outcomes)?;
-    emulator(&mut outcomes, long)?;
+    emulator(&mut outcomes, long, &list)?;
+    not_run(&list)?;
     summary(&outcomes)
 }
 
+/// Lists the tests that this machine, or this command without `--long`, did not run.
+fn not_run(list: &Path) -> Result<()> {
+    let text = if list.exists() { paths::read(list)? } else { Vec::new() };
+    let text = String::from_utf8_lossy(&text);
+    let sentences = skipped::sentences(&text);
+    if !sentences.is_empty() {
+        println!("\n== not run");
+        sentences.iter().for_each(|sentence| println!("   {sentence}"));
+    }
+    Ok(())
+}
+
 /// What runs on the host.
-fn host(outcomes: &mut Vec<Outcome>) -> Result<()> {
+fn host(outcomes: &mut Vec<Outcome>, list: &Path) -> Result<()> {
     check(outcomes, "format", || cargo(&["fmt", "--all", "--check"], &[]))?;
     check(outcomes, "lints, host", || {
         cargo(&["clippy", "--all-targets", "--", "-D", "warnings"], &[])
@@ -51,7 +68,7 @@ fn host(outcomes: &mut Vec<Outcome>) -> Result<()> {
         ];
         let mut words = vec!["test"];
         words.extend(rooms.iter().flat_map(|room| ["--package", room]));
-        cargo(&words, &[])
+        cargo(&words, &[(skipped::LIST, &list.display().to_string())])
     })
 }
 
@@ -74,7 +91,7 @@ fn bare(outcomes: &mut Vec<Outcome>) -> Result<()> {
     })
 }
 
-fn lint_bare(system: &std::path::Path, built: &BuiltImage) -> Result<()> {
+fn lint_bare(system: &Path, built: &BuiltImage) -> Result<()> {
     let images = built.images.display().to_string();
     let system = system.display().to_string();
     let settings = [("BULKHEAD_SYSTEM", system.as_str()), ("BULKHEAD_IMAGES", images.as_str())];
@@ -86,10 +103,12 @@ fn lint_bare(system: &std::path::Path, built: &BuiltImage) -> Result<()> {
 }
 
 /// What boots.
-fn emulator(outcomes: &mut Vec<Outcome>, long: bool) -> Result<()> {
-    let settings: &[(&str, &str)] = if long { &[("BULKHEAD_LONG", "1")] } else { &[] };
+fn emulator(outcomes: &mut Vec<Outcome>, long: bool, list: &Path) -> Result<()> {
+    let list = list.display().to_string();
+    let mut settings = vec![(skipped::LIST, list.as_str())];
+    settings.extend(long.then_some(("BULKHEAD_LONG", "1")));
     check(outcomes, "tests, emulators", || {
-        cargo(&["test", "--package", "hil-tests", "--", "--test-threads=2"], settings)
+        cargo(&["test", "--package", "hil-tests", "--", "--test-threads=2"], &settings)
     })
 }
 

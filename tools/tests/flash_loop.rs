@@ -6,6 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bulkhead::flash::{FlashOptions, flash};
+use bulkhead::skipped;
+
+/// How the tests of this file run everywhere.
+const REMEDY: &str =
+    "run `cargo test -p bulkhead --test flash_loop` as root on a kernel with loop devices";
 
 /// A loop device over a temporary file; detached when dropped.
 struct Loop {
@@ -15,7 +20,7 @@ struct Loop {
 }
 
 impl Loop {
-    /// `None`, with a printed sentence, where this user or this kernel has no loop devices.
+    /// `None`, said aloud, where this user or this kernel has no loop devices.
     fn attach(size: usize) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let backing = folder.path().join("backing");
@@ -27,7 +32,11 @@ impl Loop {
                 Some(Self { device, backing, folder })
             }
             other => {
-                println!("skipped: this test needs root and loop devices ({other:?})");
+                skipped::tell(
+                    "flash_loop",
+                    &format!("losetup gave no device ({})", words(&other)),
+                    REMEDY,
+                );
                 None
             }
         }
@@ -47,6 +56,14 @@ impl Loop {
             quiet: true,
         };
         flash(&options).map_err(|error| error.to_string())
+    }
+}
+
+/// What losetup said, in one line.
+fn words(outcome: &std::io::Result<std::process::Output>) -> String {
+    match outcome {
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; "),
+        Err(cause) => cause.to_string(),
     }
 }
 
@@ -112,7 +129,8 @@ fn a_device_in_use_by_another_stays_as_it_was() {
             .status()
             .is_ok_and(|s| s.success());
     if !there {
-        println!("skipped: this test needs mkfs.ext4 and the right to mount");
+        let test = "flash_loop, a_device_in_use_by_another_stays_as_it_was";
+        skipped::tell(test, "it needs mkfs.ext4 and the right to mount", REMEDY);
         return;
     }
     let path = device.image(&pattern(1 << 20));

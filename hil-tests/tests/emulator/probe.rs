@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bulkhead::probe::{self, Machine};
 use bulkhead::{Firmware, paths};
-use hil_tests::boards::{differences, facts, read_board};
+use hil_tests::boards::{Ram, differences, facts, read_board};
 use hil_tests::{bench, linux, picture};
 
 use crate::shared::PROBE;
@@ -32,14 +32,14 @@ fn probe_of_bochs_says_the_board_that_ships() {
     for core in found.get_mut("core").and_then(|cores| cores.as_array_mut()).into_iter().flatten() {
         core.as_table_mut().expect("a core is a table").retain(|key, _| key == "apic-id");
     }
-    assert_eq!(differences(&shipped, &found), [] as [&str; 0]);
+    assert_eq!(differences(&shipped, &found, Ram::Within), [] as [&str; 0]);
 }
 
 #[test]
 fn probe_of_q35_says_the_board_that_ships() {
     let found = facts(&probed("probe-q35", &Machine::qemu(), true));
     let shipped = facts(&read_board("qemu-q35"));
-    assert_eq!(differences(&shipped, &found), [] as [&str; 0]);
+    assert_eq!(differences(&shipped, &found, Ram::Same), [] as [&str; 0]);
     let lit = picture::lit_thousandths(&bench::folder("probe-q35").join("screen.png"));
     assert!(lit >= LIT, "the screen is blank");
 }
@@ -56,7 +56,7 @@ fn probe_by_uefi_finds_the_same_hardware() {
             !["clock", "memory", "reserved", "pci", "iommu"].contains(&key.as_str())
         });
     }
-    assert_eq!(differences(&shipped, &found), [] as [&str; 0]);
+    assert_eq!(differences(&shipped, &found, Ram::Same), [] as [&str; 0]);
     let lit = picture::lit_thousandths(&bench::folder("probe-uefi").join("screen.png"));
     assert!(lit >= LIT, "the screen is blank");
 }
@@ -79,8 +79,8 @@ echo '@bulkhead linux end'
 /// for its second core, and without it the counter is the host's.
 #[test]
 fn long_probe_by_linux_and_on_the_bare_machine_agree() {
-    if std::env::var_os("BULKHEAD_LONG").is_none() {
-        println!("not run: Linux boots slowly in an emulator; `cargo verify --long` runs it");
+    let test = "long_probe_by_linux_and_on_the_bare_machine_agree";
+    if !bench::takes_long(test, "Linux boots slowly in an emulator, and its kernel is fetched") {
         return;
     }
     let mut by_linux = facts(&by_linux("probe-linux"));
@@ -88,7 +88,7 @@ fn long_probe_by_linux_and_on_the_bare_machine_agree() {
     for board in [&mut by_linux, &mut bare] {
         assert!(board.remove("clock").is_some_and(|clock| clock.get("tsc").is_some()));
     }
-    assert_eq!(differences(&bare, &by_linux), [] as [&str; 0]);
+    assert_eq!(differences(&bare, &by_linux, Ram::Same), [] as [&str; 0]);
 }
 
 /// The same comparison without a boot: `qemu-q35-linux.facts` is what `bulkhead probe --facts` wrote on that Linux.
@@ -101,7 +101,7 @@ fn probe_concludes_the_same_from_what_linux_once_read() {
     for board in [&mut found, &mut shipped] {
         board.remove("clock");
     }
-    assert_eq!(differences(&shipped, &found), [] as [&str; 0]);
+    assert_eq!(differences(&shipped, &found, Ram::Same), [] as [&str; 0]);
 }
 
 fn without_icount(mut machine: Machine) -> Machine {
