@@ -149,7 +149,7 @@ pub fn make(staging: &Path, menu: &str, image: &Path) -> Result<()> {
 ///
 /// # Errors
 /// grub-mkrescue fails.
-pub fn pack(staging: &Path, image: &Path) -> Result<()> {
+fn pack(staging: &Path, image: &Path) -> Result<()> {
     if let Some(folder) = image.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         paths::create(folder)?;
     }

@@ -225,30 +225,6 @@ pub fn build_native(options: &BuildOptions, partition: &str) -> Result<BuiltImag
     })
 }
 
-/// A copy of `built` in which one byte of a partition's guest differs: the bytes changed after the build.
-/// Returns the image, with its sidecars beside it. Serves tests of the refusal.
-///
-/// # Errors
-/// The system has no such partition; GRUB's tools fail.
-pub fn tampered(built: &BuiltImage, partition: &str) -> Result<PathBuf> {
-    let staging = built.work.join("disk");
-    let module = staging.join("boot").join(format!("{partition}.bin"));
-    let mut bytes = paths::read(&module)?;
-    let whole = bytes.clone();
-    if let Some(byte) = bytes.last_mut() {
-        *byte ^= 1;
-    }
-    paths::write(&module, &bytes)?;
-    let image = built.work.join(format!("tampered-{partition}.img"));
-    let made = grub::pack(&staging, &image);
-    paths::write(&module, &whole)?;
-    made?;
-    let copy = |from: &Path, to: PathBuf| paths::write(&to, &paths::read(from)?);
-    copy(&built.elf, Manifest::elf_path(&image))?;
-    built.manifest.save(&image)?;
-    Ok(image)
-}
-
 fn file_size(path: &Path) -> Result<u64> {
     let data = std::fs::metadata(path).map_err(|cause| Error::file("find", path, &cause))?;
     Ok(data.len())

@@ -30,11 +30,6 @@ impl Step {
         Self { bar, began: Instant::now(), shown, what }
     }
 
-    /// Changes the line while the step goes on.
-    pub fn note(&self, text: &str) {
-        self.bar.set_message(format!("{} ({text})", self.what));
-    }
-
     /// The step is done.
     pub fn done(self) {
         self.bar.finish_and_clear();

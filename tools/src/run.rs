@@ -49,8 +49,6 @@ pub struct RunOptions {
     pub folder: Option<PathBuf>,
     /// Shows no progress and no log.
     pub quiet: bool,
-    /// Keeps the serial log as it came: `serial.log` in [`Self::folder`].
-    pub keep: bool,
 }
 
 /// How a run ended.
@@ -90,17 +88,6 @@ impl Run {
             _ => None,
         })
     }
-
-    /// Console lines of the partition `name`.
-    pub fn console<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s str> {
-        let id = self.report.partitions.iter().position(|partition| partition.name == name);
-        self.events.iter().filter_map(move |event| match event {
-            Event::Console { partition, line, .. } if Some(usize::from(*partition)) == id => {
-                Some(line.as_str())
-            }
-            _ => None,
-        })
-    }
 }
 
 /// Runs an image to its end.
@@ -130,7 +117,7 @@ pub fn run_image(options: &RunOptions) -> Result<Run> {
     let mut session = Session::start(options, &setup, &manifest, elf.as_ref())?;
     let exit = session.follow(options)?;
     let run = session.finish(exit, options);
-    if options.folder.is_none() && !options.keep {
+    if options.folder.is_none() {
         paths::remove_stale(&folder)?;
     }
     Ok(run)
@@ -363,7 +350,7 @@ pub fn judge(run: &Run, manifest: &Manifest) -> Result<()> {
         let must = manifest.native.is_none() && manifest.when_finished.contains(&partition.name);
         if let Some(windows) = partition.windows.filter(|windows| windows.late > 0) {
             sentences.push(format!(
-                "{} of {} windows of {} ({}) started later than the board's switch budget",
+                "{} of {} windows of {} ({}) were late: missed whole, or the switch was not done at their declared start",
                 windows.late, windows.run, partition.name, partition.place
             ));
         }
