@@ -6,8 +6,12 @@
 #![deny(missing_docs)]
 #![expect(unsafe_code, reason = "writes to video memory")]
 
+mod boot;
+
 use font8x8::legacy::BASIC_LEGACY;
 use spin::Mutex;
+
+pub use boot::Unusable;
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;

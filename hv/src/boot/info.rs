@@ -7,11 +7,11 @@
 
 use bulkhead_table::Range;
 use heapless::{String, Vec};
-use multiboot2::{BootInformation, BootInformationHeader, FramebufferTag, FramebufferType};
+use multiboot2::{BootInformation, BootInformationHeader};
 
 use super::firmware::RootTable;
 use super::memory_map::MemoryMap;
-use crate::screen::{Display, Framebuffer};
+use crate::screen::Display;
 use crate::table::PARTITIONS;
 use crate::text::say;
 
@@ -91,39 +91,13 @@ fn find_root_table(information: &BootInformation<'_>) -> Option<RootTable> {
 }
 
 fn find_display(information: &BootInformation<'_>) -> Option<Display> {
-    let from_uefi = information.efi_sdt32_tag().is_some() || information.efi_sdt64_tag().is_some();
-    let Some(Ok(tag)) = information.framebuffer_tag() else {
-        // A BIOS machine is in text mode unless somebody says otherwise.
-        return (!from_uefi).then_some(Display::VgaText);
-    };
-    let display = match tag.buffer_type() {
-        Ok(FramebufferType::Text) => Some(Display::VgaText),
-        Ok(FramebufferType::RGB { .. }) => usable_framebuffer(tag).map(Display::Framebuffer),
-        _ => None,
-    };
-    if display.is_none() {
+    Display::of(information, REACHABLE).unwrap_or_else(|found| {
         say!(
             "Bulkhead: the framebuffer at {:#x} has no direct colours of 16 to 32 bits below 4 GiB; the screen stays dark.",
-            tag.address()
+            found.address
         );
-    }
-    display
-}
-
-/// The framebuffer, if its pixels can be reached and written bytewise.
-fn usable_framebuffer(tag: &FramebufferTag) -> Option<Framebuffer> {
-    let pixel_bytes = tag.bpp().div_ceil(8);
-    let size = u64::from(tag.pitch()) * u64::from(tag.height());
-    let row = u64::from(tag.width()) * u64::from(pixel_bytes);
-    let fits = tag.address().checked_add(size).is_some_and(|end| end <= REACHABLE);
-    let frame = Framebuffer {
-        address: tag.address(),
-        pitch: tag.pitch(),
-        width: tag.width(),
-        height: tag.height(),
-        pixel_bytes,
-    };
-    (fits && (2..=4).contains(&pixel_bytes) && row <= u64::from(tag.pitch())).then_some(frame)
+        None
+    })
 }
 
 fn copy_modules(information: &BootInformation<'_>) -> Vec<Module, MODULES> {

@@ -12,8 +12,8 @@ pub mod physical;
 
 use alloc::vec::Vec;
 
-use hv_screen::{Display, Framebuffer};
-use multiboot2::{BootInformation, BootInformationHeader, FramebufferTag, FramebufferType};
+use hv_screen::Display;
+use multiboot2::{BootInformation, BootInformationHeader};
 
 use crate::guest::{Machine, Verdict, detect, finish};
 use crate::{apic, console, interrupts, println};
@@ -76,7 +76,8 @@ fn read_boot_info(magic: u32, address: u32) -> Boot {
             .map(|area| (area.start_address(), area.size(), u32::from(area.typ())))
             .collect(),
         root_table: root_table(&information),
-        display: display(&information),
+        // A screen that cannot be used stays dark: everything goes over COM1 too.
+        display: Display::of(&information, physical::REACHABLE).unwrap_or(None),
     }
 }
 
@@ -89,35 +90,4 @@ fn root_table(information: &BootInformation<'_>) -> Option<(u64, bool)> {
         (_, Some(tag)) => Some((tag.rsdt_address() as u64, false)),
         _ => None,
     }
-}
-
-fn display(information: &BootInformation<'_>) -> Option<Display> {
-    let from_uefi = information.efi_sdt32_tag().is_some() || information.efi_sdt64_tag().is_some();
-    let Some(Ok(tag)) = information.framebuffer_tag() else {
-        // A BIOS machine is in text mode unless somebody says otherwise.
-        return (!from_uefi).then_some(Display::VgaText);
-    };
-    match tag.buffer_type() {
-        Ok(FramebufferType::Text) => Some(Display::VgaText),
-        Ok(FramebufferType::RGB { .. }) => framebuffer(tag).map(Display::Framebuffer),
-        _ => None,
-    }
-}
-
-/// The framebuffer, if its pixels can be reached and written bytewise.
-fn framebuffer(tag: &FramebufferTag) -> Option<Framebuffer> {
-    let pixel_bytes = tag.bpp().div_ceil(8);
-    let size = u64::from(tag.pitch()) * u64::from(tag.height());
-    let row = u64::from(tag.width()) * u64::from(pixel_bytes);
-    let end = tag.address().checked_add(size)?;
-    let usable = end <= physical::REACHABLE
-        && (2..=4).contains(&pixel_bytes)
-        && row <= u64::from(tag.pitch());
-    usable.then_some(Framebuffer {
-        address: tag.address(),
-        pitch: tag.pitch(),
-        width: tag.width(),
-        height: tag.height(),
-        pixel_bytes,
-    })
 }
