@@ -10,9 +10,10 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use guest_rt::gap::next_gap;
 use guest_rt::{
     Alarm, Guest, Histogram, Verdict, Window, disable_interrupts, enable_interrupts, print,
-    println, report_value, tsc, window,
+    println, report_value, window,
 };
 
 guest_rt::entry!(main);
@@ -61,13 +62,13 @@ fn watch(schedule: Window, windows: u64) -> Seen {
         timers_missed: 0,
     };
     let alarm = Alarm::new(TIMER_VECTOR, |came| TIMER_CAME.store(came, Ordering::Relaxed));
-    let gaps = Gaps::new(schedule);
+    let shortest = shortest_gap(schedule);
     enable_interrupts();
     // The timer of the window that ran last, once there was one.
     let mut armed: Option<u64> = None;
     let mut before: Option<u64> = None;
     for _ in 0..=windows {
-        let came = gaps.next();
+        let came = next_gap(shortest).first;
         // Which of its windows runs now: a partition may have several in a frame.
         let Some(running) = window() else {
             break;
@@ -105,29 +106,10 @@ impl Seen {
     }
 }
 
-/// Finds the instants at which the guest got the core back.
-struct Gaps {
-    /// Shortest time without the core that counts, in ticks: an eighth of what others have of the frame, who may have it in
-    /// several pieces. An interrupt of the guest's own is much shorter.
-    threshold: u64,
-}
-
-impl Gaps {
-    const fn new(schedule: Window) -> Self {
-        Self { threshold: schedule.away() / 8 }
-    }
-
-    /// Waits for the next gap and returns the first TSC behind it.
-    fn next(&self) -> u64 {
-        let mut before = tsc();
-        loop {
-            let now = tsc();
-            if now - before > self.threshold {
-                return now;
-            }
-            before = now;
-        }
-    }
+/// Shortest time without the core that counts, in ticks: an eighth of what others have of the frame, who may have it in
+/// several pieces. An interrupt of the guest's own is much shorter.
+fn shortest_gap(schedule: Window) -> u32 {
+    u32::try_from(schedule.away() / 8).unwrap_or(u32::MAX)
 }
 
 fn judge(seen: &Seen, limit: Option<u64>) -> Verdict {
