@@ -12,6 +12,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::plot::{Drawn, INK, PALE};
 use crate::report::{RanWindow, Report};
 use crate::screen::grouped;
 
@@ -21,9 +22,7 @@ const FOOTER: u32 = 84;
 const ROW: u32 = 92;
 const LEFT: i32 = 90;
 const RIGHT: i32 = 30;
-const INK: RGBColor = RGBColor(38, 50, 56);
 const EDGE: RGBColor = RGBColor(144, 164, 174);
-const BOX: RGBColor = RGBColor(236, 239, 241);
 const HOUSE: RGBColor = RGBColor(120, 130, 136);
 /// By partition, round and round; dark enough for white letters.
 const COLOURS: [RGBColor; 8] = [
@@ -92,8 +91,6 @@ fn frames(report: &Report) -> Option<(u64, u64)> {
     let end = change.map_or(last, |frame| last.min(frame + MOST_FRAMES / 2 - 1));
     Some((first.max((end + 1).saturating_sub(MOST_FRAMES)), end))
 }
-
-type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 
 struct Picture<'r> {
     report: &'r Report,
@@ -186,7 +183,7 @@ impl Picture<'_> {
         let start = self.instant(frame, window.start);
         let (from, to) = (self.x(start), self.x(start + window.length));
         let corners = [(from, top + 8), (to, top + 72)];
-        area.draw(&Rectangle::new(corners, BOX.filled()))?;
+        area.draw(&Rectangle::new(corners, PALE.filled()))?;
         area.draw(&Rectangle::new(corners, EDGE.stroke_width(1)))?;
         let name = self.owner(window.owner);
         label(area, name, (from + 3, top + 10), to - from, &INK)

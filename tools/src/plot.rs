@@ -12,8 +12,8 @@ use crate::screen::grouped;
 const WIDTH: u32 = 960;
 const PANEL: u32 = 300;
 const HEADER: u32 = 64;
-const INK: RGBColor = RGBColor(38, 50, 56);
-const PALE: RGBColor = RGBColor(236, 239, 241);
+pub(crate) const INK: RGBColor = RGBColor(38, 50, 56);
+pub(crate) const PALE: RGBColor = RGBColor(236, 239, 241);
 const BARS: RGBColor = RGBColor(0, 105, 148);
 const MARK: RGBColor = RGBColor(198, 40, 40);
 
@@ -48,7 +48,8 @@ pub fn write(report: &Report, path: &Path) -> Result<()> {
     })
 }
 
-type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
+/// A picture, or what its library says against it.
+pub(crate) type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 
 fn draw(report: &Report, panels: &[(&str, &Histogram)], path: &Path) -> Drawn {
     let height = HEADER + PANEL * u32::try_from(panels.len())?;
