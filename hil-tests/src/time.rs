@@ -1,5 +1,5 @@
-//! Systems of time-shared cores, and what their windows must show: when they start, what they lose, and that this grows
-//! with nothing.
+//! Composes systems of time-shared cores, and judges what their windows show: when they start, what they lose, how far they overrun,
+//! and that this grows with nothing.
 //!
 //! Ticks are instructions of the emulator. What follows from them is said where the bounds stand.
 

@@ -136,6 +136,7 @@ Examples:
   bulkhead run partitions/demo.toml
   bulkhead run demo.img --report report.json
   bulkhead run partitions/demo.toml --native motion
+  bulkhead run partitions/demo.toml --cpu-model tigerlake --serial serial.log
   bulkhead run demo.img --target qemu --firmware uefi --screenshot screen.png")]
     Run(RunArguments),
     /// Decodes the serial log of a board, a file, or standard input
@@ -273,7 +274,8 @@ Examples:
   bulkhead probe --image probe.img && bulkhead flash probe.img /dev/sdb
   bulkhead probe --from-log captured.log --name press-7 -o partitions/boards/press-7.toml
   bulkhead probe --run qemu
-  sudo bulkhead probe --facts machine.facts"
+  sudo bulkhead probe --facts machine.facts
+  bulkhead probe --from-facts machine.facts --name press-7"
     )]
     Probe(ProbeArguments),
     /// Everything from a bare machine to a latency table: installs, builds, boots, measures

@@ -1,4 +1,4 @@
-//! The library for bare-metal guests: entry, printing, clock, interrupts, histogram, verdict.
+//! The library for bare-metal guests: entry, printing, clock, interrupts, more CPUs, schedule, histogram, verdict.
 //!
 //! A guest is one `main`, which ends with a [`Verdict`]:
 //!

@@ -1,4 +1,5 @@
-//! QEMU as a PC without VT-x, by BIOS and by UEFI: it shows what is said on a machine that cannot run us.
+//! QEMU as a PC without VT-x, by BIOS and by UEFI: it shows what is said on a machine that cannot run us, and is one that the probe
+//! looks at.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -4,7 +4,7 @@
 //! round lasts a random time, so that preemptions fall on every instruction of it.
 //!
 //! Arguments: `preemptions=10000` (how many a round's loop must have met), `seed=1` (of the patterns), `rounds=1000` (on the bare
-//! machine, where nothing preempts), `nmi=1` (a round sends NMIs too, one of them while another's handler runs).
+//! machine, where nothing preempts), `nmi=0` (with 1, a round sends NMIs too, one of them while another's handler runs).
 #![no_std]
 #![no_main]
 
