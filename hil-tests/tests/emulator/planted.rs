@@ -60,9 +60,9 @@ fn planted_log_call_that_blocks() {
     let fault = Fault {
         name: "fault-log",
         changes: &[(
-            "hv/src/vmx/exits.rs",
-            "IO_INSTRUCTION => ",
-            "IO_INSTRUCTION if { crate::serial::write_text(\"a port was denied\\r\\n\");
+            "hv/src/run/mod.rs",
+            "frequent::IO_INSTRUCTION => ",
+            "frequent::IO_INSTRUCTION if { crate::serial::write_text(\"a port was denied\\r\\n\");
                  crate::serial::wait_until_sent(); true } => ",
         )],
     };
