@@ -131,13 +131,19 @@ Examples:
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
-    /// Runs a system or an image in an emulator and shows its decoded log
-    #[command(after_help = "Examples:
+    /// Runs a system or an image in an emulator or on a board, and shows its decoded log
+    #[command(
+        after_help = "With --rig the image is brought to the board, the board is switched, and one that hangs is tried again;
+the whole log is kept in IMAGE.rig.log. hil-tests/rigs/example.toml has every key of a rig file.
+
+Examples:
   bulkhead run partitions/demo.toml
   bulkhead run demo.img --report report.json
   bulkhead run partitions/demo.toml --native motion
   bulkhead run partitions/demo.toml --cpu-model tigerlake --serial serial.log
-  bulkhead run demo.img --target qemu --firmware uefi --screenshot screen.png")]
+  bulkhead run demo.img --target qemu --firmware uefi --screenshot screen.png
+  bulkhead run my-line.toml --rig my-rig.toml"
+    )]
     Run(RunArguments),
     /// Decodes the serial log of a board, a file, or standard input
     #[command(
@@ -166,6 +172,7 @@ Examples:
   bulkhead measure partitions/demo.toml
   bulkhead measure partitions/press-line.toml --report report.json --plot latency.svg
   bulkhead measure my.toml --gantt ran.svg
+  bulkhead measure my.toml --rig my-rig.toml
   bulkhead measure partitions/demo.toml --format json")]
     Measure {
         /// The system file
@@ -185,6 +192,9 @@ Examples:
         /// Seconds of real time that the run may take
         #[arg(long)]
         timeout: Option<u64>,
+        /// Measures on the board of this rig instead of in Bochs
+        #[arg(long, value_name = "RIG.toml")]
+        rig: Option<PathBuf>,
     },
     /// Writes an image to a device, reads it back and compares
     #[command(
@@ -324,6 +334,9 @@ struct RunArguments {
     /// Where to keep the serial log as it came, for `bulkhead log`
     #[arg(long, value_name = "FILE")]
     serial: Option<PathBuf>,
+    /// Runs it on the board of this rig instead of in an emulator
+    #[arg(long, value_name = "RIG.toml", conflicts_with_all = ["target", "firmware", "native", "cores", "cpu_model", "screenshot"])]
+    rig: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -384,7 +397,7 @@ impl Cli {
             Command::Log { source, elf, baud } => {
                 log::show(source.as_deref(), baud, elf.as_deref())
             }
-            Command::Measure { system, report, plot, gantt, format, timeout } => {
+            Command::Measure { system, report, plot, gantt, format, timeout, rig } => {
                 measure(&MeasureOptions {
                     system,
                     report,
@@ -392,6 +405,7 @@ impl Cli {
                     gantt,
                     format,
                     timeout: timeout.map(Duration::from_secs),
+                    rig,
                 })
             }
             Command::Flash { image, device, yes } => {
@@ -436,7 +450,8 @@ fn build(system: &Path, output: PathBuf) -> Result<()> {
 }
 
 fn run(arguments: &RunArguments) -> Result<()> {
-    provision::ensure(need(arguments.target), false)?;
+    let need = if arguments.rig.is_some() { Need::Build } else { need(arguments.target) };
+    provision::ensure(need, false)?;
     let image = image_of(arguments)?;
     let run = run_image(&RunOptions {
         image: image.clone(),
@@ -446,6 +461,7 @@ fn run(arguments: &RunArguments) -> Result<()> {
         cpu_model: arguments.cpu_model.clone(),
         timeout: arguments.timeout.map(Duration::from_secs),
         screenshot: arguments.screenshot.clone(),
+        rig: arguments.rig.clone(),
         ..RunOptions::default()
     })?;
     if let Some(path) = &arguments.serial {

@@ -64,6 +64,8 @@ impl<'m> Collector<'m> {
             Event::Health { cpu, tsc, event } => self.health(*cpu, *tsc, event),
             Event::Windows { cpu, records } => self.windows_ran(*cpu, records),
             Event::End => self.complete = true,
+            // What holds in the end is told once more, and whole.
+            Event::Live { .. } => {}
             Event::Log { .. } | Event::Lost { .. } | Event::Garbled { .. } => {}
         }
     }
@@ -287,7 +289,8 @@ fn denied_name(detail: u32) -> String {
 }
 
 /// The name of a fate's number, as the report has it.
-fn fate_name(code: u64) -> String {
+#[must_use]
+pub fn fate_name(code: u64) -> String {
     match Fate::from_code(code) {
         Some(Fate::Running) => "running".to_string(),
         Some(Fate::Passed) => "passed".to_string(),

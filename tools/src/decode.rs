@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use hv_core::health::HealthEvent;
 use hv_core::trace::{RECORD_BYTES, WindowRecord};
-use hv_core::wire::{self, Defect, HEADER, Kind, MAX_ENCODED, MAX_PAYLOAD, Packet, Stat};
+use hv_core::wire::{self, Defect, HEADER, Kind, Live, MAX_ENCODED, MAX_PAYLOAD, Packet, Stat};
 
 use crate::elf::{LogElf, hex};
 use crate::error::{Error, Result};
@@ -77,6 +77,15 @@ pub enum Event {
         /// The windows.
         records: Vec<WindowRecord>,
     },
+    /// How a partition stands while the system runs.
+    Live {
+        /// Partition id.
+        partition: u8,
+        /// Ticks of the time-stamp counter.
+        tsc: u64,
+        /// Its figures so far.
+        live: Live,
+    },
     /// Bytes that are neither text nor a packet.
     Garbled {
         /// How many.
@@ -133,7 +142,8 @@ impl<'e> Decoder<'e> {
     /// Decodes `bytes` and appends what they say to `events`.
     ///
     /// # Errors
-    /// A packet of another build than the ELF's: its messages would decode to wrong texts.
+    /// A packet of another build than the ELF's: its messages would decode to wrong texts. A whole packet of another version of the
+    /// format: its figures would be read wrong.
     pub fn feed(&mut self, bytes: &[u8], events: &mut Vec<Event>) -> Result<()> {
         for &byte in bytes {
             match byte {
@@ -179,6 +189,7 @@ impl<'e> Decoder<'e> {
                 self.counts.packets += 1;
                 self.packet(&packet, events)
             }
+            Err(Defect::Version(version)) => Err(other_version(version)),
             Err(defect) => {
                 self.chunk = chunk;
                 self.flush_other(defect, events);
@@ -210,13 +221,10 @@ impl<'e> Decoder<'e> {
         let bytes = std::mem::take(&mut self.chunk).len();
         self.counts.garbled += 1;
         let cause = match defect {
-            Defect::Malformed => "not a packet".to_string(),
-            Defect::Checksum => "a packet with a wrong checksum".to_string(),
-            Defect::Version(version) => {
-                format!("a packet of format version {version}; this reader knows {}", wire::VERSION)
-            }
+            Defect::Malformed | Defect::Version(_) => "not a packet",
+            Defect::Checksum => "a packet with a wrong checksum",
         };
-        events.push(Event::Garbled { bytes, cause });
+        events.push(Event::Garbled { bytes, cause: cause.to_string() });
     }
 
     fn packet(&mut self, packet: &Packet<'_>, events: &mut Vec<Event>) -> Result<()> {
@@ -237,6 +245,12 @@ impl<'e> Decoder<'e> {
                 None => self.malformed(packet, "a health event of the wrong length", events),
             },
             Kind::Windows => self.windows(packet, events),
+            Kind::Live => match Live::from_bytes(packet.payload) {
+                Some(live) => {
+                    events.push(Event::Live { partition: packet.source, tsc: packet.tsc, live });
+                }
+                None => self.malformed(packet, "figures of a partition that do not read", events),
+            },
             Kind::End => events.push(Event::End),
             Kind::Unknown(code) => {
                 self.malformed(packet, &format!("a packet of the unknown kind {code}"), events);
@@ -341,6 +355,18 @@ impl<'e> Decoder<'e> {
         self.counts.garbled += 1;
         events.push(Event::Garbled { bytes: packet.payload.len(), cause: cause.to_string() });
     }
+}
+
+/// A whole packet, but not of the format that this command knows.
+fn other_version(version: u8) -> Error {
+    Error::refused(
+        "cannot decode this log",
+        format!(
+            "it has format version {version}, and this command knows version {}",
+            wire::VERSION
+        ),
+        "decode it with the `bulkhead` of the tree that built the image",
+    )
 }
 
 const fn log_event(
@@ -485,11 +511,24 @@ mod tests {
 
     #[test]
     fn a_wrong_length_is_counted_not_guessed_at() {
-        for kind in [Kind::Hello, Kind::Lost, Kind::Stat, Kind::Unknown(99)] {
+        for kind in [Kind::Hello, Kind::Lost, Kind::Stat, Kind::Live, Kind::Unknown(99)] {
             let (events, counts) = decode(&packet(kind, 0, b"xyz"));
             assert!(matches!(events[..], [Event::Garbled { .. }]), "{events:?}");
             assert_eq!(counts.garbled, 1);
         }
+    }
+
+    #[test]
+    fn another_version_of_the_format_is_refused_by_name() {
+        let mut raw = vec![9_u8];
+        raw.extend([0; HEADER - 1]);
+        raw.extend(crc::Crc::<u16>::new(&crc::CRC_16_IBM_SDLC).checksum(&raw).to_le_bytes());
+        let mut stream = vec![0; 2 + cobs::max_encoding_length(raw.len())];
+        let length = cobs::encode(&raw, &mut stream[1..]);
+        stream.truncate(length + 2);
+        stream[length + 1] = 0;
+        let error = Decoder::new(None).feed(&stream, &mut Vec::new()).unwrap_err().to_string();
+        assert!(error.contains("version 9") && error.contains("version 2"), "{error}");
     }
 
     #[test]

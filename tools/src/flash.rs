@@ -36,7 +36,7 @@ pub struct FlashOptions {
     pub device: PathBuf,
     /// Asks nothing.
     pub yes: bool,
-    /// Shows no progress.
+    /// Shows no progress, and says nothing of what goes well.
     pub quiet: bool,
 }
 
@@ -50,18 +50,23 @@ pub fn flash(options: &FlashOptions) -> Result<()> {
     let system = System::here();
     let image = open_image(&options.image)?;
     let device = system.choose(&options.device, image.size)?;
-    println!(
+    let say = |text: String| {
+        if !options.quiet {
+            println!("{text}");
+        }
+    };
+    say(format!(
         "{}: {}, {} bytes ({:.1} GB)",
         device.path.display(),
         device.model,
         grouped(device.size),
         device.size as f64 / 1e9
-    );
-    println!(
+    ));
+    say(format!(
         "everything on it is overwritten with {} ({} bytes)",
         image.path.display(),
         grouped(image.size)
-    );
+    ));
     if !options.yes {
         confirm(&device)?;
     }
@@ -77,7 +82,7 @@ pub fn flash(options: &FlashOptions) -> Result<()> {
     }
     copy(&image, &device.path, options.quiet, &interrupt::requested)?;
     compare(&image, &device.path, options.quiet)?;
-    println!("{} holds the image; it was read back and compared", device.path.display());
+    say(format!("{} holds the image; it was read back and compared", device.path.display()));
     Ok(())
 }
 

@@ -20,6 +20,11 @@ pub fn install() {
     });
 }
 
+/// Asks the command to end, as Ctrl-C does: for a key that means the same.
+pub fn request() {
+    REQUESTED.store(true, Ordering::SeqCst);
+}
+
 /// Whether the user asked the command to end.
 #[must_use]
 pub fn requested() -> bool {

@@ -1,34 +1,27 @@
 //! `bulkhead log`: decodes a serial port, a file or standard input.
 
 use std::fs;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use hv_core::wire::{HEADER, MAX_PAYLOAD, decode};
 
-use crate::decode::Decoder;
+use crate::decode::{Counts, Decoder, Event};
 use crate::elf::{LogElf, hex};
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::screen::Screen;
+use crate::source::{PIECE, Source};
 use crate::{interrupt, paths};
 
 /// Most bytes that are looked through for a first packet before the ELF is looked for.
 const LOOK_AHEAD: usize = 1 << 20;
 
-/// Bytes of one read.
-const PIECE: usize = 4096;
-
-/// How often a quiet port is asked whether the user wants to end.
-const PATIENCE: Duration = Duration::from_millis(200);
-
-/// Where a log comes from.
-enum Source {
-    /// A serial port: never ends by itself.
-    Port(Box<dyn serialport::SerialPort>),
-    /// A file or standard input.
-    Stream(Box<dyn Read>),
+/// Who reads a log.
+pub trait Reader {
+    /// The description of the image that wrote it was found; comes before the first event of the hypervisor.
+    fn image(&mut self, manifest: Manifest);
+    /// It said this.
+    fn event(&mut self, event: Event);
 }
 
 /// Decodes `source` (standard input without one) to its end, or until the user interrupts.
@@ -37,31 +30,8 @@ enum Source {
 /// No such source; an ELF of another build; no ELF of the log's build among those built here.
 pub fn show(source: Option<&Path>, baud: u32, elf: Option<&Path>) -> Result<()> {
     interrupt::install();
-    let mut source = open(source, baud)?;
-    let mut first = Vec::new();
-    let path = match elf {
-        Some(path) => Some(path.to_path_buf()),
-        None => find_elf(&mut source, &mut first)?,
-    };
-    let elf = path.as_deref().map(LogElf::load).transpose()?;
-    let manifest = path.as_deref().and_then(manifest_beside);
-    if path.is_some() && manifest.is_none() {
-        eprintln!(
-            "bulkhead: no readable IMAGE.json beside the ELF: partitions are shown by number"
-        );
-    }
-    let screen = Screen::new(manifest.as_ref(), false);
-    let mut decoder = Decoder::new(elf.as_ref());
-    let mut events = Vec::new();
-    decoder.feed(&first, &mut events)?;
-    loop {
-        events.drain(..).for_each(|event| screen.show(&event));
-        let Some(bytes) = source.next()? else { break };
-        decoder.feed(&bytes, &mut events)?;
-    }
-    decoder.finish(&mut events);
-    events.iter().for_each(|event| screen.show(event));
-    let counts = decoder.counts();
+    let mut source = Source::open(source, baud)?;
+    let counts = read(&mut source, elf, &mut Screen::new(None, false))?;
     if counts.garbled + counts.lost > 0 {
         eprintln!(
             "bulkhead: {} runs of bytes were garbled on the line; the hypervisor dropped {} messages",
@@ -71,68 +41,54 @@ pub fn show(source: Option<&Path>, baud: u32, elf: Option<&Path>) -> Result<()> 
     Ok(())
 }
 
-fn open(source: Option<&Path>, baud: u32) -> Result<Source> {
-    use std::os::unix::fs::FileTypeExt;
-    let Some(path) = source.filter(|path| *path != Path::new("-")) else {
-        return Ok(Source::Stream(Box::new(io::stdin())));
-    };
-    let data = fs::metadata(path).map_err(|cause| Error::file("open", path, &cause))?;
-    if !data.file_type().is_char_device() {
-        let file = fs::File::open(path).map_err(|cause| Error::file("open", path, &cause))?;
-        return Ok(Source::Stream(Box::new(file)));
+impl Reader for Screen {
+    fn image(&mut self, manifest: Manifest) {
+        self.name_partitions(&manifest);
     }
-    let port = serialport::new(path.to_string_lossy(), baud).timeout(PATIENCE).open();
-    let port = port.map_err(|cause| {
-        Error::refused(
-            format!("cannot open the serial port {}", path.display()),
-            cause,
-            "check the name and your rights (group dialout), and that no other program holds it",
-        )
-    })?;
-    Ok(Source::Port(port))
+
+    fn event(&mut self, event: Event) {
+        self.show(&event);
+    }
 }
 
-impl Source {
-    /// The next bytes; `None` at the end, or when the user interrupts.
-    fn next(&mut self) -> Result<Option<Vec<u8>>> {
-        let mut piece = vec![0; PIECE];
-        loop {
-            if interrupt::requested() {
-                return Ok(None);
-            }
-            let got = match self {
-                Self::Port(port) => port.read(&mut piece),
-                Self::Stream(stream) => stream.read(&mut piece),
-            };
-            match got {
-                Ok(0) if matches!(self, Self::Stream(_)) => return Ok(None),
-                Ok(0) => {}
-                Ok(count) => {
-                    piece.truncate(count);
-                    return Ok(Some(piece));
-                }
-                Err(cause)
-                    if matches!(
-                        cause.kind(),
-                        io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
-                    ) => {}
-                Err(cause) => {
-                    return Err(Error::failed(
-                        "the log broke off",
-                        cause,
-                        "check the cable and the adapter, and run it again",
-                    ));
-                }
-            }
-        }
+/// Reads `source` to its end for `reader`; without `elf`, the build that the log names is looked for among those built here.
+///
+/// # Errors
+/// As [`show`].
+pub fn read(source: &mut Source, elf: Option<&Path>, reader: &mut dyn Reader) -> Result<Counts> {
+    let mut first = Vec::new();
+    let path = match elf {
+        Some(path) => Some(path.to_path_buf()),
+        None => find_elf(source, &mut first, reader)?,
+    };
+    let elf = path.as_deref().map(LogElf::load).transpose()?;
+    match path.as_deref().map(manifest_beside) {
+        Some(Some(manifest)) => reader.image(manifest),
+        Some(None) => eprintln!(
+            "bulkhead: no readable IMAGE.json beside the ELF: partitions are shown by number"
+        ),
+        None => {}
     }
+    let mut decoder = Decoder::new(elf.as_ref());
+    let mut events = Vec::new();
+    decoder.feed(&first, &mut events)?;
+    loop {
+        events.drain(..).for_each(|event| reader.event(event));
+        let Some(bytes) = source.more()? else { break };
+        decoder.feed(&bytes, &mut events)?;
+    }
+    decoder.finish(&mut events);
+    events.into_iter().for_each(|event| reader.event(event));
+    Ok(decoder.counts())
 }
 
 /// Reads until a packet names its build, and looks for that build among the images built here. What was read is
 /// kept in `first`. `None` when the source ended without a packet.
-fn find_elf(source: &mut Source, first: &mut Vec<u8>) -> Result<Option<PathBuf>> {
-    let screen = Screen::new(None, false);
-    let mut shown = 0;
+fn find_elf(
+    source: &mut Source,
+    first: &mut Vec<u8>,
+    reader: &mut dyn Reader,
+) -> Result<Option<PathBuf>> {
     loop {
         if let Some(build) = build_of(first) {
             return elf_of(&build, &known_manifests()).map(Some);
@@ -140,29 +96,28 @@ fn find_elf(source: &mut Source, first: &mut Vec<u8>) -> Result<Option<PathBuf>>
         if first.len() > LOOK_AHEAD {
             first.drain(..first.len() - PIECE);
         }
-        let Some(bytes) = source.next()? else {
+        let Some(bytes) = source.more()? else {
             return Ok(None);
         };
         first.extend(bytes);
         // A board that refuses says so in plain text and never sends a packet: show that at once.
-        shown = show_text(first, shown, &screen);
+        show_text(first, reader);
     }
 }
 
 /// Shows whole lines of plain text in front of the first zero, and removes them.
-fn show_text(first: &mut Vec<u8>, shown: usize, screen: &Screen) -> usize {
+fn show_text(first: &mut Vec<u8>, reader: &mut dyn Reader) {
     let zero = first.iter().position(|byte| *byte == 0).unwrap_or(first.len());
     let Some(end) = first[..zero].iter().rposition(|byte| *byte == b'\n') else {
-        return shown;
+        return;
     };
     let mut events = Vec::new();
     let mut decoder = Decoder::new(None);
     // Text alone cannot be of a wrong build.
     if decoder.feed(&first[..=end], &mut events).is_ok() {
-        events.iter().for_each(|event| screen.show(event));
+        events.into_iter().for_each(|event| reader.event(event));
         first.drain(..=end);
     }
-    shown + end + 1
 }
 
 /// The build that the first whole packet among `bytes` names.
@@ -237,7 +192,7 @@ mod tests {
     #[test]
     fn plain_text_is_shown_before_any_packet() {
         let mut first = b"Bulkhead halts: no VT-x\nhalf".to_vec();
-        show_text(&mut first, 0, &Screen::new(None, true));
+        show_text(&mut first, &mut Screen::new(None, true));
         assert_eq!(first, b"half");
     }
 

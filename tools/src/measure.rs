@@ -35,21 +35,25 @@ pub struct MeasureOptions {
     pub format: Format,
     /// Wall-clock limit of the run.
     pub timeout: Option<Duration>,
+    /// A rig file: measures on that board instead of in Bochs.
+    pub rig: Option<PathBuf>,
 }
 
-/// Measures a system in Bochs.
+/// Measures a system in Bochs, or on the board of a rig.
 ///
 /// # Errors
 /// It does not build or run, or a partition did not do what it has to. The report is written all the same
 /// when the run came to its end.
 pub fn measure(options: &MeasureOptions) -> Result<()> {
     let quiet = options.format == Format::Json;
-    provision::ensure(Need::Bochs, quiet)?;
+    let need = if options.rig.is_some() { Need::Build } else { Need::Bochs };
+    provision::ensure(need, quiet)?;
     let build = BuildOptions { system: options.system.clone(), quiet, ..BuildOptions::default() };
     let built = build_image(&build)?;
     let run = run_image(&RunOptions {
         image: built.image,
         timeout: options.timeout,
+        rig: options.rig.clone(),
         quiet,
         ..RunOptions::default()
     })?;

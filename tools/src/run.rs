@@ -1,32 +1,26 @@
-//! Runs an image in an emulator: follows its serial port, decodes it, and knows when it is over.
+//! Runs an image: in an emulator, whose serial port and end it follows, or on a board by its rig.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use crate::collect::Collector;
-use crate::decode::{Decoder, Event};
+use crate::decode::Event;
 use crate::elf::LogElf;
 use crate::emulator::bochs::{self, Ending};
 use crate::emulator::{Emulator, Firmware, Setup, Target, qemu};
 use crate::error::{Error, Result};
+use crate::listen::{Audience, Listener};
 use crate::manifest::Manifest;
-use crate::progress::Step;
 use crate::report::Report;
-use crate::screen::Screen;
-use crate::{code_size, interrupt, paths};
+use crate::rig::{self, Rig};
+use crate::{interrupt, paths};
 
 /// Wall-clock time that a run may take unless told otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// How often the serial port is looked at.
 const LOOK: Duration = Duration::from_millis(20);
-
-/// How long the line is quiet before a machine that has said its last word counts as halted.
-const QUIET: Duration = Duration::from_secs(1);
-
-/// How the hypervisor starts a sentence that it says before it halts for good.
-const REFUSAL: &str = "Bulkhead halts";
 
 /// What to run, and how.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +43,18 @@ pub struct RunOptions {
     pub folder: Option<PathBuf>,
     /// Shows no progress and no log.
     pub quiet: bool,
+    /// A rig file: the image runs on that board, and what is said above of emulators does not hold.
+    pub rig: Option<PathBuf>,
+    /// Gets every event as it comes.
+    pub watch: Option<Sender<Event>>,
+}
+
+impl RunOptions {
+    /// Who hears of the run.
+    #[must_use]
+    pub fn audience(&self) -> Audience {
+        Audience { quiet: self.quiet, watch: self.watch.clone() }
+    }
 }
 
 /// How a run ended.
@@ -90,10 +96,10 @@ impl Run {
     }
 }
 
-/// Runs an image to its end.
+/// Runs an image to its end, in an emulator or on the board of a rig.
 ///
 /// # Errors
-/// No sidecars, no emulator, a crash or a hang of the emulated machine, the time limit, an interrupt.
+/// No sidecars, no emulator, a crash or a hang of the emulated machine, the time limit, an interrupt. With a rig, as [`rig::run`].
 pub fn run_image(options: &RunOptions) -> Result<Run> {
     interrupt::install();
     let image = paths::absolute(&options.image)?;
@@ -102,6 +108,9 @@ pub fn run_image(options: &RunOptions) -> Result<Run> {
         Some(_) => None,
         None => Some(LogElf::load(&Manifest::elf_path(&image))?),
     };
+    if let Some(file) = &options.rig {
+        return rig::run(&Rig::load(file)?, &image, &manifest, elf.as_ref(), options);
+    }
     let folder = options.folder.clone().unwrap_or_else(|| fresh_folder(&image));
     paths::remove_stale(&folder)?;
     paths::create(&folder)?;
@@ -116,7 +125,8 @@ pub fn run_image(options: &RunOptions) -> Result<Run> {
     };
     let mut session = Session::start(options, &setup, &manifest, elf.as_ref())?;
     let exit = session.follow(options)?;
-    let run = session.finish(exit, options);
+    let Session { emulator, listener, .. } = session;
+    let run = listener.finish(exit, &emulator.version(), options.firmware.name());
     if options.folder.is_none() {
         paths::remove_stale(&folder)?;
     }
@@ -130,27 +140,11 @@ fn fresh_folder(image: &Path) -> PathBuf {
     paths::beside(image, &format!(".run-{}-{number}", std::process::id()))
 }
 
-/// A run under way.
+/// A run in an emulator, under way.
 struct Session<'a> {
     emulator: Emulator,
     monitor: Option<qemu::Monitor>,
-    decoder: Decoder<'a>,
-    collector: Collector<'a>,
-    screen: Screen,
-    booting: Option<Step>,
-    serial: Vec<u8>,
-    events: Vec<Event>,
-    last_word: Instant,
-    spoken: Spoken,
-}
-
-/// What the machine's latest words mean for its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Spoken {
-    /// It goes on.
-    Ongoing,
-    /// Nothing follows: a refusal, the last packet, or a native guest's verdict.
-    LastWord,
+    listener: Listener<'a>,
 }
 
 impl<'a> Session<'a> {
@@ -168,18 +162,8 @@ impl<'a> Session<'a> {
             }
         };
         let boot = format!("booting in {} ({} cores)", emulator.name(), setup.cores);
-        Ok(Self {
-            emulator,
-            monitor,
-            decoder: Decoder::new(elf),
-            collector: Collector::new(manifest),
-            screen: Screen::new(Some(manifest), options.quiet),
-            booting: Some(Step::begin(boot, options.quiet)),
-            serial: Vec::new(),
-            events: Vec::new(),
-            last_word: Instant::now(),
-            spoken: Spoken::Ongoing,
-        })
+        let listener = Listener::new(manifest, elf, boot, &options.audience());
+        Ok(Self { emulator, monitor, listener })
     }
 
     /// Follows the machine to its end.
@@ -189,11 +173,12 @@ impl<'a> Session<'a> {
         loop {
             // Asked before reading: what was written before the end is then read for certain.
             let ended = self.emulator.ended()?;
-            self.listen()?;
+            let bytes = self.emulator.read_serial()?;
+            self.listener.hear(&bytes)?;
             if ended.is_some() {
                 return self.judge_end(options.target);
             }
-            if self.spoken == Spoken::LastWord && self.last_word.elapsed() >= QUIET {
+            if self.listener.ended().is_some() {
                 self.picture(options)?;
                 self.emulator.kill();
                 return Ok(Exit::Halted);
@@ -212,38 +197,6 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn listen(&mut self) -> Result<()> {
-        let bytes = self.emulator.read_serial()?;
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.serial.extend(&bytes);
-        let mut events = Vec::new();
-        let fed = self.decoder.feed(&bytes, &mut events);
-        self.take(events);
-        fed
-    }
-
-    fn take(&mut self, events: Vec<Event>) {
-        for event in events {
-            if let Some(step) = self.booting.take_if(|_| is_ours(&event)) {
-                step.done();
-            }
-            self.collector.event(&event);
-            self.screen.show(&event);
-            let last = match &event {
-                Event::Text(line) => line.starts_with(REFUSAL) || self.collector.native_is_over(),
-                Event::End => true,
-                _ => false,
-            };
-            if last {
-                self.spoken = Spoken::LastWord;
-            }
-            self.events.push(event);
-        }
-        self.last_word = Instant::now();
-    }
-
     /// The emulator ended by itself: whether that was the machine switching itself off.
     fn judge_end(&mut self, target: Target) -> Result<Exit> {
         let log = std::fs::read(self.emulator.log()).unwrap_or_default();
@@ -259,7 +212,7 @@ impl<'a> Session<'a> {
                 format!(
                     "look at {} and at what the machine said last: {}",
                     self.emulator.log().display(),
-                    self.latest()
+                    self.listener.latest()
                 ),
             )),
         }
@@ -269,11 +222,7 @@ impl<'a> Session<'a> {
         let pictured =
             self.picture(options).err().map(|error| format!("; {error}")).unwrap_or_default();
         self.emulator.kill();
-        Error::failed(
-            format!("the machine did not end within {} s", limit.as_secs()),
-            format!("it said last: {}{pictured}", self.latest()),
-            "give it more time with --timeout, or look at its log",
-        )
+        too_late(limit, &format!("{}{pictured}", self.listener.latest()))
     }
 
     fn picture(&self, options: &RunOptions) -> Result<()> {
@@ -287,44 +236,15 @@ impl<'a> Session<'a> {
             )),
         }
     }
-
-    /// The latest line that was said, for errors.
-    fn latest(&self) -> String {
-        let line = self.events.iter().rev().find_map(|event| match event {
-            Event::Text(line) | Event::Console { line, .. } => Some(line.clone()),
-            Event::Log { message, .. } => Some(message.clone()),
-            _ => None,
-        });
-        line.unwrap_or_else(|| "nothing".to_string())
-    }
-
-    fn finish(mut self, exit: Exit, options: &RunOptions) -> Run {
-        let mut events = Vec::new();
-        self.decoder.finish(&mut events);
-        self.take(events);
-        if let Some(step) = self.booting.take() {
-            step.clear();
-        }
-        for defect in self.collector.defects() {
-            eprintln!("bulkhead: a report line that does not read as one: {defect}");
-        }
-        let firmware = options.firmware.name();
-        let mut report =
-            self.collector.report(&self.emulator.version(), firmware, self.decoder.counts());
-        if let Ok(root) = paths::root() {
-            report.lines_of_code = code_size::per_room(&root);
-        }
-        Run { exit, report, serial: self.serial, events: self.events }
-    }
 }
 
-/// Whether an event comes from behind the firmware and the boot loader.
-fn is_ours(event: &Event) -> bool {
-    match event {
-        Event::Text(line) => line.starts_with("Bulkhead") || line.starts_with("@bulkhead"),
-        Event::Garbled { .. } => false,
-        _ => true,
-    }
+/// A machine that goes on talking and does not end.
+pub(crate) fn too_late(limit: Duration, latest: &str) -> Error {
+    Error::failed(
+        format!("the machine did not end within {} s", limit.as_secs()),
+        format!("it said last: {latest}"),
+        "give it more time with --timeout, or look at its log",
+    )
 }
 
 /// Fails when a partition did not do what it has to, or when the run did not come to its end.

@@ -21,11 +21,25 @@ impl Screen {
     /// For a log of the image that `manifest` describes; `silent` prints nothing.
     #[must_use]
     pub fn new(manifest: Option<&Manifest>, silent: bool) -> Self {
-        let names: Vec<String> = manifest
-            .map(|m| m.partitions.iter().map(|p| p.name.clone()).collect())
-            .unwrap_or_default();
-        let width = names.iter().map(String::len).max().unwrap_or(0).max("bulkhead".len());
-        Self { names, width, coloured: stdout().is_terminal(), silent }
+        let coloured = stdout().is_terminal();
+        let mut screen = Self { names: Vec::new(), width: "bulkhead".len(), coloured, silent };
+        if let Some(manifest) = manifest {
+            screen.name_partitions(manifest);
+        }
+        screen
+    }
+
+    /// From here on partitions have the names that `manifest` gives them.
+    pub fn name_partitions(&mut self, manifest: &Manifest) {
+        self.names = manifest.partitions.iter().map(|place| place.name.clone()).collect();
+        let longest = self.names.iter().map(String::len).max().unwrap_or(0);
+        self.width = longest.max("bulkhead".len());
+    }
+
+    /// The same with lines that carry no colours, for a reader that paints them itself.
+    #[must_use]
+    pub fn plain(self) -> Self {
+        Self { coloured: false, ..self }
     }
 
     /// Prints one event. Figures and histogram bins are left to the report.
@@ -39,7 +53,9 @@ impl Screen {
         }
     }
 
-    fn line(&self, event: &Event) -> Option<String> {
+    /// An event as a line; `None` for one that is left to the report.
+    #[must_use]
+    pub fn line(&self, event: &Event) -> Option<String> {
         Some(match event {
             Event::Text(line) if is_bin(line) => return None,
             Event::Text(line) => self.row("boot", 90, line),
@@ -77,12 +93,14 @@ impl Screen {
                 let text = format!("cpu{cpu} {} {}", grouped(*tsc), self.health(event));
                 self.row("health", 33, &text)
             }
-            Event::Stat(_) | Event::Windows { .. } => return None,
+            Event::Stat(_) | Event::Live { .. } | Event::Windows { .. } => return None,
             Event::End => self.row("bulkhead", 1, "all logs are drained; the machine goes down"),
         })
     }
 
-    fn health(&self, event: &HealthEvent) -> String {
+    /// What went wrong, as a sentence.
+    #[must_use]
+    pub fn health(&self, event: &HealthEvent) -> String {
         let (subject, offender) = (self.party(event.subject), self.party(event.offender));
         let HealthEvent { frame, ticks, .. } = *event;
         let (frame, ticks) = (grouped(frame), grouped(ticks));
@@ -164,8 +182,7 @@ mod tests {
             partitions: vec![Place { name: "motion".into(), ..Place::default() }],
             ..Manifest::default()
         };
-        let mut screen = Screen::new(Some(&manifest), false);
-        screen.coloured = false;
+        let screen = Screen::new(Some(&manifest), false).plain();
         let say = |partition, line: &str| {
             screen.line(&Event::Console { partition, tsc: 0, line: line.into() })
         };

@@ -11,7 +11,7 @@
 //! ```
 
 /// Version of the format; another version is refused by the reader.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Bytes of the header.
 pub const HEADER: usize = 15;
@@ -24,6 +24,9 @@ pub const MAX_ENCODED: usize = 2 + 1 + HEADER + MAX_PAYLOAD + 2;
 
 /// Bytes of a [`Stat`] on the wire.
 pub const STAT_BYTES: usize = 16;
+
+/// Bytes of a [`Live`] on the wire.
+pub const LIVE_BYTES: usize = 40;
 
 const CRC: crc::Crc<u16, crc::Table<16>> =
     crc::Crc::<u16, crc::Table<16>>::new(&crc::CRC_16_IBM_SDLC);
@@ -48,6 +51,8 @@ pub enum Kind {
     Health,
     /// Windows that ran, as [`crate::trace::WindowRecord`]s one behind the other. Source: board CPU number.
     Windows,
+    /// One [`Live`]. Source: partition id.
+    Live,
     /// Last packet of a run: all rings are drained, the machine goes down next. No payload.
     End,
     /// Not of this version.
@@ -67,6 +72,7 @@ impl Kind {
             Self::End => 6,
             Self::Health => 7,
             Self::Windows => 8,
+            Self::Live => 9,
             Self::Unknown(code) => code,
         }
     }
@@ -83,6 +89,7 @@ impl Kind {
             6 => Self::End,
             7 => Self::Health,
             8 => Self::Windows,
+            9 => Self::Live,
             other => Self::Unknown(other),
         }
     }
@@ -307,6 +314,60 @@ impl Fate {
     }
 }
 
+/// How a partition stands while the module runs: what housekeeping can read without disturbing anybody. The figures of the end
+/// ([`Stat`]) replace it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// How it stands.
+    pub fate: Fate,
+    /// Exits and denied accesses so far; `None` where they cannot be read while it runs, because it runs on another core than the
+    /// housekeeping.
+    pub counts: Option<LiveCounts>,
+    /// Windows that it was given so far, gifts of others included; 0 on a dedicated core.
+    pub windows: u64,
+    /// Windows that were late or missed, as of its latest one.
+    pub late: u64,
+}
+
+/// Figures that only the partition's own core may read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveCounts {
+    /// Exits of all reasons.
+    pub exits: u64,
+    /// Accesses of all kinds that the table does not grant.
+    pub denied: u64,
+}
+
+impl Live {
+    /// As the payload of a packet.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; LIVE_BYTES] {
+        let counts = self.counts.unwrap_or(LiveCounts { exits: 0, denied: 0 });
+        let mut bytes = [0; LIVE_BYTES];
+        bytes[0] = self.fate.code() as u8;
+        bytes[1] = self.counts.is_some() as u8;
+        bytes[8..16].copy_from_slice(&counts.exits.to_le_bytes());
+        bytes[16..24].copy_from_slice(&counts.denied.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.windows.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.late.to_le_bytes());
+        bytes
+    }
+
+    /// From the payload of a packet; `None` when its length is not [`LIVE_BYTES`], or its fate is not of this version.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; LIVE_BYTES] = bytes.try_into().ok()?;
+        let long = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        let counts = LiveCounts { exits: long(8)?, denied: long(16)? };
+        Some(Self {
+            fate: Fate::from_code(u64::from(bytes[0]))?,
+            counts: (bytes[1] != 0).then_some(counts),
+            windows: long(24)?,
+            late: long(32)?,
+        })
+    }
+}
+
 /// Known keys and their numbers on the wire.
 const STAT_KEYS: [(StatKey, u16); 18] = [
     (StatKey::Exits, 1),
@@ -412,7 +473,7 @@ mod tests {
 
     #[test]
     fn a_packet_has_the_bytes_of_the_documentation() {
-        let header = [1, 3, 2, 0xAA, 0, 0xBB, 0, 0x34, 0x12, 0, 0, 0, 0, 0, 0];
+        let header = [2, 3, 2, 0xAA, 0, 0xBB, 0, 0x34, 0x12, 0, 0, 0, 0, 0, 0];
         let raw = with_sum([&header[..], b"x\0y"].concat());
         assert_eq!(inside(&encoded(&SMALL)), framed(&raw));
         // CRC-16/IBM-SDLC's own check value (the CRC catalogue's name for it).
@@ -441,13 +502,13 @@ mod tests {
         assert_eq!(defect(&[0; 20]), Some(Defect::Malformed), "zeros");
         assert_eq!(defect(&[1; 400]), Some(Defect::Malformed), "over-long");
         assert_eq!(
-            defect(&framed(&with_sum(Vec::from([1; HEADER - 1])))),
+            defect(&framed(&with_sum(Vec::from([VERSION; HEADER - 1])))),
             Some(Defect::Malformed),
             "short header"
         );
         assert_eq!(defect(&framed(&[1; HEADER + 2])), Some(Defect::Checksum));
         assert_eq!(defect(&framed(&with_sum(Vec::from([9; HEADER])))), Some(Defect::Version(9)));
-        assert_eq!(defect(&framed(&with_sum(Vec::from([1; HEADER])))), None);
+        assert_eq!(defect(&framed(&with_sum(Vec::from([VERSION; HEADER])))), None);
     }
 
     #[test]
@@ -529,6 +590,17 @@ mod tests {
             let stat = Stat { key: StatKey::from_code(code), subject, detail, value };
             prop_assert_eq!(Stat::from_bytes(&stat.to_bytes()), Some(stat));
             prop_assert_eq!(Stat::from_bytes(&stat.to_bytes()[1..]), None);
+        }
+
+        #[test]
+        fn how_a_partition_stands_survives_the_way(
+            fate in 0_u64..5, known: bool, exits: u64, denied: u64, windows: u64, late: u64,
+        ) {
+            let fate = Fate::from_code(fate).unwrap();
+            let counts = known.then_some(LiveCounts { exits, denied });
+            let live = Live { fate, counts, windows, late };
+            prop_assert_eq!(Live::from_bytes(&live.to_bytes()), Some(live));
+            prop_assert_eq!(Live::from_bytes(&live.to_bytes()[1..]), None);
         }
     }
 }

@@ -3,7 +3,9 @@
 //! Runs on a housekeeping core or in a housekeeping window, never inside a partition's time.
 #![expect(unsafe_code, reason = "reads the figures of vCPUs whose cores are parked")]
 
-use bulkhead_table::Role;
+mod live;
+
+use bulkhead_table::{PartitionId, Role};
 use hv_core::exit::Counters;
 use hv_core::trace::RECORD_BYTES;
 use hv_core::wire::{self, Kind, Packet, Stat, StatKey};
@@ -28,6 +30,10 @@ const PARKING: u64 = 2 * TABLE.frame + TABLE.board.tsc_hz;
 /// How long the last drain may take, in ticks (10 s): only a core that did not park could fill the rings for longer.
 const LAST_DRAIN: u64 = 10 * TABLE.board.tsc_hz;
 
+/// Ticks between two records of how a partition stands (50 ms). Twenty records in a second are a tenth of a line of 115,200 baud,
+/// however many partitions there are.
+const LIVE_INTERVAL: u64 = TABLE.board.tsc_hz / 20;
+
 /// How the run goes on behind a housekeeping window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Course {
@@ -47,6 +53,9 @@ struct Drain {
     sent: usize,
     next: usize,
     greeted: bool,
+    /// TSC from which on the next record of how a partition stands is due, and the partition whose turn it is.
+    live_due: u64,
+    live_next: usize,
     /// Diagnostics that were dropped, by index of the core in the table.
     lost: [u64; CORES],
 }
@@ -57,6 +66,8 @@ static DRAIN: CoreCell<Drain> = CoreCell::new(Drain {
     sent: 0,
     next: 0,
     greeted: false,
+    live_due: 0,
+    live_next: 0,
     lost: [0; CORES],
 });
 
@@ -114,14 +125,14 @@ impl Drain {
         self.sent = 0;
     }
 
-    /// Encodes the next record of any ring, in turn; false when all are empty.
+    /// Encodes the next record of any source, in turn; false when none has one.
     fn encode_next(&mut self) -> bool {
         if !self.greeted {
             self.greeted = true;
             self.encode_hello();
             return true;
         }
-        let sources = CORES + TABLE.partitions.len();
+        let sources = CORES + TABLE.partitions.len() + 1;
         for _ in 0..sources {
             let source = self.next;
             self.next = (source + 1) % sources;
@@ -140,8 +151,11 @@ impl Drain {
         self.encode(Kind::Hello, 0, machine::tsc(), &payload);
     }
 
-    /// Sources are the cores' logs, then the partitions' consoles.
+    /// Sources are the cores' logs, then the partitions' consoles, then how the partitions stand.
     fn encode_from(&mut self, source: usize) -> bool {
+        if source == CORES + TABLE.partitions.len() {
+            return self.encode_live();
+        }
         let mut payload = [0_u8; wire::MAX_PAYLOAD];
         let record = match RINGS.get(source) {
             Some(ring) => {
@@ -163,6 +177,22 @@ impl Drain {
         };
         let bytes = payload.get(..record.length).unwrap_or_default();
         self.encode(record.kind, record.source, record.tsc, bytes);
+        true
+    }
+
+    /// How the partition whose turn it is stands, when that is due.
+    fn encode_live(&mut self) -> bool {
+        let now = machine::tsc();
+        if now < self.live_due {
+            return false;
+        }
+        self.live_due = now + LIVE_INTERVAL;
+        let id = self.live_next;
+        self.live_next = (id + 1) % TABLE.partitions.len().max(1);
+        let Some(live) = live::of(id as PartitionId) else {
+            return false;
+        };
+        self.encode(Kind::Live, id as u8, now, &live.to_bytes());
         true
     }
 

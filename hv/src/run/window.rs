@@ -66,6 +66,12 @@ impl Page {
         }
     }
 
+    /// How often the guest was told a window, and how many of its windows were late as of the latest. Any core may ask at any time.
+    pub fn told(&self) -> (u64, u64) {
+        let word = |word: usize| self.0[word].load(Ordering::Relaxed);
+        (word(SEQUENCE) / 2, word(LATE))
+    }
+
     /// Tells the guest. Only the core of the vCPU calls this, while the vCPU does not run; `sequence` is ignored.
     pub fn tell(&self, news: &SchedulePage) {
         let sequence = self.0[SEQUENCE].load(Ordering::Relaxed);

@@ -1,0 +1,191 @@
+//! Listens to a machine that runs an image: decodes, collects and shows what it says, and knows its last word.
+
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use crate::collect::Collector;
+use crate::decode::{Decoder, Event};
+use crate::elf::LogElf;
+use crate::error::Result;
+use crate::manifest::Manifest;
+use crate::progress::Step;
+use crate::report::Report;
+use crate::run::{Exit, Run};
+use crate::screen::Screen;
+use crate::{code_size, paths};
+
+/// How long the line is quiet before a machine that has said its last word counts as halted.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How the hypervisor starts a sentence that it says before it halts for good.
+const REFUSAL: &str = "Bulkhead halts";
+
+/// Who hears of a run besides its report.
+#[derive(Clone, Debug, Default)]
+pub struct Audience {
+    /// Shows no progress and no log.
+    pub quiet: bool,
+    /// Gets every event as it comes. One that does not listen any more is no error.
+    pub watch: Option<Sender<Event>>,
+}
+
+/// A run as it is heard.
+pub struct Listener<'a> {
+    decoder: Decoder<'a>,
+    collector: Collector<'a>,
+    screen: Screen,
+    watch: Option<Sender<Event>>,
+    booting: Option<Step>,
+    serial: Vec<u8>,
+    events: Vec<Event>,
+    last_heard: Instant,
+    last_word: Option<LastWord>,
+    starts: usize,
+}
+
+/// Behind it nothing follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastWord {
+    /// The last packet of a run, or a native guest's verdict.
+    Orderly,
+    /// The hypervisor refused the machine.
+    Refusal,
+}
+
+impl<'a> Listener<'a> {
+    /// For one boot of the image that `manifest` describes; `boot` says what is going on until the hypervisor speaks.
+    #[must_use]
+    pub fn new(
+        manifest: &'a Manifest,
+        elf: Option<&'a LogElf>,
+        boot: String,
+        audience: &Audience,
+    ) -> Self {
+        Self {
+            decoder: Decoder::new(elf),
+            collector: Collector::new(manifest),
+            screen: Screen::new(Some(manifest), audience.quiet),
+            watch: audience.watch.clone(),
+            booting: Some(Step::begin(boot, audience.quiet)),
+            serial: Vec::new(),
+            events: Vec::new(),
+            last_heard: Instant::now(),
+            last_word: None,
+            starts: 0,
+        }
+    }
+
+    /// Takes what came over the line.
+    ///
+    /// # Errors
+    /// It is of another build than the image's.
+    pub fn hear(&mut self, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.serial.extend(bytes);
+        let mut events = Vec::new();
+        let fed = self.decoder.feed(bytes, &mut events);
+        self.take(events);
+        fed
+    }
+
+    fn take(&mut self, events: Vec<Event>) {
+        for event in events {
+            if let Some(step) = self.booting.take_if(|_| is_ours(&event)) {
+                step.done();
+            }
+            self.collector.event(&event);
+            self.screen.show(&event);
+            self.last_word = self.last_word.or_else(|| self.last_word_in(&event));
+            self.starts += usize::from(matches!(event, Event::Hello { .. }));
+            if let Some(watch) = &self.watch {
+                let _gone = watch.send(event.clone());
+            }
+            self.events.push(event);
+        }
+        self.last_heard = Instant::now();
+    }
+
+    fn last_word_in(&self, event: &Event) -> Option<LastWord> {
+        match event {
+            Event::Text(line) if line.starts_with(REFUSAL) => Some(LastWord::Refusal),
+            Event::Text(_) if self.collector.native_is_over() => Some(LastWord::Orderly),
+            Event::End => Some(LastWord::Orderly),
+            _ => None,
+        }
+    }
+
+    /// The machine's last word, once it has been quiet behind it.
+    #[must_use]
+    pub fn ended(&self) -> Option<LastWord> {
+        self.last_word.filter(|_| self.quiet_for() >= QUIET)
+    }
+
+    /// How long nothing has come.
+    #[must_use]
+    pub fn quiet_for(&self) -> Duration {
+        self.last_heard.elapsed()
+    }
+
+    /// Whether firmware and boot loader are through: the hypervisor spoke.
+    #[must_use]
+    pub const fn is_up(&self) -> bool {
+        self.booting.is_none()
+    }
+
+    /// How often the hypervisor has greeted: more than once when the machine started anew by itself.
+    #[must_use]
+    pub const fn starts(&self) -> usize {
+        self.starts
+    }
+
+    /// The latest line that was said, for errors.
+    #[must_use]
+    pub fn latest(&self) -> String {
+        let line = self.events.iter().rev().find_map(|event| match event {
+            Event::Text(line) | Event::Console { line, .. } => Some(line.clone()),
+            Event::Log { message, .. } => Some(message.clone()),
+            _ => None,
+        });
+        line.unwrap_or_else(|| "nothing".to_string())
+    }
+
+    /// The run is over. `machine` and `firmware` name what it ran on.
+    #[must_use]
+    pub fn finish(mut self, exit: Exit, machine: &str, firmware: &str) -> Run {
+        let mut events = Vec::new();
+        self.decoder.finish(&mut events);
+        self.take(events);
+        self.give_up();
+        for defect in self.collector.defects() {
+            eprintln!("bulkhead: a report line that does not read as one: {defect}");
+        }
+        let report = self.report(machine, firmware);
+        Run { exit, report, serial: self.serial, events: self.events }
+    }
+
+    /// Ends the progress line of a machine that never spoke.
+    pub fn give_up(&mut self) {
+        if let Some(step) = self.booting.take() {
+            step.clear();
+        }
+    }
+
+    fn report(&self, machine: &str, firmware: &str) -> Report {
+        let mut report = self.collector.report(machine, firmware, self.decoder.counts());
+        if let Ok(root) = paths::root() {
+            report.lines_of_code = code_size::per_room(&root);
+        }
+        report
+    }
+}
+
+/// Whether an event comes from behind the firmware and the boot loader.
+fn is_ours(event: &Event) -> bool {
+    match event {
+        Event::Text(line) => line.starts_with("Bulkhead") || line.starts_with("@bulkhead"),
+        Event::Garbled { .. } => false,
+        _ => true,
+    }
+}
