@@ -7,13 +7,18 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bulkhead::manifest::Manifest;
-use bulkhead::{BuildOptions, BuiltImage, Run, RunOptions, build_image, build_native, paths};
+use bulkhead::{
+    BuildOptions, BuiltImage, Firmware, Run, RunOptions, Target, build_image, build_native, paths,
+};
 
 /// Emulators that run at a time: each keeps one core of the host busy, and two is what the smallest host has.
 const EMULATORS: usize = 2;
 
 /// Wall-clock limit of one run: ten times what the longest takes on an idle machine.
 pub const LIMIT: Duration = Duration::from_secs(300);
+
+/// Names a rig file: ordinary runs take place on its board, and not in Bochs.
+const RIG: &str = "BULKHEAD_RIG";
 
 /// Root of the tree under test.
 ///
@@ -65,7 +70,7 @@ fn options(system: &Path, name: &str) -> BuildOptions {
     }
 }
 
-/// Runs an image in Bochs, with the board's cores.
+/// Runs an image in Bochs, with the board's cores; on a rig's board where `BULKHEAD_RIG` names one.
 ///
 /// # Panics
 /// The emulator crashes, hangs, or is missing.
@@ -84,9 +89,21 @@ pub fn run_with(options: RunOptions) -> Run {
     let began = Instant::now();
     let name = options.image.display().to_string();
     let timeout = options.timeout.or(Some(LIMIT));
-    let outcome = bulkhead::run_image(&RunOptions { quiet: true, timeout, ..options });
+    let rig = rig_for(&options);
+    let outcome = bulkhead::run_image(&RunOptions { quiet: true, timeout, rig, ..options });
     println!("{name}: ran {:.1} s", began.elapsed().as_secs_f64());
     sure(&name, outcome)
+}
+
+/// The rig file that the environment names, for a run that is of no emulator in particular.
+fn rig_for(options: &RunOptions) -> Option<PathBuf> {
+    let any_machine = options.target == Target::default()
+        && options.firmware == Firmware::default()
+        && options.cores.is_none()
+        && options.cpu_model.is_none();
+    let named = std::env::var_os(RIG).filter(|path| any_machine && !path.is_empty());
+    // Tests run in their own folder; the path counts from the tree's root, where cargo is called.
+    options.rig.clone().or_else(|| named.map(|path| root().join(path)))
 }
 
 /// Copies an image and what lies beside it, so that a test can change the copy.

@@ -12,5 +12,6 @@ pub mod linux;
 pub mod picture;
 pub mod plant;
 pub mod systems;
+pub mod terminal;
 pub mod time;
 pub mod trace;

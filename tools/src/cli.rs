@@ -1,6 +1,7 @@
 //! The command line: what each subcommand takes, with examples, and what it calls.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use bulkhead::explain::explain;
 use bulkhead::flash::{FlashOptions, flash};
 use bulkhead::fmt;
 use bulkhead::measure::{Format, MeasureOptions, close, demo, measure};
+use bulkhead::monitor::{MonitorOptions, monitor};
 use bulkhead::new::new;
 use bulkhead::provision::{self, Need};
 use bulkhead::schema::{self, schema};
@@ -196,6 +198,20 @@ Examples:
         #[arg(long, value_name = "RIG.toml")]
         rig: Option<PathBuf>,
     },
+    /// Shows a running system live: partitions, windows, exits, health, latency, log
+    #[command(
+        after_help = "SOURCE is a system file or an image, which is run in Bochs (or on a board with --rig), or a log that somebody
+else writes: a serial port, a file, a FIFO, or - for standard input. `q` quits, and ends a run that was started here.
+Without a terminal it prints plain lines. Figures of a dedicated core, and of other cores than the housekeeping's,
+come at the end of the run: asking such a core would cost it an exit.
+
+Examples:
+  bulkhead monitor partitions/demo.toml
+  bulkhead monitor /dev/ttyUSB0 --metrics 127.0.0.1:9464
+  bulkhead monitor my-line.toml --rig my-rig.toml
+  bulkhead monitor saved.log --elf demo.img.elf --plain --trace run.json    # open it in ui.perfetto.dev"
+    )]
+    Monitor(MonitorArguments),
     /// Writes an image to a device, reads it back and compares
     #[command(
         after_help = "Refuses mounted devices, disks of the running system, and devices that are too small.
@@ -340,6 +356,30 @@ struct RunArguments {
 }
 
 #[derive(clap::Args)]
+struct MonitorArguments {
+    /// A system file, an image, a serial port, a file, a FIFO, or - for standard input
+    source: Option<PathBuf>,
+    /// The hypervisor's ELF that writes the log: IMAGE.elf; by default the build is looked for among those built in this tree
+    #[arg(long)]
+    elf: Option<PathBuf>,
+    /// Baud rate of a serial port
+    #[arg(long, default_value_t = 115_200)]
+    baud: u32,
+    /// Runs the system on the board of this rig instead of in Bochs
+    #[arg(long, value_name = "RIG.toml")]
+    rig: Option<PathBuf>,
+    /// Serves the figures as OpenMetrics text at http://ADDR:PORT/metrics; port 0 takes a free one
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
+    /// Writes windows, health events, figures and log lines as a trace that Perfetto opens
+    #[arg(long, value_name = "FILE.json")]
+    trace: Option<PathBuf>,
+    /// Prints plain lines on a terminal too
+    #[arg(long)]
+    plain: bool,
+}
+
+#[derive(clap::Args)]
 struct ProbeArguments {
     /// What the board is called
     #[arg(long, default_value = probe::NAME)]
@@ -408,6 +448,15 @@ impl Cli {
                     rig,
                 })
             }
+            Command::Monitor(arguments) => monitor(&MonitorOptions {
+                source: arguments.source,
+                elf: arguments.elf,
+                baud: arguments.baud,
+                rig: arguments.rig,
+                metrics: arguments.metrics,
+                trace: arguments.trace,
+                plain: arguments.plain,
+            }),
             Command::Flash { image, device, yes } => {
                 flash(&FlashOptions { image, device, yes, quiet: false })
             }

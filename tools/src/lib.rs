@@ -27,6 +27,7 @@ pub mod listen;
 pub mod log;
 pub mod manifest;
 pub mod measure;
+pub mod monitor;
 pub mod new;
 pub mod paths;
 pub mod plot;

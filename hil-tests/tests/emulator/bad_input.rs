@@ -1,21 +1,11 @@
 //! Bad input through the command itself: it exits with 2 and says file, line, column and remedy.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::LazyLock;
 
-use bulkhead::{guests, process};
 use hil_tests::{bench, systems};
 
-/// The `bulkhead` command, built once.
-static COMMAND: LazyLock<PathBuf> = LazyLock::new(|| {
-    let mut cargo = process::cargo();
-    cargo
-        .args(["build", "--package", "bulkhead", "--message-format=json"])
-        .current_dir(bench::root());
-    let messages = process::run(&mut cargo, "the command does not build", "mend it").unwrap();
-    guests::executable(&messages).unwrap()
-});
+use crate::shared::COMMAND;
 
 const PLC_WINDOW: &str = "start = \"25 us\"\nlength = \"600 us\"";
 

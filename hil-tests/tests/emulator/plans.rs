@@ -4,6 +4,8 @@ use bulkhead::gantt;
 use bulkhead::report::Partition;
 use hil_tests::{bench, checks, trace};
 
+use crate::shared::PLANS;
+
 /// Changes that `ask` brings about.
 const CHANGES: usize = 10;
 
@@ -22,8 +24,7 @@ const GIVEN: u64 = 8_000;
 #[test]
 fn plans_change_on_all_cores_in_the_same_frame() {
     let system = bench::root().join("hil-tests/systems/plans.toml");
-    let run = bench::run(&bench::build(&system, "plans").image);
-    let report = &run.report;
+    let report = &PLANS.1.report;
     checks::print(report);
     let mut complaints = checks::check_end(report);
     for guest in GUESTS {

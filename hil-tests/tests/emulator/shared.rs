@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use bulkhead::{BuiltImage, Run, probe};
+use bulkhead::{BuiltImage, Run, guests, probe, process};
 use hil_tests::bench;
 
 /// The image of `partitions/demo.toml`.
@@ -13,9 +13,26 @@ pub static DEMO: LazyLock<BuiltImage> =
 /// Its run in Bochs.
 pub static DEMO_RUN: LazyLock<Run> = LazyLock::new(|| bench::run(&DEMO.image));
 
+/// The image of `systems/plans.toml`, which tells the windows that ran, and its run.
+pub static PLANS: LazyLock<(BuiltImage, Run)> = LazyLock::new(|| {
+    let built = bench::build(&bench::root().join("hil-tests/systems/plans.toml"), "plans");
+    let run = bench::run(&built.image);
+    (built, run)
+});
+
 /// The probe image.
 pub static PROBE: LazyLock<PathBuf> = LazyLock::new(|| {
     let image = bench::folder("probe").join("probe.img");
     bench::sure("build the probe", probe::build(&image, true));
     image
+});
+
+/// The `bulkhead` command, built once.
+pub static COMMAND: LazyLock<PathBuf> = LazyLock::new(|| {
+    let mut cargo = process::cargo();
+    cargo
+        .args(["build", "--package", "bulkhead", "--message-format=json"])
+        .current_dir(bench::root());
+    let messages = process::run(&mut cargo, "the command does not build", "mend it").unwrap();
+    guests::executable(&messages).unwrap()
 });
