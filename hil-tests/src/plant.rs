@@ -20,11 +20,6 @@ pub struct Fault {
 /// Folders of the root that are no sources.
 const NO_SOURCES: [&str; 3] = ["target", ".git", "out"];
 
-/// Cargo's settings, and the linker that they name. Cargo builds all anew when the linker's path changes, so the copy names
-/// the tree's own and shares with it what other projects' crates are built to.
-const SETTINGS: &str = ".cargo/config.toml";
-const LINKER: &str = ".cargo/linker";
-
 /// One copy for all faults, so that cargo builds again only what a fault touches.
 static COPY: Mutex<()> = Mutex::new(());
 
@@ -78,15 +73,8 @@ fn remove_gone(from: &Path, to: &Path, inside: &Path) {
 
 fn copy_file(from: &Path, to: &Path, below: &Path, fault: &Fault) {
     let source = from.join(below);
-    let linker = format!("linker = \"{}/{LINKER}\"", from.display());
-    let settings = (SETTINGS, format!("linker = \"{LINKER}\""), linker);
-    let changes: Vec<_> = fault
-        .changes
-        .iter()
-        .map(|(file, old, new)| (*file, (*old).to_string(), (*new).to_string()))
-        .chain([settings])
-        .filter(|(file, ..)| below == Path::new(file))
-        .collect();
+    let changes: Vec<_> =
+        fault.changes.iter().filter(|(file, ..)| below == Path::new(file)).collect();
     let bytes = if changes.is_empty() {
         sure("read", paths::read(&source))
     } else {

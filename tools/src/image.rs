@@ -23,6 +23,7 @@ pub struct BuildOptions {
     /// by the system file's name. Two system files of one name need two folders.
     pub work: Option<PathBuf>,
     /// The tree whose hypervisor is built; by default the one of this command. The judge plants faults in a copy.
+    /// It is built beside itself, in `<tree>-target`.
     pub tree: Option<PathBuf>,
     /// Shows no progress.
     pub quiet: bool,
@@ -116,9 +117,11 @@ pub fn prepare(options: &BuildOptions) -> Result<Prepared> {
 fn build_hypervisor(prepared: &Prepared, options: &BuildOptions) -> Result<Vec<u8>> {
     let _lock = build_lock()?;
     let step = Step::begin("hypervisor (cargo)", options.quiet);
-    let tree = match &options.tree {
-        Some(tree) => tree.clone(),
-        None => paths::root()?,
+    // Cargo tells packages apart by their place in the workspace alone: in one target directory it would take what it built of another
+    // tree for this one's.
+    let (tree, target) = match &options.tree {
+        Some(tree) => (tree.clone(), paths::beside(tree, "-target")),
+        None => (paths::root()?, paths::target()?),
     };
     let mut command = process::cargo();
     command
@@ -127,7 +130,7 @@ fn build_hypervisor(prepared: &Prepared, options: &BuildOptions) -> Result<Vec<u
         .env("BULKHEAD_SYSTEM", &prepared.system)
         .env("BULKHEAD_IMAGES", &prepared.images)
         .env("DEFMT_LOG", "debug")
-        .env("CARGO_TARGET_DIR", paths::target()?)
+        .env("CARGO_TARGET_DIR", target)
         .current_dir(tree);
     let what = "the hypervisor does not build";
     let output = process::run(&mut command, what, "mend what the compiler names")?;
