@@ -29,12 +29,24 @@ pub struct Audience {
     pub watch: Option<Sender<Event>>,
 }
 
+impl Audience {
+    /// Tells something that the machine did not say itself: to who watches, else on standard error.
+    pub fn tell(&self, text: &str) {
+        match &self.watch {
+            Some(watch) => {
+                let _gone = watch.send(Event::Text(format!("bulkhead: {text}")));
+            }
+            None => eprintln!("bulkhead: {text}"),
+        }
+    }
+}
+
 /// A run as it is heard.
 pub struct Listener<'a> {
     decoder: Decoder<'a>,
     collector: Collector<'a>,
     screen: Screen,
-    watch: Option<Sender<Event>>,
+    audience: Audience,
     booting: Option<Step>,
     serial: Vec<u8>,
     events: Vec<Event>,
@@ -65,7 +77,7 @@ impl<'a> Listener<'a> {
             decoder: Decoder::new(elf),
             collector: Collector::new(manifest),
             screen: Screen::new(Some(manifest), audience.quiet),
-            watch: audience.watch.clone(),
+            audience: audience.clone(),
             booting: Some(Step::begin(boot, audience.quiet)),
             serial: Vec::new(),
             events: Vec::new(),
@@ -99,7 +111,7 @@ impl<'a> Listener<'a> {
             self.screen.show(&event);
             self.last_word = self.last_word.or_else(|| self.last_word_in(&event));
             self.starts += usize::from(matches!(event, Event::Hello { .. }));
-            if let Some(watch) = &self.watch {
+            if let Some(watch) = &self.audience.watch {
                 let _gone = watch.send(event.clone());
             }
             self.events.push(event);
@@ -159,7 +171,7 @@ impl<'a> Listener<'a> {
         self.take(events);
         self.give_up();
         for defect in self.collector.defects() {
-            eprintln!("bulkhead: a report line that does not read as one: {defect}");
+            self.audience.tell(&format!("a report line that does not read as one: {defect}"));
         }
         let report = self.report(machine, firmware);
         Run { exit, report, serial: self.serial, events: self.events }

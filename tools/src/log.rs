@@ -16,10 +16,15 @@ use crate::{interrupt, paths};
 /// Most bytes that are looked through for a first packet before the ELF is looked for.
 const LOOK_AHEAD: usize = 1 << 20;
 
+/// What is said where an ELF has no description of its image.
+pub const NO_IMAGE: &str = "no readable IMAGE.json beside the ELF: partitions are shown by number";
+
 /// Who reads a log.
 pub trait Reader {
     /// The description of the image that wrote it was found; comes before the first event of the hypervisor.
     fn image(&mut self, manifest: Manifest);
+    /// There is none: partitions have numbers for names.
+    fn no_image(&mut self);
     /// It said this.
     fn event(&mut self, event: Event);
 }
@@ -46,6 +51,10 @@ impl Reader for Screen {
         self.name_partitions(&manifest);
     }
 
+    fn no_image(&mut self) {
+        eprintln!("bulkhead: {NO_IMAGE}");
+    }
+
     fn event(&mut self, event: Event) {
         self.show(&event);
     }
@@ -64,9 +73,7 @@ pub fn read(source: &mut Source, elf: Option<&Path>, reader: &mut dyn Reader) ->
     let elf = path.as_deref().map(LogElf::load).transpose()?;
     match path.as_deref().map(manifest_beside) {
         Some(Some(manifest)) => reader.image(manifest),
-        Some(None) => eprintln!(
-            "bulkhead: no readable IMAGE.json beside the ELF: partitions are shown by number"
-        ),
+        Some(None) => reader.no_image(),
         None => {}
     }
     let mut decoder = Decoder::new(elf.as_ref());

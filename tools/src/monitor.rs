@@ -36,6 +36,9 @@ use view::Status;
 /// How often the screen is drawn while there is news, and the keys are looked at.
 const BEAT: Duration = Duration::from_millis(100);
 
+/// Beats that a run may take to switch its machine off: a minute, in which a rig's power command may run out of its time.
+const BEATS_TO_END: usize = 600;
+
 /// What to watch, and how.
 #[derive(Clone, Debug, Default)]
 pub struct MonitorOptions {
@@ -68,6 +71,8 @@ struct Feed {
     news: Receiver<News>,
     thread: Option<JoinHandle<Result<()>>>,
     end: Option<Result<()>>,
+    /// Whether a machine runs behind it, which is to be taken down.
+    runs: bool,
 }
 
 /// Watches a system until its log ends (plain lines) or the user quits (screen).
@@ -160,7 +165,7 @@ fn run(image: PathBuf, options: &MonitorOptions) -> Result<Feed> {
         let _ended = forward.join();
         outcome
     });
-    Ok(Feed { news, thread: Some(thread), end: None })
+    Ok(Feed { news, thread: Some(thread), end: None, runs: true })
 }
 
 fn hand_on(events: &Receiver<Event>, send: &Sender<News>) {
@@ -180,7 +185,7 @@ fn listen(source: Option<&Path>, options: &MonitorOptions) -> Result<Feed> {
         let mut listener = Listener(send);
         log::read(&mut source, elf.as_deref(), &mut listener).map(|_| ())
     });
-    Ok(Feed { news, thread: Some(thread), end: None })
+    Ok(Feed { news, thread: Some(thread), end: None, runs: false })
 }
 
 struct Listener(Sender<News>);
@@ -188,6 +193,10 @@ struct Listener(Sender<News>);
 impl Reader for Listener {
     fn image(&mut self, manifest: Manifest) {
         let _gone = self.0.send(News::Image(Box::new(manifest)));
+    }
+
+    fn no_image(&mut self) {
+        self.event(Event::Text(format!("bulkhead: {}", log::NO_IMAGE)));
     }
 
     fn event(&mut self, event: Event) {
@@ -316,9 +325,8 @@ impl Watcher {
 
     /// Ends the run behind it and the trace file; what the log ended with is what the command ends with.
     fn close(mut self, watched: Result<()>) -> Result<()> {
-        let runs = self.feed.end.is_none();
         interrupt::request();
-        if runs {
+        if self.feed.runs && self.feed.end.is_none() {
             self.end_run();
         }
         if let Some(trace) = self.trace.take() {
@@ -334,7 +342,7 @@ impl Watcher {
 
     /// Waits for a run to take its machine down. A reader that waits for bytes from elsewhere is left to the end of the command.
     fn end_run(&mut self) {
-        for _ in 0..50 {
+        for _ in 0..BEATS_TO_END {
             let ended = self.feed.thread.as_ref().is_none_or(JoinHandle::is_finished);
             if ended {
                 self.feed.note_end();

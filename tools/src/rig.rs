@@ -198,7 +198,7 @@ pub fn run(
     let result = try_often(rig, &mut line, manifest, elf, options, &log);
     // The run has its result already; a board that stays on is worth a word and no more.
     if let Err(error) = rig.off() {
-        eprintln!("bulkhead: {error}");
+        options.audience().tell(&error.to_string());
     }
     result
 }
@@ -241,7 +241,7 @@ fn try_often(
                     "attempt {attempt} of {attempts}: {why}; it said last: {}",
                     listener.latest()
                 );
-                eprintln!("bulkhead: {said}");
+                options.audience().tell(&said);
                 reasons.push(said);
             }
         }
@@ -284,7 +284,8 @@ fn follow(
             Heard::Bytes(bytes) => listener.hear(&bytes)?,
             Heard::BrokeOff(cause) => {
                 line.note("the line broke off")?;
-                eprintln!("bulkhead: the serial line broke off ({cause}); it is opened again");
+                let said = format!("the serial line broke off ({cause}); it is opened again");
+                options.audience().tell(&said);
             }
         }
         if let Some(word) = listener.ended() {
