@@ -47,14 +47,17 @@ pub fn reason_with_flags() -> u32 {
 /// The reasons of the exits that software takes most, with no flag set: bits 16 and up carry flags, and an entry failure has its own
 /// numbers and is never one of these.
 pub mod frequent {
-    #![expect(missing_docs, reason = "the names are those of hv_defs::exit::reason")]
-
     use hv_defs::exit::reason;
 
+    /// CPUID.
     pub const CPUID: u32 = reason::CPUID as u32;
+    /// VMCALL.
     pub const VMCALL: u32 = reason::VMCALL as u32;
+    /// RDMSR.
     pub const RDMSR: u32 = reason::RDMSR as u32;
+    /// WRMSR.
     pub const WRMSR: u32 = reason::WRMSR as u32;
+    /// IN, OUT and the string instructions.
     pub const IO_INSTRUCTION: u32 = reason::IO_INSTRUCTION as u32;
 }
 
