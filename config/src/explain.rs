@@ -671,6 +671,14 @@ explanations! {
     "Windows late in the frame would never come.",
     ["\"1.9 ms\"" => "\"1 s\""];
 
+    LimitOnNothing, "BH0705-on-nothing.toml",
+    "A limit that nothing can break looks like a promise that is kept.",
+    ["window.max = \"5 us\"\nswitch = \"20 us\"\n" => "timer.max = \"5 us\"\n"];
+
+    LimitsEmpty, "BH0706-no-limit.toml",
+    "A section of limits without any looks as if the figures were held to something.",
+    ["[limits]\n" => "[limits]\ntimer.p99_999 = \"5 us\"\n"];
+
     ShortWindow, "BH0901-short-window.toml",
     "A window that is no longer than the switch into it spends more of the core on switching than on work. It is \
      enforced all the same, hence a warning.",

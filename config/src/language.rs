@@ -185,6 +185,7 @@ pub const SYSTEM_FILE: Section = Section {
         may("schedule", Form::Table(&SCHEDULE), "the major frame"),
         may("shutdown", Form::Table(&SHUTDOWN), "when the system ends by itself"),
         may("log", Form::Table(&LOG), "what is logged beyond events"),
+        may("limits", Form::Table(&LIMITS), "what `bulkhead measure` holds its figures to"),
         may(
             "housekeeping",
             Form::Table(&HOUSEKEEPING),
@@ -240,6 +241,55 @@ pub const LOG: Section = Section {
         Form::Flag,
         "whether each window that ran is logged, for a picture of time",
     )],
+    later: &[],
+};
+
+/// `[limits]`.
+pub const LIMITS: Section = Section {
+    header: "[limits]",
+    meaning: "What `bulkhead measure` holds its figures to: one that is not kept fails the measurement, and so does one that nothing \
+              measured. The hypervisor does not look at it. Keys are named as in reports.",
+    keys: &[
+        may("timer", Form::Table(&LIMITS_TIMER), "how late timers wake tasks on dedicated cores"),
+        may(
+            "window",
+            Form::Table(&LIMITS_WINDOW),
+            "how far behind their declared starts windows begin, as the guest sees it",
+        ),
+        may("switch", Form::Duration, "most that a switch of partitions takes, waiting left out"),
+        may(
+            "exits_per_second",
+            Form::Number,
+            "most exits a second in the measured span of a partition on dedicated cores",
+        ),
+    ],
+    later: &[],
+};
+
+/// Values of a distribution that can be limited.
+const DISTRIBUTION: &[Key] = &[
+    may("median", Form::Duration, "half of the samples are not above it"),
+    may("p90", Form::Duration, "the same of 90 % of them"),
+    may("p99", Form::Duration, "of 99 %"),
+    may("p99_9", Form::Duration, "of 99.9 %"),
+    may("p99_99", Form::Duration, "of 99.99 %; takes 10,000 samples"),
+    may("p99_999", Form::Duration, "of 99.999 %; takes 100,000 samples"),
+    may("max", Form::Duration, "no sample is above it"),
+];
+
+/// `[limits.timer]`.
+pub const LIMITS_TIMER: Section = Section {
+    header: "[limits.timer]",
+    meaning: "How late the timers of tasks on dedicated cores wake them: the histograms `wakeup`.",
+    keys: DISTRIBUTION,
+    later: &[],
+};
+
+/// `[limits.window]`.
+pub const LIMITS_WINDOW: Section = Section {
+    header: "[limits.window]",
+    meaning: "How far behind their declared starts windows begin, as the guest sees it: the histograms `window-start`.",
+    keys: DISTRIBUTION,
     later: &[],
 };
 
@@ -510,6 +560,9 @@ pub const SYSTEM_SECTIONS: &[&Section] = &[
     &SCHEDULE,
     &SHUTDOWN,
     &LOG,
+    &LIMITS,
+    &LIMITS_TIMER,
+    &LIMITS_WINDOW,
     &HOUSEKEEPING,
     &HOUSEKEEPING_WINDOW,
     &PARTITION,

@@ -11,6 +11,7 @@ use crate::cores::{self, Role};
 use crate::diagnostics::{Diagnostics, Finding, Findings};
 use crate::documents::{self, Documents};
 use crate::hygiene::{self, Cleaning, HygieneCosts};
+use crate::limits::{self, Limit};
 use crate::memory::{self, Placement};
 use crate::reader::{closest, list, positive_ticks};
 use crate::rules::Rule;
@@ -27,11 +28,13 @@ pub struct Plan {
     pub(crate) system: String,
     pub(crate) system_file: String,
     pub(crate) board: PlannedBoard,
+    pub(crate) board_file: PathBuf,
     pub(crate) partitions: Vec<PlannedPartition>,
     pub(crate) cores: Vec<PlannedCore>,
     pub(crate) frame: u64,
     pub(crate) plans: Vec<String>,
     pub(crate) log_windows: bool,
+    pub(crate) limits: Vec<Limit>,
     pub(crate) shutdown: Option<PlannedShutdown>,
     pub(crate) sources: Vec<PathBuf>,
     /// The text files as they were read: the places that reports quote.
@@ -125,6 +128,18 @@ impl Plan {
     #[must_use]
     pub fn board_cores(&self) -> usize {
         self.board.apic_ids.len()
+    }
+
+    /// The APIC id of each core of the board, by CPU number.
+    #[must_use]
+    pub fn apic_ids(&self) -> &[u32] {
+        &self.board.apic_ids
+    }
+
+    /// The board file, by its path as it was read.
+    #[must_use]
+    pub fn board_file(&self) -> &Path {
+        &self.board_file
     }
 
     /// Where each core of the board sits, by CPU number; empty where the board does not say.
@@ -229,6 +244,12 @@ impl Plan {
         self.comparisons
     }
 
+    /// What the bench holds its figures to.
+    #[must_use]
+    pub fn limits(&self) -> &[Limit] {
+        &self.limits
+    }
+
     /// Every file that was read, for `cargo::rerun-if-changed`.
     #[must_use]
     pub fn sources(&self) -> &[PathBuf] {
@@ -283,13 +304,18 @@ fn read_system(path: &Path, sources: &mut Sources, findings: &mut Findings) -> O
     Some(schema::read_system(&documents, findings))
 }
 
+fn board_path(system: &SystemFile, sources: &Sources) -> Option<PathBuf> {
+    let name = system.board.as_ref()?;
+    Some(sources.beside(name.place.file, &name.value))
+}
+
 fn read_board(
     system: &SystemFile,
     sources: &mut Sources,
     findings: &mut Findings,
 ) -> Option<BoardFile> {
     let name = system.board.as_ref()?;
-    let board_path = sources.beside(name.place.file, &name.value);
+    let board_path = board_path(system, sources)?;
     let main = match sources.read(&board_path) {
         Ok(file) => file,
         Err(cause) => {
@@ -340,6 +366,8 @@ fn check(
     let cleaning = Cleaning { wanted: &wanted, receivers: &receivers, costs };
     let schedule = schedule::check(system, &roles, board.as_ref(), &plans, &cleaning, findings);
     let log_windows = log_windows(system, findings);
+    let hz = board.as_ref().and_then(|board| board.hz);
+    let limits = limits::check(system, roles.values(), hz, sources, findings);
     let placements = memory::check(system, board.as_ref(), findings);
     let images: Vec<_> =
         system.partitions.iter().map(|p| image_request(p, sources, findings)).collect();
@@ -364,11 +392,13 @@ fn check(
         system: system.name.as_ref()?.value.clone(),
         system_file: path.file_name()?.to_string_lossy().into_owned(),
         board: planned_board(board?)?,
+        board_file: board_path(system, sources)?,
         partitions: partitions?,
         cores: planned_cores(&roles, &schedule)?,
         frame: schedule.frame,
         plans: plans.names,
         log_windows,
+        limits,
         shutdown,
         sources: sources.paths(),
         texts: sources.clone(),

@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use bulkhead_table::{Hygiene, Window};
 
-use crate::Module;
 use crate::language::HYGIENE_WORDS;
 use crate::plan::{Plan, PlannedPartition, PlannedRole};
 use crate::topology::siblings;
 use crate::units::{duration_text, size_text};
+use crate::{Module, limits};
 
 /// The report; `images` is empty when none were looked at.
 pub(crate) fn report(plan: &Plan, images: &[Module]) -> String {
@@ -26,6 +26,9 @@ fn head(out: &mut String, plan: &Plan) -> std::fmt::Result {
     let hz = plan.tsc_hz();
     writeln!(out, "System {} on board {}", plan.system, plan.board.name)?;
     writeln!(out, "  clock       {} MHz, one tick is {}", hz as f64 / 1e6, duration_text(1, hz))?;
+    if let Some(limits) = limits::text(&plan.limits, hz) {
+        writeln!(out, "  limits      at most {limits}")?;
+    }
     match &plan.shutdown {
         None => writeln!(out, "  ends        never by itself"),
         Some(shutdown) => {

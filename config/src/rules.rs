@@ -188,6 +188,8 @@ rules! {
     ShutdownEmpty = "BH0702", Error, "The shutdown waits for at least one partition.";
     LogWithoutWindows = "BH0703", Error, "Windows are logged where there are windows.";
     EndsWithinFrame = "BH0704", Error, "The system runs for one major frame at least.";
+    LimitOnNothing = "BH0705", Error, "A limit is on what the system has: timers and exits on a dedicated core, windows and switches on a time-shared one.";
+    LimitsEmpty = "BH0706", Error, "A section of limits sets one.";
 
     ShortWindow = "BH0901", Warning, "A window is longer than the switch budget before it.";
     SharedCache = "BH0902", Warning, "A partition with cores of its own shares no first- or second-level cache with another one.";

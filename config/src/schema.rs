@@ -20,6 +20,7 @@ pub(crate) struct SystemFile {
     pub shutdown: Option<Shutdown>,
     /// `[log] windows`.
     pub log_windows: Option<At<bool>>,
+    pub limits: Option<Limits>,
     pub housekeeping: Option<Housekeeping>,
     pub partitions: Vec<Partition>,
     /// Where a section is missed, or the system's name stands.
@@ -37,6 +38,18 @@ pub(crate) struct Schedule {
 pub(crate) struct Shutdown {
     pub when_finished: Option<At<Vec<At<String>>>>,
     pub at_latest: Option<At<Quantity>>,
+}
+
+/// `[limits]`.
+pub(crate) struct Limits {
+    /// Limits on a distribution, each with the name of its value.
+    pub timer: Vec<(&'static str, At<Quantity>)>,
+    pub window: Vec<(&'static str, At<Quantity>)>,
+    pub switch: Option<At<Quantity>>,
+    pub exits_per_second: Option<At<u64>>,
+    /// Whether it has none of its keys.
+    pub is_empty: bool,
+    pub place: Place,
 }
 
 /// `[housekeeping]`.
@@ -141,6 +154,7 @@ pub(crate) fn read_system(documents: &Documents<'_>, findings: &mut Findings) ->
     let schedule = reader.table(&root, "schedule", &lang::SCHEDULE);
     let shutdown = reader.table(&root, "shutdown", &lang::SHUTDOWN);
     let log = reader.table(&root, "log", &lang::LOG);
+    let limits = reader.table(&root, "limits", &lang::LIMITS);
     let housekeeping = reader.table(&root, "housekeeping", &lang::HOUSEKEEPING);
     let partitions = reader.named_tables(&root, "partition", &lang::PARTITION);
     let place = system.as_ref().map_or(documents.place, |view| view.place);
@@ -153,6 +167,7 @@ pub(crate) fn read_system(documents: &Documents<'_>, findings: &mut Findings) ->
             place: view.place,
         }),
         log_windows: log.and_then(|view| reader.flag(&view, "windows")),
+        limits: limits.map(|view| read_limits(&mut reader, &view)),
         shutdown: shutdown.map(|view| Shutdown {
             when_finished: reader.texts(&view, "when-finished"),
             at_latest: reader.duration(&view, "at-latest"),
@@ -166,6 +181,26 @@ pub(crate) fn read_system(documents: &Documents<'_>, findings: &mut Findings) ->
             .map(|(name, view)| partition(&mut reader, name, &view))
             .collect(),
         place,
+    }
+}
+
+fn read_limits(reader: &mut Reader<'_>, view: &View<'_>) -> Limits {
+    let mut keys = ["timer", "window", "switch", "exits_per_second"].iter();
+    let is_empty = !keys.any(|key| view.has(key));
+    let mut distribution = |name, section: &'static lang::Section| {
+        let Some(view) = reader.table(view, name, section) else {
+            return Vec::new();
+        };
+        let keys = section.keys.iter();
+        keys.filter_map(|key| Some((key.name, reader.duration(&view, key.name)?))).collect()
+    };
+    Limits {
+        timer: distribution("timer", &lang::LIMITS_TIMER),
+        window: distribution("window", &lang::LIMITS_WINDOW),
+        switch: reader.duration(view, "switch"),
+        exits_per_second: reader.number(view, "exits_per_second", u32::MAX.into()),
+        is_empty,
+        place: view.place,
     }
 }
 

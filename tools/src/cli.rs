@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bulkhead::audit::audit;
+use bulkhead::bench::BenchOptions;
+use bulkhead::bench::suite::Suite;
 use bulkhead::compile;
 use bulkhead::explain::explain;
 use bulkhead::flash::{FlashOptions, flash};
@@ -167,37 +169,23 @@ Examples:
         baud: u32,
     },
     /// Builds and runs a system, and shows what its partitions measured
-    #[command(after_help = "Exit code 0 only when every partition that must finish passed.
+    #[command(
+        after_help = "With a suite the board is measured too: what exits cost, timers, windows, switches and boot, idle and beside noisy
+neighbours, with the same guests without a hypervisor and with the least that an exit can cost beside them.
+Exit code 0 only when every partition that must finish passed and, with --compare, no figure is worse.
 tools/README.md documents the report's fields.
 
 Examples:
   bulkhead measure partitions/demo.toml
+  bulkhead measure partitions/demo.toml --suite quick --report bench.json --html bench.html
+  bulkhead measure partitions/demo.toml --suite quick --baseline old.json
+  bulkhead measure partitions/demo.toml --suite quick --compare old.json
   bulkhead measure partitions/press-line.toml --report report.json --plot latency.svg
   bulkhead measure my.toml --gantt ran.svg
   bulkhead measure my.toml --rig my-rig.toml
-  bulkhead measure partitions/demo.toml --format json")]
-    Measure {
-        /// The system file
-        system: PathBuf,
-        /// Where to write the report, as JSON
-        #[arg(long)]
-        report: Option<PathBuf>,
-        /// Where to draw the histograms, as SVG
-        #[arg(long)]
-        plot: Option<PathBuf>,
-        /// Where to draw what ran on the time-shared cores over the plan, as SVG; the system file needs `[log] windows = true`
-        #[arg(long)]
-        gantt: Option<PathBuf>,
-        /// How the figures are printed
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
-        /// Seconds of real time that the run may take
-        #[arg(long)]
-        timeout: Option<u64>,
-        /// Measures on the board of this rig instead of in Bochs
-        #[arg(long, value_name = "RIG.toml")]
-        rig: Option<PathBuf>,
-    },
+  bulkhead measure partitions/demo.toml --format json"
+    )]
+    Measure(MeasureArguments),
     /// Shows a running system live: partitions, windows, exits, health, latency, log
     #[command(
         after_help = "SOURCE is a system file or an image, which is run in Bochs (or on a board with --rig), or a log that somebody
@@ -380,6 +368,64 @@ struct MonitorArguments {
 }
 
 #[derive(clap::Args)]
+struct MeasureArguments {
+    /// The system file
+    system: PathBuf,
+    /// Measures the board too, and how thoroughly
+    #[arg(long, value_enum)]
+    suite: Option<Suite>,
+    /// Where to write the report, as JSON
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// Where to write the figures alone, as JSON, for a later --compare
+    #[arg(long, value_name = "FILE.json")]
+    baseline: Option<PathBuf>,
+    /// Holds the figures against those of an earlier run: what --baseline or --report wrote
+    #[arg(long, value_name = "OLD.json")]
+    compare: Option<PathBuf>,
+    /// Where to write the page, as HTML: it stands alone, with its pictures inside
+    #[arg(long, value_name = "FILE.html")]
+    html: Option<PathBuf>,
+    /// Where to draw the histograms, as SVG
+    #[arg(long)]
+    plot: Option<PathBuf>,
+    /// Where to draw what ran on the time-shared cores over the plan, as SVG; the system file needs `[log] windows = true`
+    #[arg(long)]
+    gantt: Option<PathBuf>,
+    /// How the figures are printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Seconds of real time that each run may take
+    #[arg(long)]
+    timeout: Option<u64>,
+    /// Measures on the board of this rig instead of in Bochs
+    #[arg(long, value_name = "RIG.toml")]
+    rig: Option<PathBuf>,
+}
+
+impl MeasureArguments {
+    fn options(self) -> MeasureOptions {
+        MeasureOptions {
+            bench: BenchOptions {
+                system: self.system,
+                suite: self.suite,
+                timeout: self.timeout.map(Duration::from_secs),
+                rig: self.rig,
+                quiet: self.format == Format::Json,
+                ..BenchOptions::default()
+            },
+            report: self.report,
+            baseline: self.baseline,
+            compare: self.compare,
+            html: self.html,
+            plot: self.plot,
+            gantt: self.gantt,
+            format: self.format,
+        }
+    }
+}
+
+#[derive(clap::Args)]
 struct ProbeArguments {
     /// What the board is called
     #[arg(long, default_value = probe::NAME)]
@@ -437,17 +483,7 @@ impl Cli {
             Command::Log { source, elf, baud } => {
                 log::show(source.as_deref(), baud, elf.as_deref())
             }
-            Command::Measure { system, report, plot, gantt, format, timeout, rig } => {
-                measure(&MeasureOptions {
-                    system,
-                    report,
-                    plot,
-                    gantt,
-                    format,
-                    timeout: timeout.map(Duration::from_secs),
-                    rig,
-                })
-            }
+            Command::Measure(arguments) => measure(&arguments.options()),
             Command::Monitor(arguments) => monitor(&MonitorOptions {
                 source: arguments.source,
                 elf: arguments.elf,

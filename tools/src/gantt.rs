@@ -55,13 +55,25 @@ pub fn write(report: &Report, plan: &Plan, path: &Path) -> Result<()> {
         ));
     };
     let picture = Picture { report, plan, frames };
-    picture.draw(path).map_err(|cause| {
+    let size = picture.size();
+    let area = SVGBackend::new(path, size).into_drawing_area();
+    let drawn = area.fill(&WHITE).map_err(Into::into).and_then(|()| picture.draw(&area));
+    drawn.map_err(|cause| {
         Error::failed(
             format!("cannot write {}", path.display()),
             cause,
             "check the folder and its rights",
         )
     })
+}
+
+/// The picture as text, on no ground of its own; `None` where the log told of no window, or what it told cannot be drawn.
+#[must_use]
+pub fn svg(report: &Report, plan: &Plan) -> Option<String> {
+    let picture = Picture { report, plan, frames: frames(report)? };
+    let mut text = String::new();
+    picture.draw(&SVGBackend::with_string(&mut text, picture.size()).into_drawing_area()).ok()?;
+    Some(text)
 }
 
 /// The declared window that `ran` was, as the plan has it; none when there is no such window.
@@ -99,26 +111,27 @@ struct Picture<'r> {
 }
 
 impl Picture<'_> {
-    fn draw(&self, path: &Path) -> Drawn {
-        let cores: Vec<(u16, &[Vec<Window>])> = self
-            .plan
-            .cores()
-            .iter()
-            .filter_map(|core| match &core.role {
-                PlannedRole::Shared(plans) => Some((core.cpu, plans.as_slice())),
-                _ => None,
-            })
-            .collect();
-        let height = HEADER + FOOTER + ROW * u32::try_from(cores.len())?;
-        let area = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
-        area.fill(&WHITE)?;
-        self.title(&area)?;
+    /// The time-shared cores and their windows by plan.
+    fn cores(&self) -> impl Iterator<Item = (u16, &[Vec<Window>])> {
+        self.plan.cores().iter().filter_map(|core| match &core.role {
+            PlannedRole::Shared(plans) => Some((core.cpu, plans.as_slice())),
+            _ => None,
+        })
+    }
+
+    /// Width and height in pixels.
+    fn size(&self) -> (u32, u32) {
+        (WIDTH, HEADER + FOOTER + ROW * self.cores().map(|_| 1).sum::<u32>())
+    }
+
+    fn draw(&self, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Drawn {
+        self.title(area)?;
         let mut top = HEADER as i32;
-        for (cpu, plans) in cores {
-            self.row(&area, top, cpu, plans)?;
+        for (cpu, plans) in self.cores() {
+            self.row(area, top, cpu, plans)?;
             top += ROW as i32;
         }
-        self.axis(&area, top)?;
+        self.axis(area, top)?;
         area.present()?;
         Ok(())
     }

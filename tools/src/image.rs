@@ -25,6 +25,8 @@ pub struct BuildOptions {
     /// The tree whose hypervisor is built; by default the one of this command. The judge plants faults in a copy.
     /// It is built beside itself, in `<tree>-target`.
     pub tree: Option<PathBuf>,
+    /// Builds the hypervisor with its feature `floor`, which shows the least that an exit can cost.
+    pub floor: bool,
     /// Shows no progress.
     pub quiet: bool,
 }
@@ -127,6 +129,7 @@ fn build_hypervisor(prepared: &Prepared, options: &BuildOptions) -> Result<Vec<u
     command
         .args(["build", "--package", "bulkhead-hv", "--profile", "image", "--target", BARE_TARGET])
         .arg("--message-format=json-render-diagnostics")
+        .args(options.floor.then_some("--features=floor"))
         .env("BULKHEAD_SYSTEM", &prepared.system)
         .env("BULKHEAD_IMAGES", &prepared.images)
         .env("DEFMT_LOG", "debug")

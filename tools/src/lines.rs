@@ -36,6 +36,8 @@ impl Measured {
         match kind {
             "histogram" => self.histograms.push(histogram(rest)?),
             "bin" => self.bin(rest)?,
+            "slice" => self.slice(rest)?,
+            "worst" => self.worst(rest)?,
             "value" => self.values.push(value(rest)?),
             "verdict" => self.verdict = Some(verdict(rest)?),
             _ => return None,
@@ -46,8 +48,28 @@ impl Measured {
     fn bin(&mut self, rest: &str) -> Option<()> {
         let [name, value, count] = words(rest)?;
         let (value, count) = (value.parse().ok()?, count.parse().ok()?);
-        self.histograms.iter_mut().rfind(|h| h.name == name)?.bins.push((value, count));
+        self.latest(name)?.bins.push((value, count));
         Some(())
+    }
+
+    fn slice(&mut self, rest: &str) -> Option<()> {
+        let [name, since, least, most] = words(rest)?;
+        let slice = (since.parse().ok()?, least.parse().ok()?, most.parse().ok()?);
+        self.latest(name)?.slices.push(slice);
+        Some(())
+    }
+
+    fn worst(&mut self, rest: &str) -> Option<()> {
+        let [name, value, tsc] = words(rest)?;
+        let (value, tsc): (u64, u64) = (value.parse().ok()?, tsc.parse().ok()?);
+        let histogram = self.latest(name)?;
+        histogram.worst_at = (value == histogram.max).then_some(tsc);
+        Some(())
+    }
+
+    /// The histogram of this name that was reported last.
+    fn latest(&mut self, name: &str) -> Option<&mut Histogram> {
+        self.histograms.iter_mut().rfind(|h| h.name == name)
     }
 }
 
@@ -67,6 +89,8 @@ fn histogram(rest: &str) -> Option<Histogram> {
         p99_9: figure("p99_9")?,
         max: figure("max")?,
         bins: vec![],
+        worst_at: None,
+        slices: vec![],
     })
 }
 
@@ -103,6 +127,8 @@ mod tests {
             "@bulkhead bin latency 4 1",
             "@bulkhead bin latency 5 1",
             "@bulkhead bin latency 9 1",
+            "@bulkhead slice latency 1000 4 5",
+            "@bulkhead worst latency 9 1200",
             "@bulkhead value cpuid 97 ticks",
             "@bulkhead verdict pass all in time",
         ] {
@@ -112,6 +138,7 @@ mod tests {
         let histogram = &measured.histograms[0];
         assert_eq!((histogram.count, histogram.max), (3, 9));
         assert_eq!(histogram.bins, [(4, 1), (5, 1), (9, 1)]);
+        assert_eq!((&histogram.slices[..], histogram.worst_at), (&[(1000, 4, 5)][..], Some(1200)));
         assert_eq!(measured.values[0].value, 97);
         assert_eq!(measured.verdict, Some(Verdict { pass: true, text: "all in time".into() }));
         assert!(measured.defects.is_empty());
@@ -134,7 +161,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_line_is_survived(line in "@bulkhead (histogram|bin|value|verdict|x) .{0,60}") {
+        fn any_line_is_survived(line in "@bulkhead (histogram|bin|slice|worst|value|verdict|x) .{0,60}") {
             prop_assert!(Measured::default().line(&line));
         }
     }

@@ -1,13 +1,13 @@
 //! Builds, runs and measures a system; the demo is this with the tour's system and fixed places.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use crate::bench::limits::Plans;
+use crate::bench::{self, Bench, BenchOptions, Outcome, compare, page, summary};
 use crate::error::Result;
-use crate::image::{BuildOptions, build_image};
 use crate::manifest::Manifest;
 use crate::provision::{self, Need};
-use crate::run::{RunOptions, judge, run_image};
+use crate::run::judge;
 use crate::{compile, gantt, paths, plot, table};
 
 /// How figures are printed.
@@ -23,54 +23,78 @@ pub enum Format {
 /// What to measure, and where the figures go.
 #[derive(Clone, Debug, Default)]
 pub struct MeasureOptions {
-    /// The system file.
-    pub system: PathBuf,
+    /// The system, and how thoroughly it is measured.
+    pub bench: BenchOptions,
     /// Where the report goes, as JSON.
     pub report: Option<PathBuf>,
+    /// Where the figures alone go, as JSON.
+    pub baseline: Option<PathBuf>,
+    /// Earlier figures, which these are held against.
+    pub compare: Option<PathBuf>,
+    /// Where the page goes, as HTML.
+    pub html: Option<PathBuf>,
     /// Where the picture goes, as SVG.
     pub plot: Option<PathBuf>,
     /// Where the picture of what ran on the time-shared cores goes, as SVG.
     pub gantt: Option<PathBuf>,
     /// How figures are printed.
     pub format: Format,
-    /// Wall-clock limit of the run.
-    pub timeout: Option<Duration>,
-    /// A rig file: measures on that board instead of in Bochs.
-    pub rig: Option<PathBuf>,
 }
 
-/// Measures a system in Bochs, or on the board of a rig.
+/// Measures a system in Bochs or on the board of a rig, and with a suite the board under it.
 ///
 /// # Errors
-/// It does not build or run, or a partition did not do what it has to. The report is written all the same
-/// when the run came to its end.
+/// It does not build or run, a partition did not do what it has to, or a figure is worse than an earlier one. Everything is written
+/// all the same when the run came to its end.
 pub fn measure(options: &MeasureOptions) -> Result<()> {
     let quiet = options.format == Format::Json;
-    let need = if options.rig.is_some() { Need::Build } else { Need::Bochs };
+    let need = if options.bench.rig.is_some() { Need::Build } else { Need::Bochs };
     provision::ensure(need, quiet)?;
-    let build = BuildOptions { system: options.system.clone(), quiet, ..BuildOptions::default() };
-    let built = build_image(&build)?;
-    let run = run_image(&RunOptions {
-        image: built.image,
-        timeout: options.timeout,
-        rig: options.rig.clone(),
-        quiet,
-        ..RunOptions::default()
-    })?;
-    match options.format {
-        Format::Human => print!("{}", table::render(&run.report)),
-        Format::Json => println!("{}", run.report.to_json()),
+    // Before minutes of measuring: a wrong file is told at once.
+    let old = options.compare.as_deref().map(|path| Ok((path, compare::read(path)?)));
+    let old = old.transpose()?;
+    let Outcome { bench, plans, verdict } = bench::measure(&options.bench)?;
+    show(options, &bench);
+    write(options, &bench, &plans)?;
+    if let Some((path, old)) = old {
+        let comparison = compare::compare(&old, &bench)?;
+        eprint!("{}", comparison.render());
+        comparison.judge(path)?;
     }
+    verdict
+}
+
+fn show(options: &MeasureOptions, bench: &Bench) {
+    let report = bench.own().cloned().unwrap_or_default();
+    match (options.format, options.bench.suite) {
+        (Format::Human, None) => {
+            print!("{}{}", table::render(&report), summary::limits(&bench.limits));
+        }
+        (Format::Human, Some(_)) => print!("{}", summary::render(bench)),
+        (Format::Json, None) => println!("{}", report.to_json()),
+        (Format::Json, Some(_)) => println!("{}", bench.to_json()),
+    }
+}
+
+fn write(options: &MeasureOptions, bench: &Bench, plans: &Plans) -> Result<()> {
+    let report = bench.own().cloned().unwrap_or_default();
     if let Some(path) = &options.report {
-        paths::write(path, run.report.to_json().as_bytes())?;
+        let json = if options.bench.suite.is_some() { bench.to_json() } else { report.to_json() };
+        paths::write(path, json.as_bytes())?;
+    }
+    if let Some(path) = &options.baseline {
+        paths::write(path, bench.baseline().as_bytes())?;
+    }
+    if let Some(path) = &options.html {
+        paths::write(path, page::page(bench, plans).as_bytes())?;
     }
     if let Some(path) = &options.plot {
-        plot::write(&run.report, path)?;
+        plot::write(&report, path)?;
     }
     if let Some(path) = &options.gantt {
-        gantt::write(&run.report, &compile::plan(&options.system)?, path)?;
+        gantt::write(&report, &compile::plan(&options.bench.system)?, path)?;
     }
-    judge(&run, &built.manifest)
+    Ok(())
 }
 
 /// The tour: everything from a bare machine to a latency table.
@@ -84,7 +108,7 @@ pub fn demo() -> Result<()> {
     let (report, picture) = (folder.join("report.json"), folder.join("latency.svg"));
     println!("Bulkhead demo: partitions/demo.toml under VT-x on an emulated industrial PC\n");
     measure(&MeasureOptions {
-        system,
+        bench: BenchOptions { system, ..BenchOptions::default() },
         report: Some(report.clone()),
         plot: Some(picture.clone()),
         ..MeasureOptions::default()

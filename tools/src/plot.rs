@@ -12,10 +12,14 @@ use crate::screen::grouped;
 const WIDTH: u32 = 960;
 const PANEL: u32 = 300;
 const HEADER: u32 = 64;
+/// Words and axes.
 pub(crate) const INK: RGBColor = RGBColor(38, 50, 56);
+/// The mesh.
 pub(crate) const PALE: RGBColor = RGBColor(236, 239, 241);
-const BARS: RGBColor = RGBColor(0, 105, 148);
-const MARK: RGBColor = RGBColor(198, 40, 40);
+/// Bars.
+pub(crate) const BARS: RGBColor = RGBColor(0, 105, 148);
+/// Marks on them.
+pub(crate) const MARK: RGBColor = RGBColor(198, 40, 40);
 
 /// Bars that a panel shows at most; narrower bins are put together.
 const MOST_BARS: u64 = 240;
@@ -77,7 +81,12 @@ fn title(report: &Report, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Drawn {
     Ok(())
 }
 
-fn draw_panel(partition: &str, h: &Histogram, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Drawn {
+/// Draws one histogram, its counts on a logarithmic scale.
+pub(crate) fn draw_panel(
+    partition: &str,
+    h: &Histogram,
+    area: &DrawingArea<SVGBackend<'_>, Shift>,
+) -> Drawn {
     let bars = bars(h);
     let (low, high) = range(h);
     let most = bars.iter().map(|bar| bar.2).max().unwrap_or(1) as f64;
@@ -167,6 +176,7 @@ mod tests {
             p99_9: bins.last().map_or(0, |bin| bin.0),
             max: bins.last().map_or(0, |bin| bin.0),
             bins,
+            ..Histogram::default()
         }
     }
 

@@ -130,6 +130,12 @@ pub struct Histogram {
     pub max: u64,
     /// Value and number of samples of each bin that is not empty, ascending.
     pub bins: Vec<(u64, u64)>,
+    /// Time-stamp counter when the largest sample came; absent where the guest did not say.
+    #[serde(default)]
+    pub worst_at: Option<u64>,
+    /// Over time: from which time-stamp counter on, smallest and largest sample; empty where the guest did not say.
+    #[serde(default)]
+    pub slices: Vec<(u64, u64, u64)>,
 }
 
 /// A single figure.

@@ -142,7 +142,7 @@ impl Screen {
 }
 
 fn is_bin(line: &str) -> bool {
-    line.starts_with("@bulkhead bin ")
+    ["@bulkhead bin ", "@bulkhead slice ", "@bulkhead worst "].iter().any(|it| line.starts_with(it))
 }
 
 fn short(bytes: &[u8]) -> String {

@@ -239,8 +239,9 @@ fn row(cells: &[&str]) -> Vec<String> {
     cells.iter().map(|cell| (*cell).to_string()).collect()
 }
 
-/// Rows as columns of even width: words to the left, numbers to the right.
-fn grid(rows: &[Vec<String>]) -> String {
+/// Rows as columns of even width: words to the left, numbers to the right. Every row has as many cells as the first.
+#[must_use]
+pub fn grid(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let widths: Vec<usize> = (0..columns)
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
@@ -285,6 +286,7 @@ mod tests {
                         p99_9: 13,
                         max: 900,
                         bins: vec![(10, 5000), (12, 15_000), (900, 1)],
+                        ..Histogram::default()
                     }],
                     ..Partition::default()
                 },

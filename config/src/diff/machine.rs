@@ -4,6 +4,7 @@ use bulkhead_table::Range;
 
 use super::{Both, Gravity};
 use crate::hygiene::{BRANCH_BARRIER, BUFFER_CLEAR, L1D_FLUSH};
+use crate::limits;
 use crate::plan::Plan;
 use crate::topology::{Cache, Position};
 use crate::units::{duration_text, size_text};
@@ -17,6 +18,7 @@ pub(super) fn compare(both: &mut Both<'_>) {
     hygiene(both);
     own(both);
     log(both);
+    limits(both);
     shutdown(both);
 }
 
@@ -166,6 +168,15 @@ fn log(both: &mut Both<'_>) {
         both,
         &Fact { subject: "log", what: "tells each window that ran", before, now, paths: &paths },
     );
+}
+
+fn limits(both: &mut Both<'_>) {
+    let text = |plan: &Plan| {
+        limits::text(&plan.limits, plan.tsc_hz()).unwrap_or_else(|| "none".to_owned())
+    };
+    let (before, now) = (text(both.old.plan), text(both.new.plan));
+    let what = "are others, to which the bench holds its figures";
+    fact(both, &Fact { subject: "limits", what, before, now, paths: &["limits"] });
 }
 
 /// What the hypervisor keeps for itself.

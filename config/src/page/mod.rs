@@ -20,7 +20,8 @@ use crate::units::near_size;
 use crate::{Compiled, ImageKind, Module, view};
 use paint::{clean, grouped, partition_chip, share_text};
 
-const STYLE: &str = include_str!("style.css");
+/// The look of a page, light and dark by the reader's setting, for other pages of the same house.
+pub const STYLE: &str = include_str!("style.css");
 
 /// The system of the page, and the places of its files.
 struct Seen<'p> {

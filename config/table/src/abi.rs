@@ -13,12 +13,15 @@
 //! ```text
 //! @bulkhead histogram NAME UNIT count=N min=N median=N p99_9=N max=N
 //! @bulkhead bin NAME VALUE COUNT
+//! @bulkhead slice NAME TSC MIN MAX
+//! @bulkhead worst NAME VALUE TSC
 //! @bulkhead value NAME VALUE UNIT
 //! @bulkhead verdict pass|fail TEXT
 //! ```
 //!
 //! NAME has no spaces; VALUE and COUNT are decimal; `bin` lines carry each non-empty bin of the
-//! histogram in ascending order; UNIT is a word such as `ticks`. One `verdict` line closes a guest's report.
+//! histogram in ascending order; `slice` lines its extremes over time, each from TSC on, and `worst` its largest value and when
+//! it came; UNIT is a word such as `ticks`. One `verdict` line closes a guest's report.
 
 /// Hypervisor CPUID leaf: EAX = highest hypervisor leaf, EBX/ECX/EDX = [`CPUID_SIGNATURE`].
 pub const CPUID_BASE: u32 = 0x4000_0000;
@@ -148,6 +151,10 @@ pub struct SchedulePage {
 }
 
 const _: () = assert!(size_of::<SchedulePage>() == 14 * 8);
+
+/// EAX of an exit that a hypervisor built with its feature `floor` answers with nothing but the way back: what an exit costs at the
+/// least. To every other hypervisor it is an unknown CPUID leaf.
+pub const FLOOR_MARK: u32 = 0x4FFF_F100;
 
 /// Most bytes that one [`call::CONSOLE`] carries.
 pub const CONSOLE_BYTES: usize = 48;

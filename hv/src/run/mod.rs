@@ -132,6 +132,12 @@ enum Then {
 
 /// The first half of an exit of a dedicated core. Called by the exit stub; see [`first_half`].
 pub extern "C" fn on_dedicated_exit(vcpu: *mut Vcpu) -> *mut Vcpu {
+    #[cfg(feature = "floor")]
+    // SAFETY: the stub passes the vCPU that just ran, which is this core's.
+    if unsafe { (*vcpu).registers.rax } == u64::from(bulkhead_table::abi::FLOOR_MARK) {
+        vcpu::advance();
+        return vcpu;
+    }
     // SAFETY: the stub passes the vCPU that just ran, which is this core's, and no other reference to it is alive.
     first_half::<DEDICATED>(unsafe { &mut *vcpu })
 }

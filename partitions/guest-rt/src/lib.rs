@@ -25,7 +25,7 @@
 //! [`enable_interrupts`]; [`start_cpu`] starts others. It runs in long mode, ring 0, with 4 GiB mapped one to one. Nothing here
 //! allocates.
 //!
-//! [`arguments`], [`histogram`], [`schedule`] and [`tally`] are plain logic and are tested on the host; the rest exists on the bare machine only.
+//! [`arguments`], [`histogram`], [`schedule`], [`tally`] and [`timeline`] are plain logic and are tested on the host; the rest exists on the bare machine only.
 #![no_std]
 #![deny(missing_docs)]
 
@@ -36,6 +36,7 @@ pub mod arguments;
 pub mod histogram;
 pub mod schedule;
 pub mod tally;
+pub mod timeline;
 
 #[cfg(target_os = "none")]
 mod apic;
@@ -97,6 +98,7 @@ mod bare {
 pub use histogram::Histogram;
 pub use schedule::Window;
 pub use tally::Tally;
+pub use timeline::Timeline;
 
 /// Names the function `fn(&Guest) -> Verdict` that is the guest.
 #[macro_export]

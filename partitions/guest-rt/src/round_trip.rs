@@ -66,30 +66,90 @@ pub fn port_in() -> u64 {
     timed!(0_u32, 0_u32, "in al, 0x80")
 }
 
+/// WRMSR of a value below 2^32 to a register that the guest may write.
+#[must_use]
+pub fn write_msr(index: u32, value: u32) -> u64 {
+    timed!(value, index, "xor edx, edx", "wrmsr")
+}
+
+/// Times an instruction that is refused, the guest's own exception handler included.
+macro_rules! refused {
+    ($ecx:expr, $instruction:literal) => {{
+        let ticks: u32;
+        // SAFETY: the exception handler resumes behind the instruction with every register as it was.
+        unsafe {
+            asm!(
+                "lea {resume}, [rip + 99f]",
+                "mov [rip + {recovery}], {resume}",
+                "rdtsc",
+                "mov esi, eax",
+                "mov eax, edi",
+                $instruction,
+                "99: rdtsc",
+                "sub eax, esi",
+                "mov qword ptr [rip + {recovery}], 0",
+                resume = out(reg) _,
+                recovery = sym RECOVERY,
+                in("edi") 0_u32,
+                out("esi") _,
+                inout("ecx") $ecx => _,
+                out("eax") ticks,
+                out("edx") _,
+            );
+        }
+        u64::from(ticks)
+    }};
+}
+
 /// RDMSR of a register that is refused, the guest's own exception handler included.
 #[must_use]
 pub fn refused_msr(index: u32) -> u64 {
-    let ticks: u32;
-    // SAFETY: the exception handler resumes behind the instruction with every register as it was.
+    refused!(index, "rdmsr")
+}
+
+/// WRMSR to a register that is refused, the guest's own exception handler included.
+#[must_use]
+pub fn refused_write(index: u32) -> u64 {
+    refused!(index, "wrmsr")
+}
+
+/// Writes an MSR and returns the TSC as it was six instructions before: for what shows its effect in an interrupt handler.
+/// Like the functions of [`crate::hostile`] it is safe in the sense that the machine defines what happens.
+#[must_use]
+pub fn write_msr_from(index: u32, value: u64) -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: changes registers only, and declares them; what the MSR does to the machine is what the caller asks for.
     unsafe {
         asm!(
-            "lea {resume}, [rip + 99f]",
-            "mov [rip + {recovery}], {resume}",
             "rdtsc",
             "mov esi, eax",
-            "mov eax, edi",
-            "rdmsr",
-            "99: rdtsc",
-            "sub eax, esi",
-            "mov qword ptr [rip + {recovery}], 0",
-            resume = out(reg) _,
-            recovery = sym RECOVERY,
-            in("edi") 0_u32,
-            out("esi") _,
-            inout("ecx") index => _,
-            out("eax") ticks,
+            "mov edi, edx",
+            "mov eax, {low:e}",
+            "mov edx, {high:e}",
+            "wrmsr",
+            low = in(reg) value as u32,
+            high = in(reg) (value >> 32) as u32,
+            in("ecx") index,
+            out("esi") low,
+            out("edi") high,
+            out("eax") _,
             out("edx") _,
+            options(nostack),
         );
     }
-    u64::from(ticks)
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// Lets `turns` times two instructions pass. Where the clock moves in steps, measurements that begin at every place of a step
+/// alike have a mean that is exact.
+pub fn stagger(turns: u32) {
+    // SAFETY: counts a register down.
+    unsafe {
+        asm!(
+            "2: dec {turns:e}",
+            "jnz 2b",
+            turns = inout(reg) turns.max(1) => _,
+            options(nomem, nostack),
+        );
+    }
 }

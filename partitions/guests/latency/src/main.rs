@@ -9,8 +9,8 @@
 #![no_main]
 
 use guest_rt::{
-    Deadline, Guest, Histogram, Machine, Verdict, Wait, print, report_value, span_begin, span_end,
-    tsc,
+    Deadline, Guest, Histogram, Machine, Timeline, Verdict, Wait, print, report_value, span_begin,
+    span_end, tsc,
 };
 
 guest_rt::entry!(main);
@@ -18,9 +18,12 @@ guest_rt::entry!(main);
 /// What a run of the task gave.
 struct Run {
     wakeup: Histogram,
+    over_time: Timeline,
     /// Deadlines that had passed before the task could wait for them.
     missed: u64,
     span_exits: Option<u64>,
+    /// Length of the measured span, in ticks.
+    span: u64,
 }
 
 fn main(guest: &Guest) -> Verdict {
@@ -37,19 +40,22 @@ fn main(guest: &Guest) -> Verdict {
     let run = measure(period, samples, wait);
     if let Some(exits) = run.span_exits {
         report_value!("span-exits", exits, "exits");
+        report_value!("span", run.span, "ticks");
     }
     report_value!("missed", run.missed, "samples");
-    print!("{}", run.wakeup.report("wakeup"));
+    print!("{}{}", run.wakeup.report("wakeup"), run.over_time.report("wakeup"));
     judge(guest.machine(), samples, &run)
 }
 
 fn measure(period: u64, samples: u64, wait: Wait) -> Run {
     let mut wakeup = Histogram::new();
+    let mut over_time = Timeline::new(samples);
     let mut missed = 0;
     let deadline = Deadline::new(wait);
     // Each deadline is first + k * period: an error in one sample cannot move the next.
     let first = tsc() + period;
     span_begin();
+    let began = tsc();
     for sample in 0..samples {
         let instant = first + sample * period;
         if tsc() >= instant {
@@ -58,10 +64,12 @@ fn measure(period: u64, samples: u64, wait: Wait) -> Run {
         }
         // An interrupt ahead of its deadline would be a fault of the clock; it wraps to a huge value
         // and shows as the maximum.
-        wakeup.record(deadline.wait(instant).wrapping_sub(instant));
+        let late = deadline.wait(instant).wrapping_sub(instant);
+        wakeup.record(late);
+        over_time.record(late, instant);
     }
-    let span_exits = span_end();
-    Run { wakeup, missed, span_exits }
+    let span = tsc() - began;
+    Run { wakeup, over_time, missed, span_exits: span_end(), span }
 }
 
 fn judge(machine: Machine, samples: u64, run: &Run) -> Verdict {

@@ -1,7 +1,7 @@
 //! A neighbour that does its worst, for ever. It never finishes.
 //!
-//! Arguments: `mode=all|idle|loop|exits|vmcall|memory|movsb|cli|hlt|pause|wbinvd|ports|ipi|cr3|xsave`; `all` goes round every
-//! mode but `idle` and `loop`, which do not end, and spends `phase=500us` on each.
+//! Arguments: `mode=all|idle|loop|console|exits|vmcall|memory|movsb|cli|hlt|pause|wbinvd|ports|ipi|cr3|xsave`; `all` goes round every
+//! mode but `idle`, `loop` and `console`, which do not end, and spends `phase=500us` on each.
 #![no_std]
 #![no_main]
 
@@ -51,13 +51,15 @@ const PHASES: [(&str, Nuisance); 12] = [
 
 fn main(guest: &Guest) -> Verdict {
     guest.allow_arguments(&["mode", "phase"]);
-    let mut modes = ["all", "idle", "loop"].into_iter().chain(PHASES.map(|(name, _)| name));
-    let modes: [&str; PHASES.len() + 3] = core::array::from_fn(|_| modes.next().unwrap_or(""));
+    let mut modes =
+        ["all", "idle", "loop", "console"].into_iter().chain(PHASES.map(|(name, _)| name));
+    let modes: [&str; PHASES.len() + 4] = core::array::from_fn(|_| modes.next().unwrap_or(""));
     let mode = guest.choice("mode", &modes);
     println!("noise: mode={mode}");
     match mode {
         "idle" => halt_for_ever(),
         "loop" => hostile::loop_for_ever(),
+        "console" => talk(),
         "all" => every_phase(guest),
         one => PHASES.iter().filter(|(name, _)| *name == one).for_each(|(_, nuisance)| {
             loop {
@@ -66,6 +68,13 @@ fn main(guest: &Guest) -> Verdict {
         }),
     }
     Verdict::fail("noise has no such phase")
+}
+
+/// Says more than the serial port can carry.
+fn talk() -> ! {
+    loop {
+        println!("noise: {} ticks, and nobody wants to know", tsc());
+    }
 }
 
 fn every_phase(guest: &Guest) {

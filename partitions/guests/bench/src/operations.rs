@@ -1,0 +1,183 @@
+//! What is measured: each operation by the name under which it is reported.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use bulkhead_table::abi::FLOOR_MARK;
+use guest_rt::hostile::{self, read_msr, write_msr};
+use guest_rt::{
+    Alarm, Deadline, Machine, Wait, disable_interrupts, enable_interrupts, on_interrupt, on_nmi,
+    round_trip, tsc,
+};
+
+/// A leaf that no CPU and no hypervisor of today defines.
+const UNKNOWN_LEAF: u32 = 0x4FFF_0000;
+/// A call number that the hypervisor does not define.
+const UNKNOWN_CALL: u32 = 0x7FFF_FFFF;
+/// An MSR whose reading the hypervisor answers itself.
+const APIC_BASE: u32 = 0x1B;
+/// An MSR that takes a zero and changes nothing.
+const DEBUG_CONTROL: u32 = 0x1D9;
+/// An MSR that no guest may touch: IA32_SMM_MONITOR_CTL.
+const REFUSED_MSR: u32 = 0x9B;
+/// An entry of the local vector table: a write is checked and then carried out.
+const LVT_ERROR: u32 = 0x837;
+const LVT_MASKED: u32 = 1 << 16;
+/// The x2APIC's interrupt command register, the value of a destination's lowest bit in it, and an NMI's delivery mode.
+const COMMAND: u32 = 0x830;
+const DESTINATION: u64 = 1 << 32;
+const NMI: u64 = 4 << 8;
+const TSC_DEADLINE: u32 = 0x6E0;
+
+/// The vector of interrupts from vCPU to vCPU, and of the timer.
+const VECTOR: u8 = 0x41;
+const TIMER_VECTOR: u8 = 0x42;
+/// How far ahead the timer is armed, and how long an interrupt is waited for, in ticks.
+const AHEAD: u64 = 500;
+const PATIENCE: u64 = 10_000_000;
+
+/// TSC at which the last interrupt's handler read the clock; 0: it did not come yet.
+static CAME: AtomicU64 = AtomicU64::new(0);
+/// APIC id of the second core.
+static PARTNER: AtomicU32 = AtomicU32::new(0);
+
+/// Where an operation exists.
+#[derive(Clone, Copy)]
+enum Where {
+    Everywhere,
+    /// Natively it is another thing, or none.
+    UnderHypervisor,
+    /// Where something refuses it: the machine itself may not.
+    Refused(fn() -> bool),
+    /// With a second core.
+    WithPartner,
+}
+
+/// Something that is measured.
+pub struct Operation {
+    /// As it is reported.
+    pub name: &'static str,
+    /// Runs it once and returns its ticks; `None` when an interrupt did not come.
+    pub measure: fn() -> Option<u64>,
+    here: Where,
+}
+
+const fn of(name: &'static str, here: Where, measure: fn() -> Option<u64>) -> Operation {
+    Operation { name, measure, here }
+}
+
+use Where::{Everywhere, Refused, UnderHypervisor, WithPartner};
+
+/// Under a hypervisor that is built to show the floor.
+pub const FLOOR: &[Operation] = &[
+    of("rdtsc-pair", Everywhere, || Some(round_trip::nothing())),
+    of("floor", Everywhere, || Some(round_trip::cpuid(FLOOR_MARK))),
+];
+
+/// Everything but the floor.
+pub const ALL: &[Operation] = &[
+    of("rdtsc-pair", Everywhere, || Some(round_trip::nothing())),
+    of("cpuid-0", Everywhere, || Some(round_trip::cpuid(0))),
+    of("cpuid-1", Everywhere, || Some(round_trip::cpuid(1))),
+    of("cpuid-7", Everywhere, || Some(round_trip::cpuid(7))),
+    of("cpuid-d", Everywhere, || Some(round_trip::cpuid(0xD))),
+    of("cpuid-unknown", Everywhere, || Some(round_trip::cpuid(UNKNOWN_LEAF))),
+    of("vmcall", UnderHypervisor, || Some(round_trip::vmcall(UNKNOWN_CALL))),
+    of("rdmsr", Everywhere, || Some(round_trip::read_msr(APIC_BASE))),
+    of("rdmsr-refused", Refused(|| read_msr(REFUSED_MSR).is_err()), || {
+        Some(round_trip::refused_msr(REFUSED_MSR))
+    }),
+    of("wrmsr", Everywhere, || Some(round_trip::write_msr(DEBUG_CONTROL, 0))),
+    of("wrmsr-checked", Everywhere, || Some(round_trip::write_msr(LVT_ERROR, LVT_MASKED))),
+    of("wrmsr-refused", Refused(|| write_msr(REFUSED_MSR, 0).is_err()), || {
+        Some(round_trip::refused_write(REFUSED_MSR))
+    }),
+    of("port-refused", Everywhere, || Some(round_trip::port_in())),
+    of("ipi-own", Everywhere, || send(guest_rt::apic_id(), u64::from(VECTOR))),
+    of("ipi-other", WithPartner, || send(PARTNER.load(Ordering::Relaxed), u64::from(VECTOR))),
+    of("nmi-other", WithPartner, || send(PARTNER.load(Ordering::Relaxed), NMI)),
+    of("timer", Everywhere, timer),
+    of("timer-past", Everywhere, timer_past),
+];
+
+impl Operation {
+    /// Whether it can be measured here.
+    pub fn is_possible(&self, machine: Machine, partner: bool) -> bool {
+        match self.here {
+            Everywhere => true,
+            UnderHypervisor => machine != Machine::Native,
+            Refused(is_refused) => is_refused(),
+            WithPartner => partner,
+        }
+    }
+
+    /// Sets up the handlers that it needs.
+    pub fn prepare(&self) {
+        on_interrupt(VECTOR, |came| CAME.store(came, Ordering::Release));
+        on_nmi(|| CAME.store(tsc(), Ordering::Release));
+        // Routes the timer to its vector; it does not run out.
+        Alarm::new(TIMER_VECTOR, |came| CAME.store(came, Ordering::Release)).set(u64::MAX);
+    }
+}
+
+/// Interrupts a vCPU that spins, and returns the ticks to its handler's first look at the clock.
+fn send(target: u32, command: u64) -> Option<u64> {
+    let command = u64::from(target) * DESTINATION | command;
+    await_interrupt(|| round_trip::write_msr_from(COMMAND, command))
+}
+
+/// How late a timer is that was armed for an instant to come.
+fn timer() -> Option<u64> {
+    let instant = tsc() + AHEAD;
+    Some(Deadline::new(Wait::Spinning).wait(instant).wrapping_sub(instant))
+}
+
+/// From arming the timer for an instant that has passed to its handler.
+fn timer_past() -> Option<u64> {
+    await_interrupt(|| round_trip::write_msr_from(TSC_DEADLINE, 1))
+}
+
+/// Triggers an interrupt and spins until it came. `trigger` returns when it did so.
+fn await_interrupt(trigger: impl Fn() -> u64) -> Option<u64> {
+    CAME.store(0, Ordering::Release);
+    enable_interrupts();
+    let from = trigger();
+    let mut came = 0;
+    while came == 0 && tsc() < from + PATIENCE {
+        came = CAME.load(Ordering::Acquire);
+    }
+    disable_interrupts();
+    came.checked_sub(from)
+}
+
+/// The second core of the partition.
+pub mod partner {
+    use super::{AtomicU32, Ordering, PARTNER, enable_interrupts, hostile};
+
+    /// The x2APIC's spurious interrupt register, and its value with the APIC switched on.
+    const SPURIOUS: u32 = 0x80F;
+    const SWITCHED_ON: u64 = 0x1FF;
+
+    static READY: AtomicU32 = AtomicU32::new(0);
+
+    /// Starts it; returns whether it takes interrupts now.
+    pub fn start(id: u32) -> bool {
+        PARTNER.store(id, Ordering::Relaxed);
+        if !guest_rt::start_cpu(id, spin) {
+            return false;
+        }
+        while READY.load(Ordering::Acquire) == 0 {
+            core::hint::spin_loop();
+        }
+        true
+    }
+
+    /// Spins with interrupts on, for ever. One that is refused would show: the first interrupt would not come.
+    fn spin(_: u32) {
+        let _ = hostile::write_msr(SPURIOUS, SWITCHED_ON);
+        enable_interrupts();
+        READY.store(1, Ordering::Release);
+        loop {
+            core::hint::spin_loop();
+        }
+    }
+}
