@@ -4,9 +4,11 @@
 mod apic;
 mod attacks;
 mod bad_input;
+mod baseline;
 mod control;
 mod demo;
 mod fidelity;
+mod growth;
 mod hygiene;
 mod jitter;
 mod long;

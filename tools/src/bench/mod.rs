@@ -4,6 +4,7 @@ mod charts;
 pub mod compare;
 pub mod figures;
 pub mod limits;
+pub mod markdown;
 pub mod page;
 pub mod percentiles;
 pub mod suite;
@@ -72,6 +73,23 @@ pub struct NamedRun {
 }
 
 impl Bench {
+    /// The bench of a system's own run, on a board with so many processors.
+    #[must_use]
+    pub fn of_run(suite: &str, report: Report, cpus: usize) -> Self {
+        let mut bench = Self {
+            format: FORMAT,
+            suite: suite.to_string(),
+            ticks: report.ticks.clone(),
+            emulator: report.emulator.clone(),
+            board: report.board.clone(),
+            system: report.system.clone(),
+            cpus,
+            ..Self::default()
+        };
+        bench.add(SYSTEM.to_string(), report);
+        bench
+    }
+
     /// As JSON, whole.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -140,17 +158,8 @@ pub fn measure(options: &BenchOptions) -> Result<Outcome> {
     let built = build_image(&options.build(options.system.clone(), options.work.clone()))?;
     let run = options.run(&built)?;
     let verdict = judge(&run, &built.manifest);
-    let mut bench = Bench {
-        format: FORMAT,
-        suite: options.suite.map_or("", Suite::name).to_string(),
-        ticks: report.ticks.clone(),
-        emulator: run.report.emulator.clone(),
-        board: run.report.board.clone(),
-        system: run.report.system.clone(),
-        cpus: built.manifest.cores,
-        ..Bench::default()
-    };
-    bench.add(SYSTEM.to_string(), run.report);
+    let suite = options.suite.map_or("", Suite::name);
+    let mut bench = Bench::of_run(suite, run.report, built.manifest.cores);
     let mut plans = Plans::from([(SYSTEM.to_string(), built.compiled.plan().clone())]);
     if let Some(suite) = options.suite {
         measure_board(options, suite, &built, &mut bench, &mut plans)?;

@@ -25,7 +25,7 @@ fn main(guest: &Guest) -> Verdict {
     let runs = guest.number("runs", 1000);
     let partner = guest.argument("partner").map(|_| guest.number("partner", 0) as u32);
     if let Some(id) = partner
-        && !partner::start(id)
+        && !partner::start(id, guest.tsc_khz())
     {
         return Verdict::fail("the second core did not start");
     }

@@ -160,9 +160,9 @@ pub mod partner {
     static READY: AtomicU32 = AtomicU32::new(0);
 
     /// Starts it; returns whether it takes interrupts now.
-    pub fn start(id: u32) -> bool {
+    pub fn start(id: u32, tsc_khz: u64) -> bool {
         PARTNER.store(id, Ordering::Relaxed);
-        if !guest_rt::start_cpu(id, spin) {
+        if !guest_rt::start_cpu(id, tsc_khz, spin) {
             return false;
         }
         while READY.load(Ordering::Acquire) == 0 {

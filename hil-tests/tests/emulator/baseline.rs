@@ -1,0 +1,174 @@
+//! The shipped figures hold to the committed baseline. And a comparison is worth something: a slow-down of 50 ticks, a hidden exit
+//! and a lost window are each caught.
+//!
+//! A change that makes a figure worse says so by writing the baseline again, with the README's table of figures:
+//! `BULKHEAD_BLESS=1 cargo test -p hil-tests --test emulator baseline_holds`.
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use bulkhead::RunOptions;
+use bulkhead::bench::compare::{self, Comparison, Old};
+use bulkhead::bench::suite::Suite;
+use bulkhead::bench::{Bench, BenchOptions, markdown, measure};
+use bulkhead::paths;
+use hil_tests::plant::{self, Fault};
+use hil_tests::{bench, checks, systems};
+
+/// Set to write the baseline and the README's table instead of comparing them.
+const BLESS: &str = "BULKHEAD_BLESS";
+
+fn baseline() -> PathBuf {
+    bench::root().join("hil-tests/baselines/demo-quick.json")
+}
+
+#[test]
+fn baseline_holds() {
+    let _permit = bench::permit();
+    let outcome = bench::sure(
+        "measure",
+        measure(&BenchOptions {
+            system: bench::root().join("partitions/demo.toml"),
+            suite: Some(Suite::Quick),
+            work: Some(bench::folder("baseline")),
+            timeout: Some(bench::LIMIT),
+            quiet: true,
+            ..BenchOptions::default()
+        }),
+    );
+    bench::sure("the demo", outcome.verdict);
+    if std::env::var_os(BLESS).is_some() {
+        let text = outcome.bench.baseline();
+        bench::sure("write the baseline", paths::write(&baseline(), text.as_bytes()));
+        bench::sure("write the README", paths::write(&readme(), tabled(&outcome.bench).as_bytes()));
+        return;
+    }
+    let old = bench::sure("read the baseline", compare::read(&baseline()));
+    let comparison = bench::sure("compare", compare::compare(&old, &outcome.bench));
+    println!("{}", comparison.render());
+    if let Err(worse) = comparison.judge(&baseline()) {
+        panic!(
+            "{worse}\nif that is meant, run this test once with {BLESS}=1 and commit what it writes"
+        );
+    }
+}
+
+fn readme() -> PathBuf {
+    bench::root().join("README.md")
+}
+
+/// The README with the table of these figures.
+fn tabled(bench: &Bench) -> String {
+    markdown::put_in(&systems::read(&readme()), &markdown::render(bench))
+        .expect("the README has the marks of its table of figures")
+}
+
+#[test]
+fn baseline_is_what_the_readme_says() {
+    let text = systems::read(&baseline());
+    let bench: Bench = serde_json::from_str(&text).unwrap();
+    assert_eq!(tabled(&bench), systems::read(&readme()), "run `baseline_holds` with {BLESS}=1");
+}
+
+/// The figures of `systems/bench.toml` under the hypervisor as it is.
+static SOUND: LazyLock<Old> = LazyLock::new(|| {
+    let image = bench::build(&small(), "bench-small").image;
+    let bench = Bench::of_run("", bench::run(&image).report, 4);
+    Old { origin: (bench.emulator, bench.suite), figures: bench.figures }
+});
+
+fn small() -> PathBuf {
+    bench::root().join("hil-tests/systems/bench.toml")
+}
+
+/// How the figures compare under a faulty hypervisor.
+fn with(fault: &Fault) -> Comparison {
+    let run = bench::run(&plant::build_faulty(fault, &small()).image);
+    let comparison =
+        bench::sure("compare", compare::compare(&SOUND, &Bench::of_run("", run.report, 4)));
+    println!("{}", comparison.render());
+    comparison
+}
+
+/// Every one of these figures is worse.
+fn want_worse(comparison: &Comparison, names: &[&str]) {
+    for name in names {
+        let caught = comparison.worse().any(|change| change.name == *name);
+        assert!(caught, "nobody noticed: {name}");
+    }
+}
+
+#[test]
+fn baseline_catches_a_slow_down_of_fifty_ticks() {
+    let fault = Fault {
+        name: "fault-slow",
+        changes: &[(
+            "hv/src/run/mod.rs",
+            "first_half::<DEDICATED>(unsafe { &mut *vcpu })",
+            "{ for _ in 0..17 { core::hint::spin_loop(); } first_half::<DEDICATED>(unsafe { &mut *vcpu }) }",
+        )],
+    };
+    let names = ["cpuid-0", "vmcall", "rdmsr", "wrmsr", "port-refused"];
+    let names = names.map(|name| format!("system/costs/{name}/mean"));
+    let comparison = with(&fault);
+    want_worse(&comparison, &names.each_ref().map(String::as_str));
+}
+
+#[test]
+fn baseline_catches_a_hidden_exit() {
+    let fault = Fault {
+        name: "fault-hidden-exit",
+        changes: &[
+            (
+                "hv/src/vmx/controls.rs",
+                "processor: PROCESSOR.settle(0)",
+                "processor: PROCESSOR.settle(processor::HLT_EXITING)",
+            ),
+            (
+                "hv/src/vmx/exits.rs",
+                "let exit = decode(vcpu, raw);",
+                "if raw == 12 { vcpu::advance(); return Next::Enter; }
+                 let exit = decode(vcpu, raw);",
+            ),
+        ],
+    };
+    want_worse(&with(&fault), &["system/motion/span-exits"]);
+}
+
+#[test]
+fn baseline_catches_a_lost_window() {
+    let fault = Fault {
+        name: "fault-lost-window",
+        changes: &[(
+            "hv/src/run/shared.rs",
+            "match slot.owner {",
+            "if slot.frame % 50 == 49 { slot.owner = None; }
+             match slot.owner {",
+        )],
+    };
+    want_worse(&with(&fault), &["system/plc/windows-skipped"]);
+}
+
+/// A million samples of a dedicated core at 50 kHz, on a machine of two cores, so that the emulator is quick.
+#[test]
+fn baseline_of_a_million_samples_without_an_exit() {
+    let name = "million";
+    let board =
+        systems::changed_board(name, &[("[[core]]\napic-id = 2\n[[core]]\napic-id = 3\n", "")]);
+    let text = format!(
+        "[system]\nname = \"{name}\"\nboard = \"{}\"\n[shutdown]\nwhen-finished = [\"motion\"]\n[housekeeping]\ncore = 0\n\
+         [limits]\ntimer.p99_999 = \"1 us\"\nexits_per_second = 0\n\
+         [partition.motion]\nimage = \"@/guests/latency\"\narguments = \"period=19980ns samples=1000000\"\nmemory = \"8 MiB\"\ncores = [1]\n",
+        board.display()
+    );
+    let image = bench::build(&systems::write(name, &text), name).image;
+    let timeout = Some(Duration::from_secs(600));
+    let run = bench::run_with(RunOptions { image, timeout, ..RunOptions::default() });
+    checks::print(&run.report);
+    checks::want_none(&checks::check_passed(&run.report, "motion"));
+    let motion = run.report.partition("motion").unwrap();
+    let wakeup = motion.histogram("wakeup").unwrap();
+    assert_eq!((motion.span_exits, wakeup.count), (Some(0), 1_000_000));
+    assert!(wakeup.max <= checks::WAKEUP, "a wake-up took {} ticks", wakeup.max);
+}
