@@ -77,7 +77,7 @@ fn measure(size: Size) -> Costs {
     let name = format!("growth-{partitions}-{cores}-{windows}");
     let image = bench::build(&system(&name, size), &name).image;
     let report = bench::run(&image).report;
-    let mut complaints = checks::check_orderly_end(&report);
+    let mut complaints = checks::check_end(&report);
     complaints.extend(["costs-0", "costs-1"].map(|it| checks::check_passed(&report, it)).concat());
     checks::want_none(&complaints);
     let switch = report.cores.iter().filter_map(|core| core.switch_max).max();
