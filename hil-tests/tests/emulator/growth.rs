@@ -26,12 +26,12 @@ struct Size {
     partitions: usize,
     /// Of the board; all but core 0 are dedicated.
     cores: usize,
-    /// On the shared core in a frame.
+    /// On the shared core in a frame, besides that of housekeeping; 128 in all is the most that a core can have.
     windows: usize,
 }
 
 const SMALLEST: Size = Size { partitions: 1, cores: 2, windows: 1 };
-const LARGEST: Size = Size { partitions: 25, cores: 8, windows: 128 };
+const LARGEST: Size = Size { partitions: 25, cores: 8, windows: 127 };
 
 /// Between them, one dimension at a time. 25 on the shared core and 7 on dedicated ones are 32 partitions.
 const BETWEEN: [Size; 6] = [
@@ -40,7 +40,7 @@ const BETWEEN: [Size; 6] = [
     Size { cores: 4, ..SMALLEST },
     Size { cores: 8, ..SMALLEST },
     Size { windows: 16, ..SMALLEST },
-    Size { windows: 128, ..SMALLEST },
+    Size { windows: 127, ..SMALLEST },
 ];
 
 /// What was seen: ticks.

@@ -125,8 +125,16 @@ pub fn compare(old: &Old, new: &Bench) -> Result<Comparison> {
     Ok(Comparison { changes, compared: old.figures.len() })
 }
 
+/// Figures that depend on where in its loop a guest is interrupted, which any change of code moves, and the ticks by which they may
+/// differ: the ways into the handler of a timer in a window are 15 apart, and a timer that is due where its window ends comes at the
+/// end of the switch's quiet zone or before it.
+const LOOSE: [(&str, u64); 2] = [("/timer-in-window/", 20), ("/costs-shared/timer/", 150)];
+
 /// By how much two runs of one image, or of two of which neither is slower, may differ.
 fn slack(name: &str, old: u64, cpus: usize) -> u64 {
+    if let Some((_, ticks)) = LOOSE.iter().find(|(part, _)| name.contains(part)) {
+        return *ticks;
+    }
     let last = name.rsplit('/').next().unwrap_or(name);
     match last {
         "to-last-partition" => old / BOOT_PART,
@@ -214,6 +222,13 @@ mod tests {
         assert!(worse(&[("a/b/cpuid/mean", 90)], &[("a/b/cpuid/mean", 95)]).is_empty());
         assert_eq!(worse(&[("a/b/cpuid/mean", 90)], &[("a/b/cpuid/mean", 96)]), ["a/b/cpuid/mean"]);
         assert!(worse(&[("a/b/cpuid/mean", 90)], &[("a/b/cpuid/mean", 40)]).is_empty());
+    }
+
+    #[test]
+    fn where_a_loop_is_interrupted_is_no_change() {
+        let name = "all/windows/timer-in-window/median";
+        assert!(worse(&[(name, 75)], &[(name, 90)]).is_empty());
+        assert_eq!(worse(&[(name, 75)], &[(name, 125)]), [name]);
     }
 
     #[test]

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use super::FLOOR;
 use super::percentiles::{Distribution, PERCENTILES};
+use super::systems::COSTS;
 use crate::report::{Histogram, Partition, Report};
 
 /// Figures by name. Times are in ticks.
@@ -20,6 +22,11 @@ pub fn of_report(run: &str, report: &Report) -> Figures {
     let mut figures = Figures::new();
     for partition in report.partitions.iter().filter(|it| is_present(report, it)) {
         of_partition(&format!("{run}/{}", partition.name), partition, &mut figures);
+    }
+    if run == FLOOR {
+        // What else runs there is too short to say anything.
+        figures.retain(|name, _| name.starts_with(&format!("{FLOOR}/{COSTS}/")));
+        return figures;
     }
     for core in &report.cores {
         let mut switch = |key: &str, ticks: Option<u64>| {
@@ -74,6 +81,7 @@ fn of_histogram(path: &str, histogram: &Histogram, figures: &mut Figures) {
 
 #[cfg(test)]
 mod tests {
+    use super::systems::COSTS;
     use super::*;
     use crate::report::{Boot, Core, Value, Windows};
 
