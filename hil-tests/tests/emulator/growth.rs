@@ -30,7 +30,8 @@ struct Size {
     windows: usize,
 }
 
-const SMALLEST: Size = Size { partitions: 1, cores: 2, windows: 1 };
+/// With two, so that there is a switch from one partition to another.
+const SMALLEST: Size = Size { partitions: 2, cores: 2, windows: 2 };
 const LARGEST: Size = Size { partitions: 25, cores: 8, windows: 127 };
 
 /// Between them, one dimension at a time. 25 on the shared core and 7 on dedicated ones are 32 partitions.
@@ -81,7 +82,6 @@ fn measure(size: Size) -> Costs {
     complaints.extend(["costs-0", "costs-1"].map(|it| checks::check_passed(&report, it)).concat());
     checks::want_none(&complaints);
     let switch = report.cores.iter().filter_map(|core| core.switch_max).max();
-    // One partition alone is never switched to: its core goes between it and housekeeping.
     let costs = Costs {
         dedicated: cpuid(&report, "costs-1"),
         shared: cpuid(&report, "costs-0"),

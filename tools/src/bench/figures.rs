@@ -81,7 +81,6 @@ fn of_histogram(path: &str, histogram: &Histogram, figures: &mut Figures) {
 
 #[cfg(test)]
 mod tests {
-    use super::systems::COSTS;
     use super::*;
     use crate::report::{Boot, Core, Value, Windows};
 
