@@ -121,7 +121,7 @@ impl Operation {
 
 /// Interrupts a vCPU that spins, and returns the ticks to its handler's first look at the clock.
 fn send(target: u32, command: u64) -> Option<u64> {
-    let command = u64::from(target) * DESTINATION | command;
+    let command = (u64::from(target) * DESTINATION) | command;
     await_interrupt(|| round_trip::write_msr_from(COMMAND, command))
 }
 
