@@ -59,7 +59,7 @@ pub use format::{FormatError, Formatted, format_file};
 pub use hygiene::HygieneCosts;
 pub use json_schema::{FileKind, json_schema};
 pub use limits::{Limit, Limited};
-pub use page::STYLE as PAGE_STYLE;
+pub use page::page_head;
 pub use plan::{Plan, PlannedCore, PlannedPartition, PlannedRole};
 pub use rules::{Rule, Severity};
 pub use starter::{Starter, starter};

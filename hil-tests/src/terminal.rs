@@ -112,15 +112,37 @@ impl Terminal {
     /// # Panics
     /// It does not end in time.
     pub fn end(&mut self) -> u32 {
-        let began = Instant::now();
-        loop {
-            if let Some(status) = sure("wait for the program", self.child.try_wait()) {
-                return status.exit_code();
-            }
-            assert!(began.elapsed() < PATIENCE, "the program does not end");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        await_end(&mut *self.child)
     }
+}
+
+fn await_end(child: &mut dyn Child) -> u32 {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = sure("wait for the program", child.try_wait()) {
+            return status.exit_code();
+        }
+        if began.elapsed() > PATIENCE {
+            let _gone = child.kill();
+            panic!("the program does not end");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Starts a program on a small terminal, closes that under it after a while, as one closes a window, and returns its exit code.
+///
+/// # Panics
+/// There is no pseudo-terminal, no such program, or it does not end.
+#[must_use]
+pub fn close_under(command: CommandBuilder) -> u32 {
+    let pair = sure("open a terminal", native_pty_system().openpty(size(5, 20)));
+    let mut child = sure("start the program", pair.slave.spawn_command(command));
+    drop(pair.slave);
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(sure("look at the program", child.try_wait()).is_none(), "it ended before");
+    drop(pair.master);
+    await_end(&mut *child)
 }
 
 /// A screen has a row and a column.

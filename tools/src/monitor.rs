@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event as Input, KeyCode, KeyEventKind, KeyModifiers};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use crate::decode::Event;
 use crate::error::{Error, Result};
@@ -360,10 +362,12 @@ enum Key {
     None,
 }
 
-/// Looks at the keys for as long as `patience`.
+/// Looks at the keys for as long as `patience`. The library is asked only while the terminal is there: of one that hung up it reads
+/// nothing for ever.
 fn keys(patience: Duration) -> Result<Key> {
     let lost = |cause: std::io::Error| no_screen(&cause);
-    if !event::poll(patience).map_err(lost)? {
+    wait_for_input(patience)?;
+    if !event::poll(Duration::ZERO).map_err(lost)? {
         return Ok(Key::None);
     }
     Ok(match event::read().map_err(lost)? {
@@ -375,6 +379,21 @@ fn keys(patience: Duration) -> Result<Key> {
         Input::Resize(..) => Key::Redraw,
         _ => Key::None,
     })
+}
+
+/// Waits until the terminal has something to read, at most for `patience`; a change of its size ends the wait too.
+fn wait_for_input(patience: Duration) -> Result<()> {
+    const GONE: PollFlags = PollFlags::HUP.union(PollFlags::ERR).union(PollFlags::NVAL);
+    let screen = std::io::stdout();
+    let mut look = [PollFd::new(&screen, PollFlags::IN)];
+    let patience = Timespec { tv_sec: 0, tv_nsec: patience.subsec_nanos().into() };
+    match poll(&mut look, Some(&patience)) {
+        Ok(_) if look[0].revents().intersects(GONE) => {
+            Err(no_screen(&std::io::Error::other("the terminal is gone")))
+        }
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(cause) => Err(no_screen(&cause.into())),
+    }
 }
 
 fn no_screen(cause: &std::io::Error) -> Error {

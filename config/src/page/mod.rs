@@ -21,7 +21,7 @@ use crate::{Compiled, ImageKind, Module, view};
 use paint::{clean, grouped, partition_chip, share_text};
 
 /// The look of a page, light and dark by the reader's setting, for other pages of the same house.
-pub const STYLE: &str = include_str!("style.css");
+const STYLE: &str = include_str!("style.css");
 
 /// The system of the page, and the places of its files.
 struct Seen<'p> {
@@ -47,19 +47,27 @@ impl Compiled {
     }
 }
 
+/// The head of a page of Bulkhead's, with its style; `more` is style that only this page has.
+#[must_use]
+pub fn page_head(title: &str, more: &str) -> Markup {
+    html! {
+        head {
+            meta charset="utf-8";
+            meta name="viewport" content="width=device-width, initial-scale=1";
+            meta name="generator" content={ "Bulkhead " (env!("CARGO_PKG_VERSION")) };
+            title { (title) }
+            style { (PreEscaped(STYLE)) (PreEscaped(more)) }
+        }
+    }
+}
+
 fn page(plan: &Plan, compiled: Option<&Compiled>) -> String {
     let seen = Seen { plan, places: Places::of(&plan.texts), compiled };
     let title = format!("{} on {}", plan.system_name(), plan.board_name());
     let page = html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="generator" content={ "Bulkhead " (env!("CARGO_PKG_VERSION")) };
-                title { (title) ": Bulkhead report" }
-                style { (PreEscaped(STYLE)) }
-            }
+            (page_head(&format!("{title}: Bulkhead report"), ""))
             body {
                 (patterns())
                 (head(&seen))

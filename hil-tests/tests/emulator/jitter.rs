@@ -101,7 +101,7 @@ fn jitter_has_no_drift_in_a_million_frames() {
     system.window(&format!("partition.{jitter}"), 0, 16);
     system.must_finish(&jitter);
     system.housekeeping(10);
-    let image = bench::build(&system.write(name, &board, "100 s"), name).image;
+    let image = bench::build(&system.write(name, &board, "200 s"), name).image;
     let timeout = Some(Duration::from_secs(900));
     let run = bench::run_with(RunOptions { image, timeout, ..RunOptions::default() });
     checks::print(&run.report);

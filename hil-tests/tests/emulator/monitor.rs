@@ -114,6 +114,22 @@ fn monitor_shows_a_running_system_on_a_terminal() {
     assert!(!terminal.screen().hide_cursor(), "the cursor is gone");
 }
 
+/// A window that is closed takes the monitor with it, whatever became of the signal that goes with that.
+#[test]
+fn monitor_ends_with_its_terminal() {
+    let folder = bench::folder("monitor-closed");
+    let log = folder.join("log");
+    paths::write(&log, halves().0).unwrap();
+    let mut command = CommandBuilder::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]);
+    command.arg(&*COMMAND);
+    command.args(["monitor", "--elf"]);
+    command.args([DEMO.elf.as_os_str(), log.as_os_str()]);
+    command.env("TERM", "xterm-256color");
+    command.cwd(bench::root());
+    assert_ne!(terminal::close_under(command), 0);
+}
+
 /// Asks for the figures.
 fn ask(address: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();

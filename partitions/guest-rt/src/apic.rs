@@ -7,22 +7,27 @@ use crate::guest::under_hypervisor;
 use crate::interrupts::check_free;
 use crate::machine::{cpuid, port_out, read_msr, write_msr};
 
-const APIC_BASE: u32 = 0x1B;
+/// IA32_APIC_BASE.
+pub const APIC_BASE: u32 = 0x1B;
 const APIC_ENABLE: u64 = 1 << 11;
 const APIC_X2APIC: u64 = 1 << 10;
 const ID: u32 = 0x802;
 const TASK_PRIORITY: u32 = 0x808;
 pub(crate) const EOI: u32 = 0x80B;
 const SPURIOUS: u32 = 0x80F;
-const COMMAND: u32 = 0x830;
+/// The interrupt command register; [`command`] makes its values.
+pub const COMMAND: u32 = 0x830;
 const LVT_TIMER: u32 = 0x832;
 const LVT_LINT0: u32 = 0x835;
 const LVT_LINT1: u32 = 0x836;
-const LVT_ERROR: u32 = 0x837;
+/// The entry of the local vector table for errors.
+pub const LVT_ERROR: u32 = 0x837;
 const SELF_IPI: u32 = 0x83F;
-const TSC_DEADLINE: u32 = 0x6E0;
+/// IA32_TSC_DEADLINE.
+pub const TSC_DEADLINE: u32 = 0x6E0;
 
-const LVT_MASKED: u64 = 1 << 16;
+/// In an entry of the local vector table: nothing comes from it.
+pub const LVT_MASKED: u64 = 1 << 16;
 const LVT_TSC_DEADLINE: u64 = 2 << 17;
 const SPURIOUS_APIC_ENABLED: u64 = 1 << 8;
 
@@ -151,7 +156,8 @@ pub fn send_self_ipi(vector: u8) {
 }
 
 /// The interrupt command register's value for a physical destination.
-pub(crate) const fn command(target: u32, kind: IpiKind) -> u64 {
+#[must_use]
+pub const fn command(target: u32, kind: IpiKind) -> u64 {
     let (mode, vector) = match kind {
         IpiKind::Fixed(vector) => (0, vector),
         IpiKind::Smi => (2, 0),

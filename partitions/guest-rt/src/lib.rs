@@ -39,7 +39,7 @@ pub mod tally;
 pub mod timeline;
 
 #[cfg(target_os = "none")]
-mod apic;
+pub mod apic;
 #[cfg(target_os = "none")]
 mod console;
 #[cfg(target_os = "none")]

@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 
 use super::percentiles::{Distribution, PERCENTILES};
-use crate::plot::{self, BARS, INK, MARK, PALE};
+use crate::plot::{self, BARS, Drawn, INK, MARK, PALE};
 use crate::report::Histogram;
 use crate::screen::grouped;
 
@@ -21,7 +21,6 @@ const LINES: [RGBColor; 7] = [
     RGBColor(20, 140, 130),
 ];
 
-type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
 /// A named distribution.

@@ -1,6 +1,6 @@
 //! The bench as one HTML page, which stands alone: style and pictures are inside, nothing is fetched, no script runs.
 
-use bulkhead_config::PAGE_STYLE;
+use bulkhead_config::page_head;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::limits::Plans;
@@ -40,13 +40,7 @@ pub fn page(bench: &Bench, plans: &Plans) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="generator" content={ "Bulkhead " (env!("CARGO_PKG_VERSION")) };
-                title { (title) }
-                style { (PreEscaped(PAGE_STYLE)) (PreEscaped(STYLE)) }
-            }
+            (page_head(&title, STYLE))
             body {
                 header {
                     p.kicker { "Bulkhead bench" }

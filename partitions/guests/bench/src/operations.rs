@@ -3,6 +3,7 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bulkhead_table::abi::FLOOR_MARK;
+use guest_rt::apic::{self, APIC_BASE, COMMAND, IpiKind, LVT_ERROR, LVT_MASKED, TSC_DEADLINE};
 use guest_rt::hostile::{self, read_msr, write_msr};
 use guest_rt::{
     Alarm, Deadline, Machine, Wait, disable_interrupts, enable_interrupts, on_interrupt, on_nmi,
@@ -13,20 +14,10 @@ use guest_rt::{
 const UNKNOWN_LEAF: u32 = 0x4FFF_0000;
 /// A call number that the hypervisor does not define.
 const UNKNOWN_CALL: u32 = 0x7FFF_FFFF;
-/// An MSR whose reading the hypervisor answers itself.
-const APIC_BASE: u32 = 0x1B;
 /// An MSR that takes a zero and changes nothing.
 const DEBUG_CONTROL: u32 = 0x1D9;
 /// An MSR that no guest may touch: IA32_SMM_MONITOR_CTL.
 const REFUSED_MSR: u32 = 0x9B;
-/// An entry of the local vector table: a write is checked and then carried out.
-const LVT_ERROR: u32 = 0x837;
-const LVT_MASKED: u32 = 1 << 16;
-/// The x2APIC's interrupt command register, the value of a destination's lowest bit in it, and an NMI's delivery mode.
-const COMMAND: u32 = 0x830;
-const DESTINATION: u64 = 1 << 32;
-const NMI: u64 = 4 << 8;
-const TSC_DEADLINE: u32 = 0x6E0;
 
 /// The vector of interrupts from vCPU to vCPU, and of the timer.
 const VECTOR: u8 = 0x41;
@@ -87,14 +78,14 @@ pub const ALL: &[Operation] = &[
         Some(round_trip::refused_msr(REFUSED_MSR))
     }),
     of("wrmsr", Everywhere, || Some(round_trip::write_msr(DEBUG_CONTROL, 0))),
-    of("wrmsr-checked", Everywhere, || Some(round_trip::write_msr(LVT_ERROR, LVT_MASKED))),
+    of("wrmsr-checked", Everywhere, || Some(round_trip::write_msr(LVT_ERROR, LVT_MASKED as u32))),
     of("wrmsr-refused", Refused(|| write_msr(REFUSED_MSR, 0).is_err()), || {
         Some(round_trip::refused_write(REFUSED_MSR))
     }),
     of("port-refused", Everywhere, || Some(round_trip::port_in())),
-    of("ipi-own", Everywhere, || send(guest_rt::apic_id(), u64::from(VECTOR))),
-    of("ipi-other", WithPartner, || send(PARTNER.load(Ordering::Relaxed), u64::from(VECTOR))),
-    of("nmi-other", WithPartner, || send(PARTNER.load(Ordering::Relaxed), NMI)),
+    of("ipi-own", Everywhere, || send(guest_rt::apic_id(), IpiKind::Fixed(VECTOR))),
+    of("ipi-other", WithPartner, || send(PARTNER.load(Ordering::Relaxed), IpiKind::Fixed(VECTOR))),
+    of("nmi-other", WithPartner, || send(PARTNER.load(Ordering::Relaxed), IpiKind::Nmi)),
     of("timer", Everywhere, timer),
     of("timer-past", Everywhere, timer_past),
 ];
@@ -120,8 +111,8 @@ impl Operation {
 }
 
 /// Interrupts a vCPU that spins, and returns the ticks to its handler's first look at the clock.
-fn send(target: u32, command: u64) -> Option<u64> {
-    let command = (u64::from(target) * DESTINATION) | command;
+fn send(target: u32, kind: IpiKind) -> Option<u64> {
+    let command = apic::command(target, kind);
     await_interrupt(|| round_trip::write_msr_from(COMMAND, command))
 }
 
