@@ -1,6 +1,6 @@
 //! Writes the proven system as Rust source: the static table and the sizes of the hypervisor's pools.
 
-use bulkhead_table::{FORMAT, Hygiene, Owner, Range, Region, Window};
+use bulkhead_table::{FORMAT, Hygiene, Owner, Platform, Range, Region, Window};
 use proc_macro2::{Literal, TokenStream};
 use quote::quote;
 
@@ -123,6 +123,10 @@ fn partition(
     let (name, place) = (&planned.name, &planned.place);
     let cpus = planned.cpus.iter().map(|cpu| Literal::u16_unsuffixed(*cpu));
     let first_vcpu = Literal::u16_unsuffixed(first_vcpu);
+    let platform = match planned.platform {
+        Platform::Bare => quote!(::bulkhead_table::Platform::Bare),
+        Platform::Pc => quote!(::bulkhead_table::Platform::Pc),
+    };
     let size = Literal::u64_unsuffixed(module.bytes.len() as u64);
     let digest = bytes(&module.digest);
     let (load_at, entry) = (hex(image.load_at), hex(image.entry));
@@ -143,6 +147,7 @@ fn partition(
             place: #place,
             cpus: &[#(#cpus),*],
             first_vcpu: #first_vcpu,
+            platform: #platform,
             image: ::bulkhead_table::Image {
                 size: #size,
                 digest: #digest,

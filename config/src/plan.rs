@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bulkhead_table::{Hygiene, PartitionId, Range, Region, Uart, Window};
+use bulkhead_table::{Hygiene, PartitionId, Platform, Range, Region, Uart, Window};
 
 use crate::board::{CheckedBoard, Clock};
 use crate::boot_info::{self, LONGEST_ARGUMENTS};
@@ -66,6 +66,8 @@ pub struct PlannedPartition {
     pub place: String,
     /// Board CPU numbers on which it runs, ascending, never empty: vCPU `n` runs on `cpus[n]`.
     pub cpus: Vec<u16>,
+    /// The machine that it finds around its processors and memory.
+    pub platform: Platform,
     /// The guest's command line.
     pub arguments: String,
     /// Its memory, guest-physical and host-physical.
@@ -439,6 +441,7 @@ fn planned(
         name: partition.name.value.clone(),
         place: sources.name_and_line(partition.name.place),
         cpus: cores.map(|core| u16::try_from(core.value).ok()).collect::<Option<_>>()?,
+        platform: Platform::Bare,
         arguments: arguments.to_owned(),
         region,
         schedule,

@@ -11,7 +11,7 @@ use std::mem::offset_of;
 
 use bulkhead_table::note::{self, Description};
 use bulkhead_table::{
-    self as table, FORMAT, Hygiene, Image, Owner, Range, Region, Rights, Uart, Window,
+    self as table, FORMAT, Hygiene, Image, Owner, Platform, Range, Region, Rights, Uart, Window,
 };
 
 use crate::Unreadable;
@@ -34,6 +34,7 @@ const _: () = {
     assert!(size_of::<Window>() == 32 && size_of::<Owner>() == 4);
     assert!(size_of::<Image>() == 56 && size_of::<Region>() == 32 && size_of::<Range>() == 16);
     assert!(size_of::<Hygiene>() == 3 && size_of::<Rights>() == 3 && size_of::<Uart>() == 8);
+    assert!(size_of::<Platform>() == 1);
     assert!(size_of::<table::PowerOff>() == 24 && size_of::<table::Shutdown>() == 24);
 };
 
@@ -277,6 +278,7 @@ impl Layout for Partition {
             place: view.text(offset_of!(Of, place))?,
             cpus: view.list(offset_of!(Of, cpus))?,
             first_vcpu: view.u16(offset_of!(Of, first_vcpu))?,
+            platform: view.inner(offset_of!(Of, platform))?,
             image: view.inner(offset_of!(Of, image))?,
             memory: view.list(offset_of!(Of, memory))?,
             ept_pages: view.u64(offset_of!(Of, ept_pages))?,
@@ -287,6 +289,20 @@ impl Layout for Partition {
             donates_to: view.option(offset_of!(Of, donates_to))?,
             hygiene: view.inner(offset_of!(Of, hygiene))?,
         })
+    }
+}
+
+impl Layout for Platform {
+    const SIZE: usize = size_of::<Self>();
+
+    fn read(view: &View<'_, '_, '_>) -> Result<Self, Unreadable> {
+        match view.tag(0)? {
+            0 => Ok(Self::Bare),
+            1 => Ok(Self::Pc),
+            other => Err(Unreadable(format!(
+                "its table gives a partition the platform {other}, which is none"
+            ))),
+        }
     }
 }
 

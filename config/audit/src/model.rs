@@ -1,6 +1,6 @@
 //! The table as the audit holds it: what `bulkhead_table` defines, owned, so that it can come out of an image.
 
-use bulkhead_table::{Hygiene, Image, Owner, PartitionId, Range, Region, Uart, Window};
+use bulkhead_table::{Hygiene, Image, Owner, PartitionId, Platform, Range, Region, Uart, Window};
 
 use crate::proof::Party;
 
@@ -52,6 +52,7 @@ pub struct Partition {
     pub place: String,
     pub cpus: Vec<u16>,
     pub first_vcpu: u16,
+    pub platform: Platform,
     pub image: Image,
     pub memory: Vec<Region>,
     pub ept_pages: u64,

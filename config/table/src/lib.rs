@@ -17,7 +17,7 @@ pub mod abi;
 pub mod note;
 
 /// Version of the layout of these types; the hypervisor refuses a table of another version.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// Most logical processors that a table can name. Bounds every per-core array of the hypervisor.
 pub const MAX_CORES: usize = 256;
@@ -161,14 +161,17 @@ pub struct Partition {
     pub cpus: &'static [u16],
     /// Index of vCPU 0 among the vCPUs of all partitions; the others follow it.
     pub first_vcpu: u16,
+    /// The machine that it finds around its processors and memory.
+    pub platform: Platform,
     /// The flattened guest image that the boot loader hands over as a module.
     pub image: Image,
     /// Guest-physical memory, ascending, disjoint.
     pub memory: &'static [Region],
     /// 4 KiB pages that this partition's EPT needs; the pool is cut to exactly this.
     pub ept_pages: usize,
-    /// Multiboot2 boot information that the guest finds at [`Self::boot_info_at`]: command line,
-    /// memory map. Built by the compiler, only copied by the hypervisor.
+    /// What the guest finds at [`Self::boot_info_at`] when it starts. On [`Platform::Bare`], Multiboot2 boot information:
+    /// command line, memory map. On [`Platform::Pc`], all that its own boot protocol wants, the code that goes over to that
+    /// protocol included. Built by the compiler, only copied by the hypervisor.
     pub boot_info: &'static [u8],
     /// Guest-physical address of [`Self::boot_info`]; 8-byte aligned.
     pub boot_info_at: u64,
@@ -189,6 +192,17 @@ impl Partition {
     pub fn vcpu_on(&self, cpu: u16) -> Option<usize> {
         self.cpus.iter().position(|own| *own == cpu)
     }
+}
+
+/// The machine that a partition finds around its processors and memory.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Platform {
+    /// Nothing but the calls of [`abi`]: for guests that are made for this hypervisor.
+    #[default]
+    Bare = 0,
+    /// A small PC, for operating systems as they are: serial port, real-time clock, registers for reset and power-off.
+    Pc = 1,
 }
 
 /// What is cleaned when a time-shared core changes its partition. The time that it takes is in [`Window::budget`].
@@ -225,8 +239,9 @@ pub struct Image {
     pub digest: [u8; 32],
     /// Guest-physical address of its first byte. Memory outside it is zero at start.
     pub load_at: u64,
-    /// Guest-physical address of the first instruction. The guest starts as a Multiboot2 kernel does:
-    /// 32-bit protected mode, paging off, EAX = 0x36D76289, EBX = address of the boot information.
+    /// Guest-physical address of the first instruction: in the image on [`Platform::Bare`], in the boot information on
+    /// [`Platform::Pc`]. The guest starts as a Multiboot2 kernel does: 32-bit protected mode, paging off,
+    /// EAX = 0x36D76289, EBX = address of the boot information.
     pub entry: u64,
 }
 

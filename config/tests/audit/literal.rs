@@ -1,7 +1,7 @@
 //! Reads the emitted table out of its Rust source, so that the very text that the hypervisor is compiled from is audited.
 
 use bulkhead_audit::model::{Board, Core, Partition, PowerOff, Role, Shutdown, System};
-use bulkhead_table::{Hygiene, Image, Owner, Range, Region, Rights, Uart, Window};
+use bulkhead_table::{Hygiene, Image, Owner, Platform, Range, Region, Rights, Uart, Window};
 use quote::ToTokens;
 use syn::{Expr, ExprLit, Item, Lit};
 
@@ -157,6 +157,7 @@ fn partition(value: &Value) -> Partition {
         place: value.field("place").text(),
         cpus: value.field("cpus").list(Value::half),
         first_vcpu: value.field("first_vcpu").half(),
+        platform: platform(&value.field("platform")),
         image: Image {
             size: image.field("size").number(),
             digest: image.field("digest").bytes().try_into().unwrap(),
@@ -175,6 +176,14 @@ fn partition(value: &Value) -> Partition {
             branch_barrier: hygiene.field("branch_barrier").flag(),
             buffer_clear: hygiene.field("buffer_clear").flag(),
         },
+    }
+}
+
+fn platform(value: &Value) -> Platform {
+    match value.variant() {
+        (name, None) if name == "Bare" => Platform::Bare,
+        (name, None) if name == "Pc" => Platform::Pc,
+        (name, _) => panic!("no platform: {name}"),
     }
 }
 

@@ -10,7 +10,7 @@ pub const CORES: usize = 4usize;
 pub const EPT_PAGES: usize = 14usize;
 /// The system, as proven at build time.
 pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::PartitionTable {
-    format: 2,
+    format: 3,
     system: "everything",
     digest: [
         41, 73, 97, 247, 147, 14, 252, 203, 88, 227, 182, 223, 70, 103, 253, 6, 69, 247,
@@ -50,6 +50,7 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
             place: "system.toml:25",
             cpus: &[2, 3],
             first_vcpu: 0,
+            platform: ::bulkhead_table::Platform::Bare,
             image: ::bulkhead_table::Image {
                 size: 4100,
                 digest: [
@@ -88,6 +89,7 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
             place: "system.toml:31",
             cpus: &[0, 1],
             first_vcpu: 2,
+            platform: ::bulkhead_table::Platform::Bare,
             image: ::bulkhead_table::Image {
                 size: 4100,
                 digest: [
@@ -126,6 +128,7 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
             place: "system.toml:47",
             cpus: &[0],
             first_vcpu: 4,
+            platform: ::bulkhead_table::Platform::Bare,
             image: ::bulkhead_table::Image {
                 size: 4100,
                 digest: [
