@@ -38,6 +38,14 @@ pub fn try_write(bytes: &[u8]) -> usize {
     slot.as_mut().map_or(0, |port| port.send_bytes(bytes))
 }
 
+/// Takes what has arrived, as far as it fits and without waiting; returns how many bytes.
+pub fn try_read(bytes: &mut [u8]) -> usize {
+    let Some(mut slot) = PORT.try_lock() else {
+        return 0;
+    };
+    slot.as_mut().map_or(0, |port| port.receive_bytes(bytes))
+}
+
 /// Writes plain text and waits until the FIFO took it all. Lines end in `\r\n`. A port that takes nothing for long
 /// loses the rest.
 pub fn write_text(text: &str) {

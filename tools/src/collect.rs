@@ -197,6 +197,8 @@ impl<'m> Collector<'m> {
                 .filter(|stat| stat.value > 0)
                 .map(|stat| (denied_name(stat.detail), stat.value))
                 .collect(),
+            restarts: self.one(StatKey::Restarts, id),
+            console_lost: self.all(StatKey::ConsoleLost, id).map(|stat| stat.value).sum(),
             first_entry,
             entry_after_boot: self.since_boot(first_entry),
             verdict: measured.verdict,
@@ -297,6 +299,7 @@ pub fn fate_name(code: u64) -> String {
         Some(Fate::Failed) => "failed".to_string(),
         Some(Fate::Stopped) => "stopped".to_string(),
         Some(Fate::Refused) => "refused".to_string(),
+        Some(Fate::Off) => "off".to_string(),
         None => format!("fate {code}"),
     }
 }

@@ -65,7 +65,7 @@ pub struct Partition {
     pub cpus: Vec<u16>,
     /// `dedicated` or `shared`.
     pub kind: String,
-    /// `running`, `passed`, `failed`, `stopped`, `refused`; `unknown` when the log did not say.
+    /// `running`, `passed`, `failed`, `stopped`, `refused`, `off` (it switched itself off); `unknown` when the log did not say.
     pub fate: String,
     /// The guest's own verdict.
     pub verdict: Option<Verdict>,
@@ -79,6 +79,12 @@ pub struct Partition {
     pub windows: Option<Windows>,
     /// Accesses that the table does not grant, by kind.
     pub denied: BTreeMap<String, u64>,
+    /// How often it started again; absent of a partition that cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<u64>,
+    /// Console bytes that were lost, because the partition did not ask whether there was room for them or did not take them.
+    #[serde(default)]
+    pub console_lost: u64,
     /// Time-stamp counter just before its first entry.
     pub first_entry: Option<u64>,
     /// Ticks from the hypervisor's first instruction to the partition's first entry.
@@ -276,11 +282,16 @@ impl Partition {
         self.values.iter().find(|value| value.name == name).map(|value| value.value)
     }
 
-    /// Whether it did not do what it should: ended in any other way than passing, left no word of its end, or judged itself
-    /// so.
+    /// Whether it ended as it should: it passed, or switched itself off as an operating system does.
+    #[must_use]
+    pub fn has_ended_well(&self) -> bool {
+        matches!(self.fate.as_str(), "passed" | "off")
+    }
+
+    /// Whether it did not do what it should: ended in any other way than well, left no word of its end, or judged itself so.
     #[must_use]
     pub fn went_wrong(&self) -> bool {
-        !matches!(self.fate.as_str(), "running" | "passed")
+        !(self.fate == "running" || self.has_ended_well())
             || self.verdict.as_ref().is_some_and(|verdict| !verdict.pass)
     }
 }

@@ -274,7 +274,7 @@ pub fn judge(run: &Run, manifest: &Manifest) -> Result<()> {
                 windows.late, windows.run, partition.name, partition.place
             ));
         }
-        let unfinished = must && partition.fate != "passed";
+        let unfinished = must && !partition.has_ended_well();
         if alone || !(partition.went_wrong() || unfinished) {
             continue;
         }
@@ -318,6 +318,7 @@ mod tests {
     fn what_must_finish_must_pass() {
         judge(&run("passed", Some(true), true), &manifest(true)).unwrap();
         judge(&run("running", None, true), &manifest(false)).unwrap();
+        judge(&run("off", None, true), &manifest(true)).unwrap();
         for (fate, pass) in
             [("running", None), ("failed", Some(false)), ("stopped", None), ("unknown", None)]
         {

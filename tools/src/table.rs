@@ -57,7 +57,20 @@ fn partitions(report: &Report) -> String {
         .iter()
         .filter_map(|p| p.verdict.as_ref().map(|v| format!("  {}: {}\n", p.name, v.text)))
         .collect();
-    format!("\n{}{notes}", grid(&rows))
+    let restarts: String = report
+        .partitions
+        .iter()
+        .filter_map(|p| {
+            Some(format!("  {} started again: {}\n", p.name, p.restarts.filter(|n| *n > 0)?))
+        })
+        .collect();
+    let lost: String = report
+        .partitions
+        .iter()
+        .filter(|p| p.console_lost > 0)
+        .map(|p| format!("  {}: {} console bytes lost\n", p.name, p.console_lost))
+        .collect();
+    format!("\n{}{notes}{restarts}{lost}", grid(&rows))
 }
 
 fn cpus(partition: &Partition) -> String {

@@ -26,6 +26,10 @@
 /// Hypervisor CPUID leaf: EAX = highest hypervisor leaf, EBX/ECX/EDX = [`CPUID_SIGNATURE`].
 pub const CPUID_BASE: u32 = 0x4000_0000;
 
+/// What the leaves from [`CPUID_BASE`] on are counted from in a partition with the platform of a PC, which finds KVM at
+/// [`CPUID_BASE`]: the next place where systems look for a hypervisor.
+pub const CPUID_BASE_OF_PC: u32 = 0x4000_0100;
+
 /// EBX, ECX, EDX of [`CPUID_BASE`], as twelve bytes of text.
 pub const CPUID_SIGNATURE: [u8; 12] = *b"BulkheadHv\0\0";
 

@@ -9,7 +9,7 @@
 //! Leaves above the highest basic or extended one read all zeros. Intel's processors answer with the highest basic
 //! leaf instead; software cannot rely on that, and zeros promise nothing.
 
-use bulkhead_table::{PartitionId, abi};
+use bulkhead_table::{PartitionId, Platform, abi};
 use hv_defs::cpuid::{
     self as id, ExtendedEcx, ExtendedEdx, ExtendedState1Eax, Features1Ecx, Features1Edx,
     Features7Ebx, Features7Ecx, Features7Edx, Features7Sub1Eax, xcr0,
@@ -48,6 +48,8 @@ pub struct Facts {
     pub kind: CoreKind,
     /// State components that XSETBV lets the guest enable.
     pub xcr0_allowed: u64,
+    /// Decides which hypervisor it sees, and whether it is told frequencies where operating systems look for them.
+    pub platform: Platform,
 }
 
 /// State components that are described in leaf 0xD. PKRU waits until OSPKE, which mirrors CR4.PKE, is answered.
@@ -190,12 +192,14 @@ const EXTENDED_EDX: ExtendedEdx = ExtendedEdx::SYSCALL
 const EXTENDED_STATE_1_EAX: ExtendedState1Eax =
     ExtendedState1Eax::XSAVEOPT.union(ExtendedState1Eax::XSAVEC).union(ExtendedState1Eax::XGETBV_1);
 
-/// Leaves 0 to 0x1F of four ranges: basic, hypervisor, extended, and one that is always empty.
+/// Leaves 0 to 0x1F of four ranges: basic, hypervisor, extended, and one that no CPUID of ours shows.
 const LEAVES: usize = 128;
-/// Answers in all, a power of two. The basic leaves take at most 24, the hypervisor's 3, the extended ones 8.
+/// Answers in all, a power of two. The basic leaves take at most 26, the hypervisor's 6, the extended ones 8.
 const ANSWERS: usize = 64;
 /// Highest basic leaf told: what lies beyond it is the machine's (SGX, Processor Trace, RDT, AMX) or says nothing to a partition of one core.
 const HIGHEST_BASIC: u32 = 0xD;
+/// The same for a [`Platform::Pc`], whose system learns two frequencies beyond.
+const HIGHEST_BASIC_OF_PC: u32 = id::PROCESSOR_FREQUENCY;
 const HIGHEST_EXTENDED: u32 = 0x8000_0008;
 /// Cache levels told in leaf 4 at most.
 const CACHES: u32 = 6;
@@ -247,6 +251,13 @@ const fn extent(xcr0: u64) -> usize {
     }
 }
 
+/// Where the hypervisor's own leaves of a [`Platform::Pc`] are kept, beside KVM's: in the range that is never shown.
+const OWN_OF_PC: u32 = 0xC000_0000;
+/// The bits that say in which block of leaves a leaf is.
+const OWN_RANGE: u32 = 0xFFFF_FF00;
+/// KVM's only leaf behind its base.
+const KVM_FEATURES: u32 = abi::CPUID_BASE + 1;
+
 /// Place of a leaf in the index. Rotating brings the range (bits 31:30) to the bottom; whatever sets a bit
 /// between the range and bit 4 lands beyond the index.
 #[inline(always)]
@@ -267,7 +278,14 @@ impl CpuidPolicy {
         };
         policy.add_basic(&host, facts);
         policy.add_extended_state(&host, facts);
-        policy.add_hypervisor(facts);
+        match facts.platform {
+            Platform::Bare => policy.add_hypervisor(abi::CPUID_BASE, facts),
+            Platform::Pc => {
+                policy.add_kvm();
+                policy.add_frequencies(facts);
+                policy.add_hypervisor(OWN_OF_PC, facts);
+            }
+        }
         policy.add_extended(&host);
         policy
     }
@@ -284,6 +302,16 @@ impl CpuidPolicy {
             return ZERO;
         }
         self.answers[(usize::from(index.first) + sub as usize) % ANSWERS]
+    }
+
+    /// The same for a [`Platform::Pc`], where the hypervisor's own leaves lie elsewhere.
+    #[must_use]
+    pub fn lookup_of_pc(&self, leaf: u32, sub: u32) -> Leaf {
+        match leaf & OWN_RANGE {
+            abi::CPUID_BASE_OF_PC => self.lookup(OWN_OF_PC | leaf & !OWN_RANGE, sub),
+            OWN_OF_PC => ZERO,
+            _ => self.lookup(leaf, sub),
+        }
     }
 
     /// Follows the guest's CR4.OSXSAVE, which leaf 1 mirrors.
@@ -332,7 +360,10 @@ impl CpuidPolicy {
 
     fn add_basic(&mut self, host: &impl Fn(u32, u32) -> Leaf, facts: &Facts) {
         let base = host(0, 0);
-        let highest = base.eax.min(HIGHEST_BASIC);
+        let highest = match facts.platform {
+            Platform::Bare => base.eax.min(HIGHEST_BASIC),
+            Platform::Pc => HIGHEST_BASIC_OF_PC,
+        };
         self.add(0, &[Leaf { eax: highest, ..base }]);
         self.add(id::FEATURES, &[features(host(id::FEATURES, 0), facts)]);
         self.add(id::CACHE_DESCRIPTORS, &[host(id::CACHE_DESCRIPTORS, 0)]);
@@ -342,7 +373,7 @@ impl CpuidPolicy {
         let more = host(id::EXTENDED_FEATURES, 0);
         let second = if more.eax == 0 { ZERO } else { host(id::EXTENDED_FEATURES, 1) };
         self.add(id::EXTENDED_FEATURES, &extended_features(more, second, facts));
-        if id::TOPOLOGY <= highest {
+        if id::TOPOLOGY <= base.eax {
             self.add(id::TOPOLOGY, &topology(facts.apic_id));
         }
     }
@@ -390,12 +421,42 @@ impl CpuidPolicy {
         self.set_xcr0(xcr0::X87);
     }
 
-    fn add_hypervisor(&mut self, facts: &Facts) {
-        let [b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3] = abi::CPUID_SIGNATURE;
+    /// Says KVM, which an operating system knows, for what that has it do: stay in x2APIC mode, keep to fair spinlocks (the vCPUs
+    /// have their cores, so that nobody waits for one that does not run), and write to no port for a pause. Linux,
+    /// Documentation/virt/kvm/x86/cpuid.rst.
+    fn add_kvm(&mut self) {
+        const NO_DELAY: u32 = 1 << 1;
+        const UNHALT: u32 = 1 << 7;
+        const REALTIME: u32 = 1;
         self.add(
             abi::CPUID_BASE,
+            &[Leaf { eax: KVM_FEATURES, ebx: 0x4B4D_564B, ecx: 0x564B_4D56, edx: 0x0000_004D }],
+        );
+        self.add(KVM_FEATURES, &[Leaf { eax: NO_DELAY | UNHALT, edx: REALTIME, ..ZERO }]);
+    }
+
+    /// The frequency of TSC and APIC timer (SDM 2A CPUID, leaves 0x15 and 0x16), so that nobody measures it against a timer that is not
+    /// there. A crystal too fast for its register is told as half as fast.
+    fn add_frequencies(&mut self, facts: &Facts) {
+        let hz = u64::from(facts.tsc_khz) * 1000;
+        let (crystal, ratio) = match u32::try_from(hz) {
+            Ok(crystal) => (crystal, 1),
+            Err(_) => ((hz / 2).min(u64::from(u32::MAX)) as u32, 2),
+        };
+        self.add(id::TSC_RATIO, &[Leaf { eax: 1, ebx: ratio, ecx: crystal, edx: 0 }]);
+        let mhz = facts.tsc_khz / 1000;
+        self.add(id::PROCESSOR_FREQUENCY, &[Leaf { eax: mhz, ebx: mhz, ecx: mhz, edx: 0 }]);
+    }
+
+    /// The hypervisor's own leaves, from `base` on.
+    fn add_hypervisor(&mut self, base: u32, facts: &Facts) {
+        let own = |leaf: u32| leaf - abi::CPUID_BASE + base;
+        let told = if base == abi::CPUID_BASE { base } else { abi::CPUID_BASE_OF_PC };
+        let [b0, b1, b2, b3, c0, c1, c2, c3, d0, d1, d2, d3] = abi::CPUID_SIGNATURE;
+        self.add(
+            base,
             &[Leaf {
-                eax: abi::CPUID_TIMING,
+                eax: abi::CPUID_TIMING - abi::CPUID_BASE + told,
                 ebx: u32::from_le_bytes([b0, b1, b2, b3]),
                 ecx: u32::from_le_bytes([c0, c1, c2, c3]),
                 edx: u32::from_le_bytes([d0, d1, d2, d3]),
@@ -408,11 +469,11 @@ impl CpuidPolicy {
         };
         let partition = u32::from(facts.partition);
         self.add(
-            abi::CPUID_INTERFACE,
+            own(abi::CPUID_INTERFACE),
             &[Leaf { eax: abi::VERSION, ebx: partition, ecx: kind, edx: 0 }],
         );
         self.add(
-            abi::CPUID_VCPU,
+            own(abi::CPUID_VCPU),
             &[Leaf {
                 eax: u32::from(facts.vcpu),
                 ebx: u32::from(facts.vcpus),
@@ -420,7 +481,7 @@ impl CpuidPolicy {
                 edx: (facts.schedule_page >> 32) as u32,
             }],
         );
-        self.add(abi::CPUID_TIMING, &[Leaf { eax: facts.tsc_khz, ebx: apic_khz, ..ZERO }]);
+        self.add(own(abi::CPUID_TIMING), &[Leaf { eax: facts.tsc_khz, ebx: apic_khz, ..ZERO }]);
     }
 
     fn add_extended(&mut self, host: &impl Fn(u32, u32) -> Leaf) {
@@ -532,6 +593,7 @@ mod tests {
         schedule_page: 0x1_FEDF_1000,
         kind: CoreKind::Shared,
         xcr0_allowed: 0b1110_0111,
+        platform: Platform::Bare,
     };
     /// A processor that has every bit, with Skylake-X's XSAVE layout and two caches.
     fn everything(leaf: u32, sub: u32) -> Leaf {
@@ -618,6 +680,47 @@ mod tests {
             assert_eq!(leaf.edx >> hidden & 1, 0, "EDX bit {hidden}");
         }
         assert_eq!(leaf.edx, 0x0F8B_AB7F);
+    }
+
+    const PC: Facts = Facts { platform: Platform::Pc, ..FACTS };
+
+    #[test]
+    fn a_pc_sees_kvm_and_is_told_its_frequencies() {
+        let policy = policy(&PC);
+        let see = |leaf| policy.lookup_of_pc(leaf, 0);
+        assert!(usize::from(policy.used) <= ANSWERS);
+        assert_eq!(see(0).eax, 0x16);
+        let base = see(0x4000_0000);
+        let signature = [base.ebx, base.ecx, base.edx].map(u32::to_le_bytes).concat();
+        assert_eq!((base.eax, signature.as_slice()), (0x4000_0001, &b"KVMKVMKVM\0\0\0"[..]));
+        assert_eq!(see(0x4000_0001), Leaf { eax: 1 << 1 | 1 << 7, ebx: 0, ecx: 0, edx: 1 });
+        assert_eq!(see(0x4000_0002), ZERO);
+        assert_eq!(see(0x4000_0010), ZERO);
+        assert_eq!(see(0x15), Leaf { eax: 1, ebx: 1, ecx: 50_000_000, edx: 0 });
+        assert_eq!(see(0x16), Leaf { eax: 50, ebx: 50, ecx: 50, edx: 0 });
+        for leaf in (0xE..0x15).chain([0x17, 0x1F]) {
+            assert_eq!(see(leaf), ZERO, "{leaf:#x}");
+        }
+        let fast = CpuidPolicy::build(everything, &Facts { tsc_khz: 5_000_000, ..PC });
+        assert_eq!(fast.lookup_of_pc(0x15, 0), Leaf { eax: 1, ebx: 2, ecx: 2_500_000_000, edx: 0 });
+        assert_eq!(see(1), see_bare(1), "nothing else differs");
+    }
+
+    #[test]
+    fn a_pc_finds_our_own_leaves_behind_kvms() {
+        let policy = policy(&PC);
+        let see = |leaf| policy.lookup_of_pc(leaf, 0);
+        for leaf in [0x4000_0001, 0x4000_0002, 0x4000_0010, 0x4000_0003, 0x4000_001F] {
+            assert_eq!(see(leaf + 0x100), see_bare(leaf), "{leaf:#x}");
+        }
+        assert_eq!(see(0x4000_0100), Leaf { eax: 0x4000_0110, ..see_bare(0x4000_0000) });
+        for leaf in [0x4000_0120, 0x4000_01FF, 0x4000_0200, 0xC000_0000, 0xC000_0001, 0xC000_0010] {
+            assert_eq!(see(leaf), ZERO, "{leaf:#x}");
+        }
+    }
+
+    fn see_bare(leaf: u32) -> Leaf {
+        see(leaf, 0)
     }
 
     #[test]

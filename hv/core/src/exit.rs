@@ -7,9 +7,10 @@
 use bulkhead_table::{PartitionId, PlanId, abi};
 use hv_defs::exit::REASONS;
 
-use crate::cpuid::CpuidPolicy;
+use crate::cpuid::{CpuidPolicy, Leaf};
 use crate::ipi::Ipi;
 use crate::msr::{self, CoreKind};
+use crate::pc::{self, Outcome, Pc};
 use crate::ring::Ring;
 use crate::vapic::VirtualApic;
 use crate::wire;
@@ -213,6 +214,10 @@ pub enum Action {
     },
     /// The partition did what it may not, and is stopped.
     Stop(Violation),
+    /// The partition switched itself off.
+    Off,
+    /// The partition starts again from its image.
+    Restart,
 }
 
 /// What a partition may ask about plans.
@@ -361,6 +366,15 @@ impl Counters {
         }
     }
 
+    /// The kinds of access that were denied so far: bit by bit, in the order of [`Denial`].
+    #[must_use]
+    pub fn kinds_denied(&self) -> u8 {
+        self.denied
+            .iter()
+            .enumerate()
+            .fold(0, |kinds, (kind, count)| kinds | u8::from(*count > 0) << kind)
+    }
+
     /// Counts one denied access.
     pub fn deny(&mut self, denial: Denial) {
         let counter = &mut self.denied[denial as usize];
@@ -427,6 +441,8 @@ pub struct VcpuState {
     pub window: Option<WindowView>,
     /// What it may do to the schedule.
     pub rights: ScheduleRights,
+    /// The devices of a small PC, where it has them.
+    pub pc: Option<Pc>,
     /// Where the console goes.
     pub console: &'static ConsoleRing,
     /// Counters.
@@ -442,6 +458,10 @@ pub fn handle(
     now: impl FnOnce() -> u64,
 ) -> Action {
     match *exit {
+        Exit::Cpuid if vcpu.pc.is_some() => {
+            cpuid_of_pc(registers, vcpu);
+            Action::Advance
+        }
         Exit::Cpuid => {
             cpuid(registers, vcpu);
             Action::Advance
@@ -449,7 +469,7 @@ pub fn handle(
         Exit::Hypercall { privileged } => hypercall(registers, vcpu, privileged, now),
         Exit::ReadMsr => read_msr(registers, vcpu, now),
         Exit::WriteMsr => write_msr(registers, vcpu, now),
-        Exit::Port(access) => port(access, registers, vcpu),
+        Exit::Port(access) => port(access, registers, vcpu, now),
         ref other => handle_rare(other, registers, vcpu),
     }
 }
@@ -457,11 +477,21 @@ pub fn handle(
 /// Answers CPUID in the guest's registers; the instruction is to be stepped over.
 #[inline(always)]
 pub fn cpuid(registers: &mut Registers, vcpu: &VcpuState) {
-    let leaf = vcpu.cpuid.lookup(registers.rax as u32, registers.rcx as u32);
-    registers.rax = u64::from(leaf.eax);
-    registers.rbx = u64::from(leaf.ebx);
-    registers.rcx = u64::from(leaf.ecx);
-    registers.rdx = u64::from(leaf.edx);
+    set_leaf(registers, vcpu.cpuid.lookup(registers.rax as u32, registers.rcx as u32));
+}
+
+/// The same for a vCPU with the devices of a PC.
+#[inline(always)]
+pub fn cpuid_of_pc(registers: &mut Registers, vcpu: &VcpuState) {
+    set_leaf(registers, vcpu.cpuid.lookup_of_pc(registers.rax as u32, registers.rcx as u32));
+}
+
+#[inline(always)]
+const fn set_leaf(registers: &mut Registers, leaf: Leaf) {
+    registers.rax = leaf.eax as u64;
+    registers.rbx = leaf.ebx as u64;
+    registers.rcx = leaf.ecx as u64;
+    registers.rdx = leaf.edx as u64;
 }
 
 fn handle_rare(exit: &Exit, registers: &Registers, vcpu: &mut VcpuState) -> Action {
@@ -495,6 +525,8 @@ fn handle_rare(exit: &Exit, registers: &Registers, vcpu: &mut VcpuState) -> Acti
         Exit::Nmi | Exit::NmiWindow => Action::Inject(Event::Nmi),
         Exit::Interrupt | Exit::InterruptWindow | Exit::Timer => Action::Clock,
         Exit::Reset => Action::Stop(Violation::Reset),
+        // What resets a processor resets a PC.
+        Exit::TripleFault if vcpu.pc.is_some() => Action::Restart,
         Exit::TripleFault => Action::Stop(Violation::TripleFault),
         Exit::TaskSwitch => Action::Stop(Violation::TaskSwitch),
         Exit::InvalidState => Action::Stop(Violation::InvalidState),
@@ -581,7 +613,20 @@ fn write_control(register: u8, value: u64, vcpu: &mut VcpuState) -> Action {
     }
 }
 
-fn port(access: PortAccess, registers: &mut Registers, vcpu: &mut VcpuState) -> Action {
+fn port(
+    access: PortAccess,
+    registers: &mut Registers,
+    vcpu: &mut VcpuState,
+    now: impl FnOnce() -> u64,
+) -> Action {
+    if let Some(pc) = vcpu.pc {
+        match pc.access(access, &mut registers.rax, now()) {
+            Outcome::Done => return Action::Advance,
+            Outcome::Off => return Action::Off,
+            Outcome::Restart => return Action::Restart,
+            Outcome::Absent => {}
+        }
+    }
     if answer_port(access, registers, vcpu) {
         return Action::Advance;
     }
@@ -589,7 +634,7 @@ fn port(access: PortAccess, registers: &mut Registers, vcpu: &mut VcpuState) -> 
     Action::Inject(GENERAL_PROTECTION)
 }
 
-/// Answers IN and OUT; false, with nothing done, for the string instructions, which are refused.
+/// Answers IN and OUT where no device is; false, with nothing done, for the string instructions, which are refused.
 #[inline(always)]
 pub fn answer_port(access: PortAccess, registers: &mut Registers, vcpu: &mut VcpuState) -> bool {
     if access.string {
@@ -630,6 +675,18 @@ pub fn answer_read_msr(registers: &mut Registers, vcpu: &VcpuState) -> bool {
         registers.set_edx_eax(value);
     }
     value.is_some()
+}
+
+/// The same for a vCPU with the devices of a PC.
+#[inline(always)]
+pub fn answer_read_msr_of_pc(registers: &mut Registers, vcpu: &VcpuState) -> bool {
+    if let Some(value) = pc::msr::read(registers.rcx as u32)
+        && vcpu.kind == CoreKind::Dedicated
+    {
+        registers.set_edx_eax(value);
+        return true;
+    }
+    answer_read_msr(registers, vcpu)
 }
 
 #[inline(always)]

@@ -125,9 +125,15 @@ impl VirtualApic {
         let mut apic = Self { page, peers, esr_pending: 0, due: None, changed: false };
         apic.reset();
         if peers.own() == BOOTSTRAP {
-            apic.page.set(SVR, SVR_RESET | SOFTWARE_ENABLE);
+            apic.reset_to_enabled();
         }
         apic
+    }
+
+    /// As firmware leaves the APIC of the bootstrap vCPU.
+    pub fn reset_to_enabled(&mut self) {
+        self.reset();
+        self.page.set(SVR, SVR_RESET | SOFTWARE_ENABLE);
     }
 
     /// What INIT does: all as after power-up, but x2APIC mode and the id stay. SDM 3A 11.4.7.3, 11.12.5.1.

@@ -232,6 +232,11 @@ pub enum StatKey {
     TscSkew,
     /// System: bytes of memory of one core (stacks, rings, VMX regions).
     PerCpuBytes,
+    /// How often the partition restarted itself; only of one that can.
+    Restarts,
+    /// Console bytes that were lost; only of a partition with a serial port. `detail`: 0 sent by a partition that did not ask whether
+    /// there was room, 1 typed to a partition that did not take them.
+    ConsoleLost,
     /// Not of this version.
     Unknown(u16),
 }
@@ -285,6 +290,8 @@ pub enum Fate {
     Stopped,
     /// Never started: its image was missing or not the one that was proven.
     Refused,
+    /// Switched itself off, as an operating system does.
+    Off,
 }
 
 impl Fate {
@@ -297,6 +304,7 @@ impl Fate {
             Self::Failed => 2,
             Self::Stopped => 3,
             Self::Refused => 4,
+            Self::Off => 5,
         }
     }
 
@@ -309,6 +317,7 @@ impl Fate {
             2 => Self::Failed,
             3 => Self::Stopped,
             4 => Self::Refused,
+            5 => Self::Off,
             _ => return None,
         })
     }
@@ -369,7 +378,7 @@ impl Live {
 }
 
 /// Known keys and their numbers on the wire.
-const STAT_KEYS: [(StatKey, u16); 18] = [
+const STAT_KEYS: [(StatKey, u16); 20] = [
     (StatKey::Exits, 1),
     (StatKey::SpanExits, 2),
     (StatKey::WindowsRun, 3),
@@ -388,6 +397,8 @@ const STAT_KEYS: [(StatKey, u16); 18] = [
     (StatKey::TscSkew, 16),
     (StatKey::PerCpuBytes, 17),
     (StatKey::SwitchStep, 18),
+    (StatKey::Restarts, 19),
+    (StatKey::ConsoleLost, 20),
 ];
 
 impl StatKey {

@@ -1,14 +1,18 @@
 //! What follows from an exit, decision by decision, as the back end would ask for it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so")]
 
+use bulkhead_table::Platform;
 use bulkhead_table::abi::{self, call, status, verdict};
 use hv_core::cpuid::{CpuidPolicy, Facts, Leaf};
 use hv_core::exit::{
     Action, ConsoleRing, Counters, DENIALS, Denial, Event, Exit, PlanCall, PortAccess, Registers,
-    Rest, ScheduleRights, VcpuState, Violation, WindowView, handle, xcr0_is_valid,
+    Rest, ScheduleRights, VcpuState, Violation, WindowView, answer_read_msr, answer_read_msr_of_pc,
+    handle, xcr0_is_valid,
 };
 use hv_core::ipi::{Ipi, Kind as IpiKind, Peers, Targets};
 use hv_core::msr::{CoreKind, MsrState};
+use hv_core::pc::clock::WallClock;
+use hv_core::pc::{Devices, Pc};
 use hv_core::vapic::{ApicPage, VirtualApic};
 use hv_core::wire::{Kind, MAX_PAYLOAD};
 use proptest::prelude::*;
@@ -30,6 +34,7 @@ fn vcpu(kind: CoreKind) -> VcpuState {
         schedule_page: 0,
         kind,
         xcr0_allowed: XCR0_ALLOWED,
+        platform: Platform::Bare,
     };
     VcpuState {
         partition: PARTITION,
@@ -41,6 +46,7 @@ fn vcpu(kind: CoreKind) -> VcpuState {
         apic: VirtualApic::new(Box::leak(Box::new(ApicPage::new())), peers),
         window: None,
         rights: ScheduleRights::default(),
+        pc: None,
         console: Box::leak(Box::new(ConsoleRing::new())),
         counters: Counters::new(),
     }
@@ -484,4 +490,57 @@ proptest! {
             prop_assert_eq!(value & 1, 1);
         }
     }
+}
+
+/// A dedicated core's vCPU with the devices of a PC.
+fn pc() -> VcpuState {
+    let clock = WallClock { unix: 0, at: 0, hz: 1 };
+    let devices = Box::leak(Box::new(Devices::new()));
+    VcpuState { pc: Some(Pc { devices, clock }), ..dedicated() }
+}
+
+fn byte(port: u16, input: bool) -> Exit {
+    Exit::Port(PortAccess { port, width: 1, input, string: false })
+}
+
+#[test]
+fn a_pc_has_devices_and_a_bare_partition_has_none() {
+    let mut registers = Registers { rax: 0x1100, ..Default::default() };
+    let line_status = byte(0x3FD, true);
+    assert_eq!(act(&mut pc(), line_status, &mut registers), Action::Advance);
+    assert_eq!(registers.rax, 0x1160, "the transmitter is empty");
+    let mut bare = dedicated();
+    assert_eq!(act(&mut bare, line_status, &mut registers), Action::Advance);
+    assert_eq!((registers.rax, denied(&bare, Denial::Port)), (0x11FF, 1));
+}
+
+#[test]
+fn a_device_that_a_pc_lacks_reads_as_absent_and_is_counted() {
+    let mut vcpu = pc();
+    let mut registers = Registers { rax: 0, ..Default::default() };
+    assert_eq!(act(&mut vcpu, byte(0x64, true), &mut registers), Action::Advance);
+    assert_eq!((registers.rax, denied(&vcpu, Denial::Port)), (0xFF, 1));
+    let string = Exit::Port(PortAccess { port: 0x3F8, width: 1, input: false, string: true });
+    assert_eq!(act(&mut vcpu, string, &mut registers), GENERAL_PROTECTION);
+    assert_eq!(denied(&vcpu, Denial::Port), 2);
+}
+
+#[test]
+fn a_pc_ends_and_restarts_itself_and_a_bare_partition_cannot() {
+    let off = |rax| Registers { rax, ..Default::default() };
+    for (port, value, action) in [(0x600, 0x34, Action::Off), (0x604, 1, Action::Restart)] {
+        assert_eq!(act(&mut pc(), byte(port, false), &mut off(value)), action);
+        assert_eq!(act(&mut dedicated(), byte(port, false), &mut off(value)), Action::Advance);
+    }
+    assert_eq!(act(&mut pc(), Exit::TripleFault, &mut off(0)), Action::Restart);
+}
+
+#[test]
+fn a_pc_is_told_of_the_machine_check_entry_and_a_bare_partition_is_not() {
+    let mut registers = Registers { rcx: 0x82F, ..Default::default() };
+    assert!(answer_read_msr_of_pc(&mut registers, &pc()));
+    assert_eq!(registers.rax, 0x1_0000);
+    let shared = VcpuState { pc: pc().pc, ..vcpu(CoreKind::Shared) };
+    assert!(!answer_read_msr_of_pc(&mut registers, &shared), "the virtual APIC has no such entry");
+    assert!(!answer_read_msr(&mut registers, &dedicated()));
 }

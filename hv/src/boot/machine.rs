@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "reads the build id's note and hands out the staged images")]
 
 use bulkhead_table::PartitionId;
+use hv_core::pc::clock::WallClock;
 use spin::Once;
 
 use super::staging::Images;
@@ -14,6 +15,8 @@ pub struct Machine {
     pub tsc_hz: u64,
     /// Largest difference found between another core's TSC and the boot core's, in ticks.
     pub tsc_skew: u64,
+    /// The time of day.
+    pub clock: WallClock,
     /// By partition: its guest image, or why it has none.
     pub staged: Images,
 }

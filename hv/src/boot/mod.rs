@@ -15,6 +15,7 @@ mod memory_map;
 mod processor;
 mod skew;
 mod staging;
+mod wall_clock;
 
 pub use machine::{Machine, build_id, machine};
 
@@ -105,6 +106,7 @@ fn release(staged: staging::Images, clock: &Clock, tsc_skew: u64) -> ! {
         entry_tsc: entry::tsc(),
         tsc_hz: clock.tsc_hz,
         tsc_skew,
+        clock: wall_clock::read(clock.tsc_hz),
         staged,
     });
     say!(

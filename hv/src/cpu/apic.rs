@@ -80,6 +80,18 @@ pub fn reset() {
     }
 }
 
+/// The same, and then as firmware leaves the APIC of the boot processor: enabled. It is enabled ahead of it, too: disabled, it keeps
+/// what is pending. SDM 3A 11.4.7.2.
+pub fn reset_to_enabled() {
+    const SPURIOUS: u32 = 0x80F;
+    const ENABLED: u64 = 0x1FF;
+    // SAFETY: every local source is masked, or will be in a moment, by which nothing but what is pending already comes, to handlers that end it.
+    unsafe { Msr::new(SPURIOUS).write(ENABLED) };
+    reset();
+    // SAFETY: every local source is masked.
+    unsafe { Msr::new(SPURIOUS).write(ENABLED) };
+}
+
 fn mask_local_sources(apic: &LocalApic) {
     // SAFETY: only reads the version register.
     let last = unsafe { apic.max_lvt_entry() };

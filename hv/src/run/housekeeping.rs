@@ -7,12 +7,14 @@ mod live;
 
 use bulkhead_table::{PartitionId, Role};
 use hv_core::exit::Counters;
+use hv_core::pc::output::PIECE;
+use hv_core::pc::typed::{Decoder, Typed};
 use hv_core::trace::RECORD_BYTES;
 use hv_core::wire::{self, Kind, Packet, Stat, StatKey};
 
 use super::cell::CoreCell;
 use super::partition::VcpuIndex;
-use super::{machine, module, partition, percpu, shared};
+use super::{machine, module, partition, pc, percpu, restart, shared};
 use crate::log::RINGS;
 use crate::table::{CORES, TABLE};
 use crate::vmx::vcpu::Vcpu;
@@ -34,6 +36,12 @@ const LAST_DRAIN: u64 = 10 * TABLE.board.tsc_hz;
 /// however many partitions there are.
 const LIVE_INTERVAL: u64 = TABLE.board.tsc_hz / 20;
 
+/// Bytes of the serial port's FIFO.
+const FIFO: usize = 16;
+
+/// A line that a partition's serial port did not end is told after this long, in ticks (20 ms): a prompt.
+const PATIENCE: u64 = TABLE.board.tsc_hz / 50;
+
 /// How the run goes on behind a housekeeping window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Course {
@@ -53,6 +61,8 @@ struct Drain {
     sent: usize,
     next: usize,
     greeted: bool,
+    /// Reads what is typed.
+    typed: Decoder,
     /// TSC from which on the next record of how a partition stands is due, and the partition whose turn it is.
     live_due: u64,
     live_next: usize,
@@ -66,6 +76,7 @@ static DRAIN: CoreCell<Drain> = CoreCell::new(Drain {
     sent: 0,
     next: 0,
     greeted: false,
+    typed: Decoder::new(),
     live_due: 0,
     live_next: 0,
     lost: [0; CORES],
@@ -88,6 +99,7 @@ pub fn run_until(deadline: u64) -> Course {
             return Course::Over;
         }
         let drain = drain();
+        drain.listen();
         let left = deadline - now;
         if left < SENDING || (!drain.is_sending() && left < ENCODING) {
             machine::wait_until(deadline);
@@ -108,6 +120,21 @@ pub fn run() -> ! {
 impl Drain {
     const fn is_sending(&self) -> bool {
         self.sent < self.length
+    }
+
+    /// Hands what was typed to whom it is for; as many bytes as the port's FIFO holds at most, so that it takes as long as filling
+    /// that.
+    fn listen(&mut self) {
+        if pc::COUNT == 0 {
+            return;
+        }
+        let mut bytes = [0_u8; FIFO];
+        let count = crate::serial::try_read(&mut bytes);
+        for byte in bytes.iter().take(count) {
+            if let Typed::For(partition, byte) = self.typed.take(*byte) {
+                pc::type_to(PartitionId::from(partition), byte);
+            }
+        }
     }
 
     /// Gives the serial port what its FIFO takes now.
@@ -172,12 +199,26 @@ impl Drain {
             }
             None => partition::CONSOLES.get(source - CORES).and_then(|ring| ring.pop(&mut payload)),
         };
+        if record.is_none() && source >= CORES && self.encode_output(source - CORES) {
+            return true;
+        }
         let Some(record) = record else {
             return false;
         };
         let bytes = payload.get(..record.length).unwrap_or_default();
         self.encode(record.kind, record.source, record.tsc, bytes);
         true
+    }
+
+    /// What the serial port of a partition sent.
+    fn encode_output(&mut self, id: usize) -> bool {
+        let mut bytes = [0; PIECE];
+        let taken = pc::devices(id as PartitionId)
+            .and_then(|devices| devices.uart.output.take(machine::tsc(), PATIENCE, &mut bytes));
+        if let Some((bytes, tsc)) = taken {
+            self.encode(Kind::Console, id as u8, tsc, bytes);
+        }
+        taken.is_some()
     }
 
     /// How the partition whose turn it is stands, when that is due.
@@ -343,6 +384,13 @@ fn tell_partition(index: usize, tell: &mut impl FnMut(StatKey, usize, usize, u64
     }
     for (kind, count) in sum.denied.iter().enumerate().filter(|(_, count)| **count > 0) {
         tell(StatKey::Denied, index, kind, *count);
+    }
+    if let Some(devices) = pc::devices(index as PartitionId) {
+        tell(StatKey::ConsoleLost, index, 0, u64::from(devices.uart.take_lost()));
+        let typed = pc::typed_lost(index as PartitionId);
+        tell(StatKey::ConsoleLost, index, 1, u64::from(typed));
+        let restarts = restart::count(index as PartitionId);
+        tell(StatKey::Restarts, index, 0, u64::from(restarts));
     }
     if let Some(span) = &sum.span {
         tell_span(index, span, tell);

@@ -20,7 +20,7 @@ use hv_core::inbox::{Inbox, News};
 use hv_core::ipi::{Ipi, Kind, Peers};
 use hv_core::wire::Fate;
 
-use super::{machine, module, percpu};
+use super::{machine, module, percpu, restart};
 use crate::cpu::apic;
 use crate::table::{CORES, PARTITIONS, TABLE, VCPUS};
 use crate::vmx::vcpu::{self, Life, Vcpu};
@@ -136,6 +136,14 @@ pub fn tell_the_others(vcpu: &Vcpu) {
     let first = first_vcpu(vcpu.state.partition);
     for other in (0..vcpu.state.msr.peers.count()).filter(|other| *other != own) {
         notify(first + other, vcpu.is_dedicated());
+    }
+}
+
+/// Drops what the vCPUs of `partition` have for each other: none of them runs.
+pub fn forget(partition: &Partition) {
+    let first = usize::from(partition.first_vcpu);
+    for inbox in INBOXES.iter().skip(first).take(partition.cpus.len()) {
+        let _gone = inbox.drain();
     }
 }
 
@@ -265,10 +273,13 @@ pub fn await_first_start(vcpu: &mut Vcpu) {
 
 /// A dedicated core whose vCPU waits for its start-up interrupt sits here; the core is its partition's alone. The inbox is looked at
 /// behind a notification only: an NMI that came after the start would else be taken for the guest's own.
-fn await_start(vcpu: &mut Vcpu) {
+pub fn await_start(vcpu: &mut Vcpu) {
     while vcpu.life == Life::AwaitsStart {
         if module::is_stopping() || is_over(vcpu) {
             module::park();
+        }
+        if restart::is_asked(vcpu.state.partition) {
+            restart::carry_out(vcpu);
         }
         if module::take_root_nmi() {
             vcpu::stop_timer();

@@ -10,7 +10,9 @@ mod interrupts;
 pub mod machine;
 mod module;
 mod partition;
+mod pc;
 pub mod percpu;
+mod restart;
 mod shared;
 mod window;
 
@@ -24,7 +26,7 @@ use crate::boot::Machine;
 use crate::cpu::stacks::{STACKS, Stacks};
 use crate::table::TABLE;
 use crate::vmx::exits::{self, Next, frequent};
-use crate::vmx::vcpu::{self, Pending, Vcpu};
+use crate::vmx::vcpu::{self, Life, Pending, Vcpu};
 use crate::vmx::{entry, instructions};
 use partition::VcpuIndex;
 
@@ -139,26 +141,49 @@ pub extern "C" fn on_dedicated_exit(vcpu: *mut Vcpu) -> *mut Vcpu {
         return vcpu;
     }
     // SAFETY: the stub passes the vCPU that just ran, which is this core's, and no other reference to it is alive.
-    first_half::<DEDICATED>(unsafe { &mut *vcpu })
+    first_half::<DEDICATED, BARE>(unsafe { &mut *vcpu })
 }
 
 /// The same for a time-shared core.
 pub extern "C" fn on_shared_exit(vcpu: *mut Vcpu) -> *mut Vcpu {
     // SAFETY: as in `on_dedicated_exit`.
-    first_half::<SHARED>(unsafe { &mut *vcpu })
+    first_half::<SHARED, BARE>(unsafe { &mut *vcpu })
+}
+
+/// The same for a vCPU of a dedicated core with the devices of a PC.
+pub extern "C" fn on_dedicated_pc_exit(vcpu: *mut Vcpu) -> *mut Vcpu {
+    // SAFETY: as in `on_dedicated_exit`.
+    first_half::<DEDICATED, PC>(unsafe { &mut *vcpu })
+}
+
+/// The same for one of a time-shared core.
+pub extern "C" fn on_shared_pc_exit(vcpu: *mut Vcpu) -> *mut Vcpu {
+    // SAFETY: as in `on_dedicated_exit`.
+    first_half::<SHARED, PC>(unsafe { &mut *vcpu })
 }
 
 /// Kinds of core, as the compiler tells them apart.
 const DEDICATED: bool = false;
 const SHARED: bool = true;
+/// Platforms, in the same way.
+const BARE: bool = false;
+const PC: bool = true;
 
 /// Returns the vCPU, to be entered again, or null when [`on_long_exit`] has more to do. RBP and R12 to R15 are still the guest's.
 ///
 /// Each of the exits that software takes most has a function of its own, which this one jumps to: so the way of each is a straight
 /// line without a stack frame.
 #[inline(always)]
-fn first_half<const KIND: bool>(vcpu: &mut Vcpu) -> *mut Vcpu {
+fn first_half<const KIND: bool, const PLATFORM: bool>(vcpu: &mut Vcpu) -> *mut Vcpu {
     match exits::reason_with_flags() {
+        frequent::CPUID if PLATFORM == PC => {
+            exits::answer_cpuid_of_pc(vcpu);
+            enter_again::<KIND>(vcpu)
+        }
+        frequent::RDMSR if PLATFORM == PC => on_read_msr_of_pc::<KIND>(vcpu),
+        frequent::WRMSR if PLATFORM == PC => on_write_msr_of_pc::<KIND>(vcpu),
+        // Its devices are the second half's.
+        frequent::IO_INSTRUCTION if PLATFORM == PC => leave_whole(vcpu),
         frequent::CPUID => {
             exits::answer_cpuid(vcpu);
             enter_again::<KIND>(vcpu)
@@ -187,6 +212,20 @@ fn on_write_msr<const KIND: bool>(vcpu: &mut Vcpu) -> *mut Vcpu {
 }
 
 #[inline(never)]
+fn on_read_msr_of_pc<const KIND: bool>(vcpu: &mut Vcpu) -> *mut Vcpu {
+    if exits::answer_read_msr_of_pc(vcpu) { enter_again::<KIND>(vcpu) } else { leave_whole(vcpu) }
+}
+
+#[inline(never)]
+fn on_write_msr_of_pc<const KIND: bool>(vcpu: &mut Vcpu) -> *mut Vcpu {
+    if exits::answer_write_msr_of_pc(vcpu) {
+        enter_again::<KIND>(vcpu)
+    } else {
+        core::ptr::null_mut()
+    }
+}
+
+#[inline(never)]
 fn on_port<const KIND: bool>(vcpu: &mut Vcpu) -> *mut Vcpu {
     if exits::answer_port(vcpu) { enter_again::<KIND>(vcpu) } else { leave_whole(vcpu) }
 }
@@ -207,7 +246,20 @@ fn leave_whole(vcpu: &mut Vcpu) -> *mut Vcpu {
 /// The second half of an exit: returns the vCPU to enter next. Called by the exit stub, once all registers of the guest are stored.
 pub extern "C" fn on_long_exit(vcpu: *mut Vcpu) -> *mut Vcpu {
     // SAFETY: as in `on_dedicated_exit`. The reference ends before a switch begins, which may reach the same vCPU again.
-    match after_exit(unsafe { &mut *vcpu }) {
+    go_on(vcpu, after_exit(unsafe { &mut *vcpu }))
+}
+
+/// The same for a vCPU with the devices of a PC, of which it is told once what it tries and does not get.
+pub extern "C" fn on_long_pc_exit(vcpu: *mut Vcpu) -> *mut Vcpu {
+    // SAFETY: as in `on_long_exit`.
+    let own = unsafe { &mut *vcpu };
+    let then = after_exit(own);
+    pc::explain_refusals(own);
+    go_on(vcpu, then)
+}
+
+fn go_on(vcpu: *mut Vcpu, then: Then) -> *mut Vcpu {
+    match then {
         Then::Same => vcpu,
         Then::Leave(since) => shared::leave(since),
         Then::Rest(rest, since) => shared::rest(rest, since),
@@ -228,7 +280,9 @@ fn on_rare(vcpu: &mut Vcpu, next: Next) -> Then {
         Next::Send(ipi) => interrupts::send(vcpu, ipi),
         Next::EndInterrupt => {
             machine::end_of_interrupt();
-            if interrupts::take_notification() && interrupts::is_over(vcpu) {
+            if interrupts::take_notification()
+                && (interrupts::is_over(vcpu) || restart::is_asked(vcpu.state.partition))
+            {
                 return Then::Leave(machine::tsc());
             }
         }
@@ -243,6 +297,11 @@ fn on_rare(vcpu: &mut Vcpu, next: Next) -> Then {
             explain(vcpu, violation);
             return end_partition(vcpu, Fate::Stopped);
         }
+        Next::Off => {
+            pc::tell_off(vcpu);
+            return end_partition(vcpu, Fate::Off);
+        }
+        Next::Restart { fault } => return start_again(vcpu, fault),
         Next::Enter | Next::Clock => {}
     }
     if !vcpu.is_dedicated() {
@@ -296,8 +355,27 @@ fn take_nmi(vcpu: &mut Vcpu) {
         interrupts::offer_nmi(vcpu);
     } else if interrupts::is_over(vcpu) {
         module::park();
+    } else if restart::is_asked(vcpu.state.partition) {
+        carry_out_restart(vcpu);
     } else {
         interrupts::take_news(vcpu);
+    }
+}
+
+/// The partition of `vcpu` starts again. A time-shared core sees to it in the partition's next windows.
+fn start_again(vcpu: &mut Vcpu, fault: bool) -> Then {
+    restart::ask(vcpu, fault);
+    if !vcpu.is_dedicated() {
+        return Then::Leave(machine::tsc());
+    }
+    carry_out_restart(vcpu);
+    Then::Same
+}
+
+fn carry_out_restart(vcpu: &mut Vcpu) {
+    restart::carry_out(vcpu);
+    if vcpu.life != Life::Runs {
+        interrupts::await_start(vcpu);
     }
 }
 

@@ -8,13 +8,14 @@ use bulkhead_table::{PAGE_SIZE, Partition, PartitionId};
 use hv_core::cpuid::{CpuidPolicy, Facts, Leaf};
 use hv_core::exit::{ConsoleRing, Counters, ScheduleRights, VcpuState};
 use hv_core::ipi::Peers;
+use hv_core::load::Load;
 use hv_core::msr::{self, CoreKind, MsrState};
 use hv_core::paging::{self, Access, Format, LargePages, Mapping, Memory, PageTable};
 use hv_core::ring::Ring;
 use hv_core::vapic::{ApicPage, VirtualApic};
 
 use super::cell::CoreCell;
-use super::{interrupts, machine, window};
+use super::{interrupts, machine, pc, restart, window};
 use crate::cpu::stacks::Stacks;
 use crate::table::{CORES, EPT_PAGES, PARTITIONS, TABLE, VCPUS as VCPU_COUNT};
 use crate::vmx::controls;
@@ -148,7 +149,7 @@ pub fn make(id: PartitionId, image: &[u8], place: &Place) -> Result<(), Unready>
         state,
         number: vcpu as u32,
         hygiene: partition.hygiene,
-        boot_info: partition.boot_info_at,
+        start: vcpu::Start { entry: partition.image.entry, boot_info: partition.boot_info_at },
         inbox: interrupts::inbox(partition, vcpu).ok_or(Unready::Vmx)?,
         msr_bitmaps: MsrBitmaps {
             apic_on: MSR_BITMAPS.get(place.core).ok_or(Unready::Vmx)?.address() as u64,
@@ -218,6 +219,7 @@ fn decisions(
             schedule_page: schedule_page_at(partition, vcpu),
             kind: place.kind,
             xcr0_allowed,
+            platform: partition.platform,
         },
     );
     VcpuState {
@@ -230,6 +232,7 @@ fn decisions(
         apic: VirtualApic::new(apic_page, peers),
         window: None,
         rights: schedule_rights(partition),
+        pc: pc::of(id),
         console: &CONSOLES[usize::from(id) % PARTITIONS],
         counters: Counters::new(),
     }
@@ -253,25 +256,10 @@ fn cr4_allowed() -> u64 {
 /// Clears the partition's memory, then copies image and boot information to where the table says. The compiler proved that both
 /// lie inside.
 fn load_memory(partition: &Partition, image: &[u8]) {
-    for region in partition.memory {
-        // SAFETY: the range is the partition's alone (the compiler's proof), usable RAM (the board check's), and mapped for the
-        // hypervisor at its own address.
-        unsafe { core::ptr::write_bytes(region.host as *mut u8, 0, region.size as usize) };
-    }
-    copy_in(partition, partition.image.load_at, image);
-    copy_in(partition, partition.boot_info_at, partition.boot_info);
-}
-
-fn copy_in(partition: &Partition, guest: u64, bytes: &[u8]) {
-    let length = bytes.len() as u64;
-    let home = partition.memory.iter().find(|region| {
-        guest >= region.guest && guest.saturating_add(length) <= region.guest + region.size
-    });
-    if let Some(region) = home {
-        let target = (region.host + (guest - region.guest)) as *mut u8;
-        // SAFETY: the target lies inside one region of this partition, as just checked, and cannot overlap the staged image, which
-        // lies in the hypervisor's own range.
-        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
+    let mut load = Load::begin();
+    // Ends: the table's sizes are finite.
+    while let Some(piece) = load.next(partition) {
+        restart::put(&piece, partition, image);
     }
 }
 

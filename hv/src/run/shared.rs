@@ -9,6 +9,7 @@ use bulkhead_table::abi::{self, SchedulePage};
 use bulkhead_table::{Hygiene, Owner, PartitionId, Window};
 use hv_core::exit::{PlanCall, Rest, WindowView};
 use hv_core::health::{self, HealthEvent, Incident, Party};
+use hv_core::ipi::BOOTSTRAP;
 use hv_core::schedule::{Cursor, NextWindows, PlanWord, Schedule, Slot, timer_value};
 use hv_core::trace::{Trace, WindowRecord};
 use hv_core::wire::{Fate, Kind, SwitchStep};
@@ -17,7 +18,7 @@ use hv_defs::vmcs::field;
 use super::cell::CoreCell;
 use super::housekeeping::Course;
 use super::partition::VcpuIndex;
-use super::{Then, housekeeping, hygiene, interrupts, machine, module, partition};
+use super::{Then, housekeeping, hygiene, interrupts, machine, module, partition, restart};
 use crate::log::RINGS;
 use crate::table::{CORES, PARTITIONS, TABLE};
 use crate::vmx::instructions as vmx;
@@ -197,6 +198,10 @@ impl SharedCore {
                         return None;
                     }
                 }
+                Some(Owner::Partition(id)) if restart::is_under_way(id) => {
+                    self.restart_in(id, &slot);
+                    self.idle_until(&slot);
+                }
                 Some(Owner::Partition(id)) => {
                     if let Some((index, vcpu)) = self.ready_for(id, &slot, word, &mut since) {
                         return Some(self.begin(vcpu, &Turn { id, index, slot, word }, since));
@@ -206,6 +211,28 @@ impl SharedCore {
             }
             since = machine::tsc();
             (slot, word) = self.advance();
+        }
+    }
+
+    /// A window of a partition that starts again: its vCPU here stops, or its memory is loaded. All of it ends before the window does, and
+    /// what takes a part of a switch is begun only with the time of a whole one left.
+    fn restart_in(&mut self, id: PartitionId, slot: &Slot) {
+        let index = self.vcpus.get(usize::from(id)).copied().flatten();
+        // SAFETY: the vCPU is this core's, by its CPU number; no other reference to it is alive between windows.
+        let Some((index, vcpu)) =
+            index.and_then(|index| Some((index, unsafe { partition::vcpu(index) }?)))
+        else {
+            return;
+        };
+        machine::wait_until(slot.start);
+        let last = slot.end.saturating_sub(TABLE.board.switch_budget).max(slot.start + 1);
+        let is_first = vcpu.state.msr.peers.own() == BOOTSTRAP;
+        if is_first && restart::load_until(vcpu, last) && machine::tsc() < last {
+            self.put_in(index, vcpu, machine::tsc());
+            restart::start(vcpu);
+        } else if !is_first && !restart::has_stopped(vcpu) && machine::tsc() < last {
+            self.put_in(index, vcpu, machine::tsc());
+            restart::stop(vcpu);
         }
     }
 
@@ -234,7 +261,8 @@ impl SharedCore {
 
     /// The vCPU of a partition on this core, when it can run in this frame.
     fn runnable(&self, id: PartitionId, frame: u64) -> Option<(VcpuIndex, &'static mut Vcpu)> {
-        self.awake(id, frame).filter(|(_, vcpu)| vcpu.life != Life::AwaitsStart)
+        self.awake(id, frame)
+            .filter(|(_, vcpu)| vcpu.life != Life::AwaitsStart && !restart::is_asked(id))
     }
 
     /// The same, or one that waits for its start-up interrupt.

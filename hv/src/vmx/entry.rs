@@ -5,7 +5,7 @@
 //! rest of the registers is stored, and the second half returns the vCPU to enter next, whichever it is. RBX is stored although
 //! calls preserve it, because CPUID answers in it.
 //!
-//! The first half is another function for each kind of core, so that none asks for it.
+//! Both halves are other functions for each kind of core, and for vCPUs with the devices of a PC, so that none asks for it.
 #![expect(unsafe_code, reason = "the stubs switch stacks and execute VMRESUME")]
 
 use core::arch::naked_asm;
@@ -42,10 +42,44 @@ macro_rules! restore_and_enter {
     };
 }
 
+/// The second half of an exit. The VMCS says which vCPU ran: its registers are stored down to where RSP is put.
+macro_rules! second_half {
+    ($name:ident, $long:path) => {
+        /// # Safety
+        /// Only an exit stub jumps here, with RBP and R12 to R15 as the guest left them.
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name() -> ! {
+            naked_asm!(
+                "mov eax, {host_rsp}",
+                "vmread rax, rax",
+                "lea rsp, [rax - {registers_length}]",
+                "push rbp",
+                "push r12",
+                "push r13",
+                "push r14",
+                "push r15",
+                "mov rdi, rsp",
+                "mov rsp, [rdi + {host_stack}]",
+                "call {second}",
+                "mov rdi, rax",
+                "jmp {enter}",
+                host_rsp = const field::HOST_RSP,
+                registers_length = const REGISTERS_LENGTH,
+                host_stack = const HOST_STACK,
+                second = sym $long,
+                enter = sym enter,
+            )
+        }
+    };
+}
+
 /// Where the processor lands on an exit: RSP points just behind the vCPU's register area, so that pushing the registers stores
-/// them there. `$first` is the first half.
+/// them there. `$first` is the first half; `$second` is a name for the way to the second one, `$long`.
 macro_rules! exit_stub {
-    ($name:ident, $first:path) => {
+    ($name:ident, $first:path, $second:ident, $long:path) => {
+        second_half!($second, $long);
+
+
         /// # Safety
         /// Only the processor jumps here, with HOST_RSP as `Vcpu::host_rsp` gives it.
         #[unsafe(naked)]
@@ -72,51 +106,37 @@ macro_rules! exit_stub {
                 registers = const REGISTERS,
                 host_stack = const HOST_STACK,
                 first = sym $first,
-                second = sym second_half,
+                second = sym $second,
                 launch = sym launch,
             )
         }
     };
 }
 
-exit_stub!(dedicated_exit, crate::run::on_dedicated_exit);
-exit_stub!(shared_exit, crate::run::on_shared_exit);
+exit_stub!(dedicated_exit, crate::run::on_dedicated_exit, second_half, crate::run::on_long_exit);
+exit_stub!(shared_exit, crate::run::on_shared_exit, shared_second_half, crate::run::on_long_exit);
+exit_stub!(
+    dedicated_pc_exit,
+    crate::run::on_dedicated_pc_exit,
+    dedicated_pc_second_half,
+    crate::run::on_long_pc_exit
+);
+exit_stub!(
+    shared_pc_exit,
+    crate::run::on_shared_pc_exit,
+    shared_pc_second_half,
+    crate::run::on_long_pc_exit
+);
 
-/// HOST_RIP of the vCPUs of a core of this kind.
-pub fn exit_stub(kind: CoreKind) -> u64 {
-    let stub = match kind {
-        CoreKind::Dedicated => dedicated_exit as *const (),
-        CoreKind::Shared => shared_exit as *const (),
+/// HOST_RIP of the vCPUs of a core of this kind, with the devices of a PC or without.
+pub fn exit_stub(kind: CoreKind, has_pc: bool) -> u64 {
+    let stub = match (kind, has_pc) {
+        (CoreKind::Dedicated, false) => dedicated_exit as *const (),
+        (CoreKind::Shared, false) => shared_exit as *const (),
+        (CoreKind::Dedicated, true) => dedicated_pc_exit as *const (),
+        (CoreKind::Shared, true) => shared_pc_exit as *const (),
     };
     stub as u64
-}
-
-/// The second half of an exit. The VMCS says which vCPU ran: its registers are stored down to where RSP is put.
-///
-/// # Safety
-/// Only an exit stub jumps here, with RBP and R12 to R15 as the guest left them.
-#[unsafe(naked)]
-unsafe extern "C" fn second_half() -> ! {
-    naked_asm!(
-        "mov eax, {host_rsp}",
-        "vmread rax, rax",
-        "lea rsp, [rax - {registers_length}]",
-        "push rbp",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
-        "mov rdi, rsp",
-        "mov rsp, [rdi + {host_stack}]",
-        "call {second}",
-        "mov rdi, rax",
-        "jmp {enter}",
-        host_rsp = const field::HOST_RSP,
-        registers_length = const REGISTERS_LENGTH,
-        host_stack = const HOST_STACK,
-        second = sym crate::run::on_long_exit,
-        enter = sym enter,
-    )
 }
 
 /// Leaves whatever ran on this stack for good and enters `vcpu`.

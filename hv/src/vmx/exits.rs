@@ -2,6 +2,7 @@
 
 use hv_core::exit::{self, Action, Event, Exit, PlanCall, PortAccess, Rest, Violation};
 use hv_core::ipi::Ipi;
+use hv_core::pc;
 use hv_defs::exit::reason;
 use hv_defs::vmcs::{field, interruption};
 
@@ -33,6 +34,13 @@ pub enum Next {
     },
     /// The partition did what it may not.
     Stop(Violation),
+    /// The partition switched itself off.
+    Off,
+    /// The partition starts again.
+    Restart {
+        /// By a triple fault.
+        fault: bool,
+    },
 }
 
 /// Bit 31 of the exit reason: the entry failed. SDM 3C 25.9.1.
@@ -69,6 +77,14 @@ pub fn answer_cpuid(vcpu: &mut Vcpu) {
     vcpu::advance();
 }
 
+/// The same for a vCPU with the devices of a PC.
+#[inline(always)]
+pub fn answer_cpuid_of_pc(vcpu: &mut Vcpu) {
+    vcpu.state.counters.count(reason::CPUID);
+    exit::cpuid_of_pc(&mut vcpu.registers, &vcpu.state);
+    vcpu::advance();
+}
+
 /// Answers a hypercall, if an answer is all that it takes; else returns false, with nothing done.
 #[inline(always)]
 pub fn answer_hypercall(vcpu: &mut Vcpu) -> bool {
@@ -81,6 +97,13 @@ pub fn answer_hypercall(vcpu: &mut Vcpu) -> bool {
 #[inline(always)]
 pub fn answer_read_msr(vcpu: &mut Vcpu) -> bool {
     let answered = exit::answer_read_msr(&mut vcpu.registers, &vcpu.state);
+    close(vcpu, answered, reason::RDMSR)
+}
+
+/// The same for a vCPU with the devices of a PC.
+#[inline(always)]
+pub fn answer_read_msr_of_pc(vcpu: &mut Vcpu) -> bool {
+    let answered = exit::answer_read_msr_of_pc(&mut vcpu.registers, &vcpu.state);
     close(vcpu, answered, reason::RDMSR)
 }
 
@@ -105,6 +128,20 @@ pub fn answer_write_msr(vcpu: &mut Vcpu) -> bool {
     }
     vcpu::advance();
     true
+}
+
+/// The same for a vCPU with the devices of a PC: the value is judged as that platform is wired.
+#[inline(always)]
+pub fn answer_write_msr_of_pc(vcpu: &mut Vcpu) -> bool {
+    let (number, given) = (vcpu.registers.rcx as u32, vcpu.registers.edx_eax());
+    if vcpu.is_dedicated() && pc::msr::is_idle_write(number, given) {
+        return close(vcpu, true, reason::WRMSR);
+    }
+    let rax = vcpu.registers.rax;
+    vcpu.registers.rax = pc::msr::as_wired(number, given) & 0xFFFF_FFFF;
+    let answered = answer_write_msr(vcpu);
+    vcpu.registers.rax = rax;
+    answered
 }
 
 /// An exit that is answered is counted here, by a number that the compiler knows; another by the second half.
@@ -200,6 +237,10 @@ fn act(vcpu: &mut Vcpu, action: Action) -> Next {
         }
         Action::Finish { passed } => return Next::Finish { passed },
         Action::Stop(violation) => return Next::Stop(violation),
+        Action::Off => return Next::Off,
+        Action::Restart => {
+            return Next::Restart { fault: reason_with_flags() as u16 == reason::TRIPLE_FAULT };
+        }
     }
     Next::Enter
 }

@@ -142,7 +142,7 @@ fn fill_host(vcpu: &Vcpu) {
     // SAFETY: IA32_PAT exists on every 64-bit processor.
     set(field::HOST_PAT, unsafe { Msr::new(IA32_PAT).read() });
     set(field::HOST_RSP, vcpu.host_rsp());
-    set(field::HOST_RIP, super::entry::exit_stub(vcpu.state.kind));
+    set(field::HOST_RIP, super::entry::exit_stub(vcpu.state.kind, vcpu.state.pc.is_some()));
 }
 
 fn task_register() -> u16 {
@@ -250,6 +250,21 @@ fn fill_guest_msrs() {
     set(field::GUEST_PAT, PAT_RESET);
 }
 
+/// Has the guest of the current VMCS begin as at its first start, at `entry`.
+pub fn refresh(entry: u64) {
+    fill_guest_segments(&MULTIBOOT2_SEGMENTS);
+    fill_guest_registers(GUEST_CR0, entry);
+    fill_guest_msrs();
+    begin_outside_long_mode();
+}
+
+/// The guest has left 64-bit mode behind, and its translations are those of another life.
+fn begin_outside_long_mode() {
+    let controls = vmx::read(field::ENTRY_CONTROLS) & !u64::from(entry_control::IA32E_GUEST);
+    set(field::ENTRY_CONTROLS, controls); // SDM 3C 25.8.1
+    vmx::invvpid(vmx::read(field::VPID) as u16);
+}
+
 /// Has the guest of the current VMCS begin as behind INIT and a start-up interrupt with `vector`: real mode, at that page. It is an
 /// unrestricted guest, so the processor runs real mode itself. SDM 3A 9.1.1 table 9-1, 11.4.4; SDM 3C 27.3.1.2.
 pub fn start_up(vector: u8) {
@@ -264,8 +279,5 @@ pub fn start_up(vector: u8) {
     let kept = vmx::read(field::CR0_SHADOW) & CACHE_CONTROL;
     fill_guest_registers(EXTENSION_TYPE, 0);
     set(field::CR0_SHADOW, EXTENSION_TYPE | kept);
-    let entry = vmx::read(field::ENTRY_CONTROLS) & !u64::from(entry_control::IA32E_GUEST);
-    set(field::ENTRY_CONTROLS, entry); // SDM 3C 25.8.1
-    // The guest's translations are those of another life.
-    vmx::invvpid(vmx::read(field::VPID) as u16);
+    begin_outside_long_mode();
 }

@@ -9,6 +9,7 @@ use hv_core::exit::{Action, Event, Preserved, Registers, VcpuState};
 use hv_core::inbox::Inbox;
 use hv_core::ipi::BOOTSTRAP;
 use hv_core::msr::CoreKind;
+use hv_defs::cpuid::xcr0;
 use hv_defs::msr;
 use hv_defs::vmcs::{entry_control, field, interruptibility, interruption, pin, processor};
 use x86_64::registers::control::{Cr2, Cr4, Cr4Flags};
@@ -70,6 +71,18 @@ pub struct Vcpu {
     pub first_entry: u64,
     /// What is left to do about the exit that was taken last.
     pub pending: Pending,
+    start: Start,
+    /// Number of the partition's restart for which it stopped last. Time-shared cores only.
+    pub stopped_for: u32,
+}
+
+/// Where the first vCPU of a partition starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Guest-physical address of the first instruction.
+    pub entry: u64,
+    /// Initial RBX: where the boot information lies.
+    pub boot_info: u64,
 }
 
 /// What the quick half of an exit leaves to the other one, for which every register is stored.
@@ -143,8 +156,8 @@ pub struct Parts {
     pub number: u32,
     /// What is cleaned at a switch into it and out of it.
     pub hygiene: Hygiene,
-    /// Initial RBX: where the boot information lies.
-    pub boot_info: u64,
+    /// Where it starts, unless another vCPU starts it.
+    pub start: Start,
     /// What the partition's other vCPUs have for it.
     pub inbox: &'static Inbox,
     /// Its core's MSR bitmaps.
@@ -168,7 +181,7 @@ impl Vcpu {
     /// wait to be started by another.
     pub fn new(parts: Parts, controls: &Controls) -> Self {
         let registers =
-            Registers { rax: MULTIBOOT2_MAGIC, rbx: parts.boot_info, ..Registers::default() };
+            Registers { rax: MULTIBOOT2_MAGIC, rbx: parts.start.boot_info, ..Registers::default() };
         let life = if parts.number as usize == BOOTSTRAP { Life::Runs } else { Life::AwaitsStart };
         Self {
             life,
@@ -200,6 +213,8 @@ impl Vcpu {
             },
             requeued: None,
             first_entry: 0,
+            start: parts.start,
+            stopped_for: 0,
         }
     }
 
@@ -294,6 +309,24 @@ impl Vcpu {
         self.ask_for_interrupt_window(false);
         self.ask_for_nmi_window(false);
         super::setup::start_up(vector);
+    }
+
+    /// Puts it into the state of its first start, with nothing of its life so far in it, but for its virtual APIC and whether it waits for
+    /// its start-up interrupt. The VMCS is current, and the vCPU has its core.
+    pub fn refresh(&mut self) {
+        self.life = Life::Runs;
+        self.preserved = Preserved::default();
+        self.registers =
+            Registers { rax: MULTIBOOT2_MAGIC, rbx: self.start.boot_info, ..Registers::default() };
+        self.state.cpuid.set_osxsave(false);
+        self.state.cpuid.set_xcr0(xcr0::X87);
+        self.requeued = None;
+        self.sleeps_until = 0;
+        self.switched = Switched::new(self.switched.speculation.is_some());
+        self.switched.load(self.state.xcr0_allowed);
+        self.ask_for_interrupt_window(false);
+        self.ask_for_nmi_window(false);
+        super::setup::refresh(self.start.entry);
     }
 
     /// Notes the XCR0 that the guest runs with from now on, and loads it.

@@ -3,7 +3,7 @@
 
 use core::arch::global_asm;
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bulkhead_table::abi;
 use multiboot2::{BootInformation, BootInformationHeader, MemoryAreaType};
@@ -27,6 +27,8 @@ unsafe extern "C" {
 
 /// The command line, copied out of memory that a guest may use for itself.
 static COMMAND_LINE: Once<([u8; COMMAND_LINE_BYTES], usize)> = Once::new();
+/// The hypervisor's first leaf.
+static LEAVES: AtomicU32 = AtomicU32::new(abi::CPUID_BASE);
 static UNDER_HYPERVISOR: AtomicBool = AtomicBool::new(false);
 static POWER_OFF: AtomicBool = AtomicBool::new(false);
 
@@ -141,7 +143,9 @@ impl Guest {
     pub fn tsc_khz(&self) -> u64 {
         let khz = match self.machine {
             Machine::Native => self.number("tsc_khz", 0),
-            Machine::Dedicated | Machine::Shared => u64::from(cpuid(abi::CPUID_TIMING, 0).eax),
+            Machine::Dedicated | Machine::Shared => {
+                u64::from(cpuid(own_leaf(abi::CPUID_TIMING), 0).eax)
+            }
         };
         if khz == 0 {
             println!(
@@ -191,18 +195,31 @@ pub(crate) fn detect() -> Machine {
     if !hypervisor_present {
         return Machine::Native;
     }
-    let base = cpuid(abi::CPUID_BASE, 0);
-    let mut signature = [0; 12];
-    for (part, register) in signature.chunks_exact_mut(4).zip([base.ebx, base.ecx, base.edx]) {
-        part.copy_from_slice(&register.to_le_bytes());
-    }
-    if signature != abi::CPUID_SIGNATURE {
+    let Some(base) =
+        [abi::CPUID_BASE, abi::CPUID_BASE_OF_PC].into_iter().find(|base| is_ours(*base))
+    else {
         return Machine::Native;
-    }
-    match cpuid(abi::CPUID_INTERFACE, 0).ecx {
+    };
+    LEAVES.store(base, Ordering::Relaxed);
+    match cpuid(own_leaf(abi::CPUID_INTERFACE), 0).ecx {
         abi::core_kind::SHARED => Machine::Shared,
         _ => Machine::Dedicated,
     }
+}
+
+/// Whether the leaves from `base` on are Bulkhead's.
+fn is_ours(base: u32) -> bool {
+    let found = cpuid(base, 0);
+    let mut signature = [0; 12];
+    for (part, register) in signature.chunks_exact_mut(4).zip([found.ebx, found.ecx, found.edx]) {
+        part.copy_from_slice(&register.to_le_bytes());
+    }
+    signature == abi::CPUID_SIGNATURE
+}
+
+/// Where a leaf of the hypervisor's lies on the platform of this partition.
+pub(crate) fn own_leaf(leaf: u32) -> u32 {
+    leaf - abi::CPUID_BASE + LEAVES.load(Ordering::Relaxed)
 }
 
 /// Keeps the command line and returns the spare memory behind the image.

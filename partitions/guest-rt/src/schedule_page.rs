@@ -3,7 +3,7 @@
 
 use bulkhead_table::abi::{CPUID_VCPU, SchedulePage};
 
-use crate::guest::under_hypervisor;
+use crate::guest::{own_leaf, under_hypervisor};
 use crate::machine::cpuid;
 
 /// The page of this vCPU.
@@ -17,7 +17,7 @@ impl Page {
         if !under_hypervisor() {
             return None;
         }
-        let told = cpuid(CPUID_VCPU, 0);
+        let told = cpuid(own_leaf(CPUID_VCPU), 0);
         let address = u64::from(told.edx) << 32 | u64::from(told.ecx);
         // The identity map ends at 4 GiB.
         (address != 0 && address < 1 << 32).then_some(Self(address as *const SchedulePage))

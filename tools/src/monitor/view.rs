@@ -138,7 +138,7 @@ fn row(model: &Model, id: u16, partition: &Partition, wide: bool) -> Row<'static
     let number = |figure: Option<u64>| figure.map_or_else(|| "at end".to_string(), grouped);
     let fate = partition.fate();
     let fate_style = match fate.as_str() {
-        "passed" => GOOD,
+        "passed" | "off" => GOOD,
         _ if partition.went_wrong() => BAD,
         _ => PLAIN,
     };

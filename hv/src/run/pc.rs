@@ -1,0 +1,124 @@
+//! The devices of partitions with the platform of a PC, and what is told about them.
+
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+use bulkhead_table::{PartitionId, Platform};
+use hv_core::exit::Denial;
+use hv_core::pc::{Devices, Pc};
+use hv_defs::vmcs::field;
+
+use crate::table::{PARTITIONS, TABLE};
+use crate::vmx::instructions as vmx;
+use crate::vmx::vcpu::Vcpu;
+
+/// Partitions with such a platform.
+pub const COUNT: usize = PLACES.1;
+
+/// By partition: its place among those.
+const PLACES: ([usize; PARTITIONS], usize) = {
+    let mut places = [usize::MAX; PARTITIONS];
+    let mut count = 0;
+    let mut id = 0;
+    while id < PARTITIONS {
+        if matches!(TABLE.partitions[id].platform, Platform::Pc) {
+            places[id] = count;
+            count += 1;
+        }
+        id += 1;
+    }
+    (places, count)
+};
+
+static DEVICES: [Devices; COUNT] = [const { Devices::new() }; COUNT];
+/// Kinds of refused accesses that were told: bit by bit, in the order of [`Denial`].
+static TOLD: [AtomicU8; COUNT] = [const { AtomicU8::new(0) }; COUNT];
+/// Typed bytes that found no room.
+static TYPED_LOST: [AtomicU32; COUNT] = [const { AtomicU32::new(0) }; COUNT];
+
+/// The place of a partition among those with such a platform.
+pub fn place(id: PartitionId) -> Option<usize> {
+    PLACES.0.get(usize::from(id)).copied().filter(|place| *place < COUNT)
+}
+
+/// The devices of a partition, where it has them.
+pub fn devices(id: PartitionId) -> Option<&'static Devices> {
+    DEVICES.get(place(id)?)
+}
+
+/// The platform of a partition, as its vCPUs see it.
+pub fn of(id: PartitionId) -> Option<Pc> {
+    Some(Pc { devices: devices(id)?, clock: crate::boot::machine().clock })
+}
+
+/// Puts a typed byte on the line of partition `id`; one that finds no room is counted.
+pub fn type_to(id: PartitionId, byte: u8) {
+    if let (Some(devices), Some(lost)) = (devices(id), place(id).and_then(|at| TYPED_LOST.get(at)))
+        && !devices.uart.typed.write(&[byte])
+    {
+        lost.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Typed bytes of partition `id` that found no room.
+pub fn typed_lost(id: PartitionId) -> u32 {
+    place(id).and_then(|at| TYPED_LOST.get(at)).map_or(0, |lost| lost.load(Ordering::Relaxed))
+}
+
+/// Tells each kind of refused access once, behind the first exit with one.
+pub fn explain_refusals(vcpu: &Vcpu) {
+    let Some(told) = place(vcpu.state.partition).and_then(|at| TOLD.get(at)) else {
+        return;
+    };
+    let news = vcpu.state.counters.kinds_denied() & !told.load(Ordering::Relaxed);
+    if news != 0 {
+        told.fetch_or(news, Ordering::Relaxed);
+        explain(vcpu, news);
+    }
+}
+
+#[cold]
+fn explain(vcpu: &Vcpu, kinds: u8) {
+    let Some(partition) = TABLE.partitions.get(usize::from(vcpu.state.partition)) else {
+        return;
+    };
+    let (name, place) = (partition.name, partition.place);
+    if kinds & (1 << Denial::Port as u8) != 0 {
+        // SDM 3C 28.2.1, table 28-5.
+        let port = (vmx::read(field::EXIT_QUALIFICATION) >> 16) as u16;
+        defmt::info!(
+            "partition {=str} ({=str}) tried I/O port {=u16:#x}, where it has no device: it reads all ones; more of this kind are counted and not told",
+            name,
+            place,
+            port
+        );
+    }
+    if kinds & (1 << Denial::Msr as u8) != 0 {
+        defmt::info!(
+            "partition {=str} ({=str}) tried MSR {=u32:#x}, which is not its: #GP; more of this kind are counted and not told",
+            name,
+            place,
+            vcpu.registers.rcx as u32
+        );
+    }
+    const OTHERS: u8 = !(1 << Denial::Port as u8 | 1 << Denial::Msr as u8);
+    if kinds & OTHERS != 0 {
+        defmt::info!(
+            "partition {=str} ({=str}) tried what it may not (kinds {=u8:#x}), at RIP {=u64:#x}; more are counted and not told",
+            name,
+            place,
+            kinds & OTHERS,
+            vmx::read(field::GUEST_RIP)
+        );
+    }
+}
+
+/// Tells that a partition switched itself off.
+pub fn tell_off(vcpu: &Vcpu) {
+    if let Some(partition) = TABLE.partitions.get(usize::from(vcpu.state.partition)) {
+        defmt::info!(
+            "partition {=str} ({=str}) switched itself off",
+            partition.name,
+            partition.place
+        );
+    }
+}
