@@ -655,6 +655,54 @@ explanations! {
     "Two recipes make two images, and the file would not say which one was proven.",
     ["twofold" => "good.elf"];
 
+    TwoPrograms, "BH0613-image-and-kernel.toml",
+    "A partition starts one program, and the file would not say which of the two.",
+    ["image = \"good.elf\"\n" => ""];
+
+    KernelKey, "BH0614-keys.toml",
+    "An image gets its arguments as Multiboot2 has it, a kernel its command line as Linux does. A kernel that found no clock and \
+     no console would start, and be silent.",
+    ["initrd = \"good.initrd\"\n" => "", "cmdline" => "arguments", "arguments = \"quiet\"\nmemory = \"16 MiB\"\ncores = [2]" => "cmdline = \"quiet\"\nmemory = \"16 MiB\"\ncores = [2]", "\"bare\"" => "\"pc\""];
+
+    KernelMissing, "BH0615-no-file.toml",
+    "The digest of both goes into the table, so they must be there. `bulkhead linux` gets Debian's kernels, `bulkhead initrd` \
+     makes a RAM disk.",
+    ["boot/vmlinuz" => "good.bzimage", "god.initrd" => "good.initrd"];
+
+    KernelForm, "BH0616-no-bzimage.toml",
+    "The header of a bzImage says where the kernel may lie and what it needs before it knows its memory. `vmlinux`, the ELF file \
+     of a kernel's build, and raw boot sectors do not.",
+    ["good.elf" => "good.bzimage", "text.elf" => "good.bzimage", "sector.bzimage" => "good.bzimage"];
+
+    KernelBroken, "BH0617-broken.toml",
+    "A kernel that was cut off halts at its start, with a sentence on a console that it does not have yet.",
+    ["truncated.bzimage" => "good.bzimage", "hollow.bzimage" => "good.bzimage", "odd.bzimage" => "good.bzimage"];
+
+    Kernel32Bit, "BH0618-i386.toml",
+    "A partition's kernel is entered in 64-bit mode; one for i386 has nothing there.",
+    ["i386.bzimage" => "good.bzimage"];
+
+    KernelTooOld, "BH0619-old.toml",
+    "Before boot protocol 2.12 a kernel does not say whether it can be entered in 64-bit mode, and it does not take the address of \
+     its ACPI tables.",
+    ["old.bzimage" => "good.bzimage"];
+
+    KernelDoesNotFit, "BH0620-memory.toml",
+    "A kernel unpacks itself before it looks at its memory map. Behind the end of its memory it would be stopped for a violation.",
+    ["4 MiB" => "16 MiB"];
+
+    RamdiskEmpty, "BH0621-empty.toml",
+    "An empty file is a RAM disk whose making failed. The kernel would start, and find no program to run.",
+    ["empty.initrd" => "good.initrd"];
+
+    RamdiskDoesNotFit, "BH0622-too-large.toml",
+    "The RAM disk lies right below the kernel, which moves up for it if it can. Both must end in the partition's memory.",
+    ["memory = \"6 MiB\"" => "memory = \"16 MiB\"", "fixed.bzimage" => "good.bzimage"];
+
+    CommandLineTooLong, "BH0623-line.toml",
+    "A kernel cuts off what is longer than it takes, in silence.",
+    ["console=ttyS0 quiet" => "quiet"];
+
     ShutdownUnknown, "BH0701-unknown.toml",
     "The system would wait for ever for a partition that is not there.",
     ["[\"motoin\", \"motion\", \"motion\", \"office\"]" => "[\"motion\"]"];

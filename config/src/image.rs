@@ -18,7 +18,7 @@ use crate::units::size_text;
 const LONGEST_FILE: u64 = 512 << 20;
 
 /// Longest flattened image; the hypervisor's range bounds it further.
-const LONGEST_IMAGE: u64 = 256 << 20;
+pub(crate) const LONGEST_IMAGE: u64 = 256 << 20;
 
 /// What the boot loader stages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,19 @@ pub(crate) struct FlatImage {
     pub load_at: u64,
     /// Guest-physical address of the first instruction.
     pub entry: u64,
+    /// What the guest finds when it starts, where its boot protocol asks for more than every guest gets.
+    pub boot_info: Option<Vec<u8>>,
+}
+
+/// What a refusal is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    /// The image or the kernel.
+    Image,
+    /// The initial RAM disk.
+    Ramdisk,
+    /// The command line.
+    CommandLine,
 }
 
 /// Why a file is not a guest image.
@@ -37,11 +50,16 @@ pub(crate) struct Refusal {
     pub rule: Rule,
     pub message: String,
     pub remedy: String,
+    pub about: About,
 }
 
 impl Refusal {
-    fn new(rule: Rule, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { rule, message: message.into(), remedy: remedy.into() }
+    pub(crate) fn new(rule: Rule, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { rule, message: message.into(), remedy: remedy.into(), about: About::Image }
+    }
+
+    pub(crate) fn about(self, about: About) -> Self {
+        Self { about, ..self }
     }
 
     fn broken(message: impl Into<String>) -> Self {
@@ -201,7 +219,7 @@ fn layout(segments: &[Segment<'_>], entry: u64, memory: u64) -> Result<FlatImage
         bytes.resize((segment.physical.start - load_at) as usize, 0);
         bytes.extend_from_slice(segment.bytes);
     }
-    Ok(FlatImage { bytes, load_at, entry })
+    Ok(FlatImage { bytes, load_at, entry, boot_info: None })
 }
 
 fn inside_memory(segments: &[Segment<'_>], memory: u64) -> Result<(), Refusal> {

@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::language::{BOARD_FILE, Form, HYGIENE_WORDS, Key, SYSTEM_FILE, Section};
+use crate::language::{BOARD_FILE, Form, HYGIENE_WORDS, Key, PLATFORM_WORDS, SYSTEM_FILE, Section};
 use crate::reader::LONGEST_NAME;
 use crate::schema::RESERVED_NAME;
 use crate::units::Dimension;
@@ -47,14 +47,19 @@ pub fn json_schema(kind: FileKind) -> Value {
 fn object(section: &Section) -> Map<String, Value> {
     let properties: Map<String, Value> =
         section.keys.iter().map(|key| (key.name.to_owned(), property(key))).collect();
+    let needed = || section.keys.iter().filter(|key| key.required);
     let required: Vec<_> =
-        section.keys.iter().filter(|key| key.required).map(|key| key.name).collect();
+        needed().filter(|key| key.instead.is_none()).map(|key| key.name).collect();
     let mut object = Map::new();
     object.insert("type".to_owned(), json!("object"));
     object.insert("description".to_owned(), json!(section.meaning));
     object.insert("properties".to_owned(), Value::Object(properties));
     object.insert("required".to_owned(), json!(required));
     object.insert("additionalProperties".to_owned(), json!(false));
+    if let Some((key, other)) = needed().find_map(|key| Some((key.name, key.instead?))) {
+        let one = json!([{ "required": [key] }, { "required": [other] }]);
+        object.insert("anyOf".to_owned(), one);
+    }
     object
 }
 
@@ -81,6 +86,7 @@ fn value(form: Form) -> Value {
         Form::Names | Form::Plans => list(name()),
         Form::Flag => json!({ "type": "boolean" }),
         Form::Hygiene => list(json!({ "enum": HYGIENE_WORDS })),
+        Form::Platform => json!({ "enum": PLATFORM_WORDS }),
         Form::Paths => list(path()),
         Form::Functions => list(json!({
             "type": "string",

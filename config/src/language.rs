@@ -41,6 +41,8 @@ pub enum Form {
     Flag,
     /// A list of what is cleaned at a switch: words of [`HYGIENE_WORDS`].
     Hygiene,
+    /// A machine: a word of [`PLATFORM_WORDS`].
+    Platform,
     /// A list of PCI functions: `["0000:00:1f.2"]`.
     Functions,
     /// A table of its own, `[section]`.
@@ -78,6 +80,7 @@ impl Form {
             Self::Plans => "a list of plans",
             Self::Flag => "true or false",
             Self::Hygiene => "a list of `l1d-flush`, `branch-barrier`, `buffer-clear`",
+            Self::Platform => "`bare` or `pc`",
             Self::Functions => "a list of PCI addresses",
             Self::Table(_) => "a section of its own",
             Self::Tables(_) => "any number of sections",
@@ -105,6 +108,7 @@ impl Form {
             Self::Plans => "[\"normal\", \"maintenance\"]",
             Self::Flag => "true",
             Self::Hygiene => "[\"l1d-flush\", \"buffer-clear\"]",
+            Self::Platform => "\"pc\"",
             Self::Functions => "[\"0000:00:1f.2\"]",
             Self::Table(section) | Self::Tables(section) | Self::NamedTables(section) => {
                 section.header
@@ -122,6 +126,8 @@ pub struct Key {
     pub form: Form,
     /// Whether it must be there.
     pub required: bool,
+    /// A key of the same section that may stand there instead.
+    pub instead: Option<&'static str>,
     /// What it does.
     pub meaning: &'static str,
 }
@@ -157,11 +163,21 @@ impl Section {
 }
 
 const fn must(name: &'static str, form: Form, meaning: &'static str) -> Key {
-    Key { name, form, required: true, meaning }
+    Key { name, form, required: true, instead: None, meaning }
+}
+
+/// Needed, unless the key `instead` is there.
+const fn either(
+    name: &'static str,
+    instead: &'static str,
+    form: Form,
+    meaning: &'static str,
+) -> Key {
+    Key { name, form, required: true, instead: Some(instead), meaning }
 }
 
 const fn may(name: &'static str, form: Form, meaning: &'static str) -> Key {
-    Key { name, form, required: false, meaning }
+    Key { name, form, required: false, instead: None, meaning }
 }
 
 const fn later(name: &'static str, meaning: &'static str) -> Later {
@@ -320,12 +336,21 @@ pub const PARTITION: Section = Section {
     header: "[partition.NAME]",
     meaning: "One virtual machine. Without windows its cores are dedicated to it.",
     keys: &[
-        must(
+        either(
             "image",
+            "kernel",
             Form::Path,
-            "an ELF file, or the folder of a guest with a Cargo.toml or a Makefile",
+            "what runs in it, unless a `kernel` does: an ELF file, or the folder of a guest with a Cargo.toml or a Makefile",
         ),
-        may("arguments", Form::Text, "the guest's command line"),
+        may("arguments", Form::Text, "the command line of an `image`"),
+        may("kernel", Form::Path, "a Linux for x86-64 as it is, a bzImage; its platform is `pc`"),
+        may("initrd", Form::Path, "the initial RAM disk of a `kernel`"),
+        may("cmdline", Form::Text, "the command line of a `kernel`"),
+        may(
+            "platform",
+            Form::Platform,
+            "the machine around an `image`: `bare` has nothing but calls of the hypervisor; `pc` has a 16550 at port 0x3f8, a real-time clock, and registers for reset and power-off",
+        ),
         must("memory", Form::Size, "its RAM, from guest-physical address 0 on"),
         must(
             "cores",
@@ -399,6 +424,9 @@ pub const HOUSEKEEPING_WINDOW: Section = Section {
 
 /// What a partition may have cleaned at a switch.
 pub const HYGIENE_WORDS: &[&str] = &["l1d-flush", "branch-barrier", "buffer-clear"];
+
+/// The machines that a partition may have around its processors and memory; the first is the one without the key.
+pub const PLATFORM_WORDS: &[&str] = &["bare", "pc"];
 
 /// A board file as a whole.
 pub const BOARD_FILE: Section = Section {

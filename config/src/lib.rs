@@ -28,9 +28,11 @@ mod memory;
 mod neighbours;
 mod page;
 mod parse;
+mod pc;
 mod places;
 mod plan;
 mod plans;
+mod programs;
 mod reader;
 mod report;
 mod rules;
@@ -67,9 +69,10 @@ pub use topology::{Cache, Position};
 pub use who::{Answer, FORMS as WHO_FORMS, QueryError, Verdict};
 
 use diagnostics::{Finding, Findings};
-use image::FlatImage;
+use image::{About, FlatImage, Refusal};
 use plan::Analysis;
 use source::{Place, Sources, shown};
+use suggest::with_near_path;
 use units::size_text;
 
 /// What the hypervisor's range must hold besides the staged images: its own image, stacks, tables and rings.
@@ -78,12 +81,25 @@ pub const HYPERVISOR_RESERVE: u64 = 8 << 20;
 /// A guest image that a system needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageRequest {
-    /// The partition that runs it; its file is to be called `<partition>.elf`.
+    /// The partition that runs it.
     pub partition: String,
     /// Absolute path of the file or folder.
     pub path: PathBuf,
     /// What is there.
     pub kind: ImageKind,
+}
+
+impl ImageRequest {
+    /// What its file is to be called in the folder of images.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        let ending = match self.kind {
+            ImageKind::Elf | ImageKind::Cargo | ImageKind::Make => "elf",
+            ImageKind::Kernel => "kernel",
+            ImageKind::Ramdisk => "initrd",
+        };
+        format!("{}.{ending}", self.partition)
+    }
 }
 
 /// What an image is made from.
@@ -95,6 +111,18 @@ pub enum ImageKind {
     Cargo,
     /// A folder with a Makefile.
     Make,
+    /// The kernel of an operating system, a finished file.
+    Kernel,
+    /// The initial RAM disk of one, a finished file.
+    Ramdisk,
+}
+
+impl ImageKind {
+    /// Whether it is a file that is taken as it is.
+    #[must_use]
+    pub const fn is_finished(self) -> bool {
+        matches!(self, Self::Elf | Self::Kernel | Self::Ramdisk)
+    }
 }
 
 /// A flattened guest image, as the boot loader hands it over.
@@ -192,8 +220,8 @@ pub fn check_without_images(system: &Path) -> Result<Plan, Diagnostics> {
     let Some(plan) = plan else {
         return Err(findings.resolve(&sources));
     };
-    for partition in plan.partitions.iter().filter(|p| p.image.kind == ImageKind::Elf) {
-        load(partition, &partition.image.path, &mut findings);
+    for partition in plan.partitions.iter().filter(|p| p.image.kind.is_finished()) {
+        load(&plan, partition, |request| request.path.clone(), &mut findings);
     }
     if findings.has_errors() { Err(findings.resolve(&sources)) } else { Ok(plan) }
 }
@@ -209,7 +237,7 @@ pub fn check_texts(system: &Path, files: BTreeMap<PathBuf, String>) -> Result<Pl
     plan.ok_or_else(|| findings.resolve(&sources))
 }
 
-/// Compiles a system; `images` is the folder with `<partition>.elf` for each partition.
+/// Compiles a system; `images` is the folder with the files of [`requests`], each called [`ImageRequest::file_name`].
 ///
 /// # Errors
 /// Everything that is wrong with it.
@@ -236,10 +264,10 @@ fn compile_by(system: &Path, images: &Path, findings: Findings) -> Result<Compil
     let mut read_files = plan.sources.clone();
     let mut flat = Vec::new();
     for partition in &plan.partitions {
-        let path = images.join(format!("{}.elf", partition.name));
-        flat.extend(load(partition, &path, &mut findings));
-        read_files.push(path);
+        let path = |request: &ImageRequest| images.join(request.file_name());
+        flat.extend(load(&plan, partition, path, &mut findings));
     }
+    read_files.extend(plan.requests().iter().map(|request| images.join(request.file_name())));
     if flat.len() == plan.partitions.len() {
         staged_images_fit(&plan, &flat, hypervisor_place, &mut findings);
     }
@@ -251,24 +279,77 @@ fn compile_by(system: &Path, images: &Path, findings: Findings) -> Result<Compil
     Ok(Compiled { plan, images: flat, modules, digest, sources: read_files })
 }
 
-fn load(partition: &PlannedPartition, path: &Path, findings: &mut Findings) -> Option<FlatImage> {
-    let finding = match image::read(path) {
-        Err(cause) => Finding::new(
-            Rule::ImageNotBuilt,
-            format!("the image of `{}` cannot be read: {}: {cause}", partition.name, shown(path)),
-            "build the system with `cargo bulkhead build`, which builds its guests first",
-        ),
-        Ok(bytes) => match image::flatten(&bytes, partition.region.size) {
-            Ok(flat) => return Some(flat),
-            Err(refusal) => Finding::new(
-                refusal.rule,
-                format!("{} (`{}`)", refusal.message, partition.name),
-                refusal.remedy,
-            ),
-        },
+/// What is staged for a partition, its files read from where `path` says that they are.
+fn load(
+    plan: &Plan,
+    partition: &PlannedPartition,
+    path: impl Fn(&ImageRequest) -> PathBuf,
+    findings: &mut Findings,
+) -> Option<FlatImage> {
+    let read = |request: &ImageRequest, place: Place, findings: &mut Findings| {
+        let path = path(request);
+        let missing = |cause: String| match request.kind {
+            ImageKind::Kernel => missing(plan, "kernel", request, place),
+            ImageKind::Ramdisk => missing(plan, "initrd", request, place),
+            _ => not_built(partition, &path, &cause).at(place, "this image"),
+        };
+        image::read(&path).map_err(|cause| findings.push(missing(cause))).ok()
     };
-    findings.push(finding.at(partition.image_place, "this image"));
-    None
+    let bytes = read(&partition.image, partition.image_place, findings);
+    let ramdisk =
+        partition.ramdisk.as_ref().map(|(request, place)| read(request, *place, findings));
+    let bytes = bytes?;
+    let loaded = match (partition.image.kind, ramdisk) {
+        (ImageKind::Kernel, None) => pc::linux(&bytes, None, &surroundings(plan, partition)),
+        (ImageKind::Kernel, Some(ramdisk)) => {
+            pc::linux(&bytes, Some(&ramdisk?), &surroundings(plan, partition))
+        }
+        _ => image::flatten(&bytes, partition.region.size),
+    };
+    loaded.map_err(|refusal| findings.push(refused(partition, refusal))).ok()
+}
+
+fn not_built(partition: &PlannedPartition, path: &Path, cause: &str) -> Finding {
+    Finding::new(
+        Rule::ImageNotBuilt,
+        format!("the image of `{}` cannot be read: {}: {cause}", partition.name, shown(path)),
+        "build the system with `cargo bulkhead build`, which builds its guests first",
+    )
+}
+
+/// A file that is taken as it is, and is not there.
+fn missing(plan: &Plan, key: &str, request: &ImageRequest, place: Place) -> Finding {
+    let written = plan.texts.text_at(place).unwrap_or_default().trim_matches(['"', '\'']);
+    let remedy = with_near_path(
+        written,
+        &request.path,
+        "name a file by its path from the folder of this file; `cargo bulkhead linux` gets Debian's kernels and makes a RAM disk",
+    );
+    let (name, path) = (&request.partition, shown(&request.path));
+    let message = format!("the {key} of `{name}` is missing: there is no {path}");
+    Finding::new(Rule::KernelMissing, message, remedy).at(place, "named here")
+}
+
+fn refused(partition: &PlannedPartition, refusal: Refusal) -> Finding {
+    let message = format!("{} (`{}`)", refusal.message, partition.name);
+    let (place, label) = match refusal.about {
+        About::Image if partition.image.kind == ImageKind::Kernel => (None, "this kernel"),
+        About::Image => (None, "this image"),
+        About::Ramdisk => (partition.ramdisk.as_ref().map(|(_, place)| *place), "this RAM disk"),
+        About::CommandLine => (partition.arguments_place, "this line"),
+    };
+    let finding = Finding::new(refusal.rule, message, refusal.remedy);
+    finding.at(place.unwrap_or(partition.image_place), label)
+}
+
+fn surroundings<'p>(plan: &'p Plan, partition: &'p PlannedPartition) -> pc::Surroundings<'p> {
+    let id = |cpu: &u16| plan.board.apic_ids.get(usize::from(*cpu)).copied();
+    pc::Surroundings {
+        memory: partition.region.size,
+        processors: partition.cpus.iter().filter_map(id).collect(),
+        command_line: &partition.arguments,
+        schedule: partition.schedule,
+    }
 }
 
 fn staged_bytes(images: &[FlatImage]) -> u64 {

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use bulkhead_table::{Hygiene, PartitionId, Platform, Range, Region, Uart, Window};
 
 use crate::board::{CheckedBoard, Clock};
-use crate::boot_info::{self, LONGEST_ARGUMENTS};
+use crate::boot_info;
 use crate::cores::{self, Role};
 use crate::diagnostics::{Diagnostics, Finding, Findings};
 use crate::documents::{self, Documents};
 use crate::hygiene::{self, Cleaning, HygieneCosts};
 use crate::limits::{self, Limit};
 use crate::memory::{self, Placement};
+use crate::programs::{self, Program};
 use crate::reader::{closest, list, positive_ticks};
 use crate::rules::Rule;
 use crate::schedule::{self, Schedule};
@@ -20,7 +21,7 @@ use crate::schema::{self, BoardFile, Partition, SystemFile};
 use crate::source::{FileId, Place, Sources, shown};
 use crate::suggest::with_near_path;
 use crate::topology::{Cache, Position, Topology};
-use crate::{ImageKind, ImageRequest, board, donation, language, neighbours, plans};
+use crate::{ImageRequest, board, donation, language, neighbours, plans};
 
 /// A proven system, all but the bytes of its guest images.
 #[derive(Clone, Debug)]
@@ -84,6 +85,9 @@ pub struct PlannedPartition {
     pub(crate) boot_info: Vec<u8>,
     pub(crate) image: ImageRequest,
     pub(crate) image_place: Place,
+    /// The initial RAM disk of a kernel.
+    pub(crate) ramdisk: Option<(ImageRequest, Place)>,
+    pub(crate) arguments_place: Option<Place>,
 }
 
 /// A core and what it does.
@@ -258,10 +262,14 @@ impl Plan {
         &self.sources
     }
 
-    /// The guest images that must be built, in the order of the partitions.
+    /// The guest images that must be there, in the order of the partitions; behind a kernel its RAM disk.
     #[must_use]
     pub fn requests(&self) -> Vec<ImageRequest> {
-        self.partitions.iter().map(|partition| partition.image.clone()).collect()
+        let of = |partition: &PlannedPartition| {
+            let ramdisk = partition.ramdisk.iter().map(|(request, _)| request.clone());
+            [partition.image.clone()].into_iter().chain(ramdisk).collect::<Vec<_>>()
+        };
+        self.partitions.iter().flat_map(of).collect()
     }
 }
 
@@ -371,11 +379,8 @@ fn check(
     let hz = board.as_ref().and_then(|board| board.hz);
     let limits = limits::check(system, roles.values(), hz, sources, findings);
     let placements = memory::check(system, board.as_ref(), findings);
-    let images: Vec<_> =
-        system.partitions.iter().map(|p| image_request(p, sources, findings)).collect();
-    for partition in &system.partitions {
-        check_arguments(partition, findings);
-    }
+    let programs: Vec<_> =
+        system.partitions.iter().map(|p| programs::check(p, sources, findings)).collect();
     let shutdown = shutdown(system, board.as_ref(), findings);
     if findings.has_errors() {
         return None;
@@ -383,10 +388,10 @@ fn check(
     let partitions: Option<Vec<_>> = system
         .partitions
         .iter()
-        .zip(placements.into_iter().zip(images))
+        .zip(placements.into_iter().zip(programs))
         .zip(receivers.iter().zip(&wanted))
-        .map(|((partition, (placement, image)), (donates_to, hygiene))| {
-            let planned = planned(partition, placement?, image?, sources)?;
+        .map(|((partition, (placement, program)), (donates_to, hygiene))| {
+            let planned = planned(partition, placement?, program?, sources)?;
             Some(PlannedPartition { donates_to: *donates_to, hygiene: *hygiene, ..planned })
         })
         .collect();
@@ -428,10 +433,9 @@ fn log_windows(system: &SystemFile, findings: &mut Findings) -> bool {
 fn planned(
     partition: &Partition,
     placement: Placement,
-    image: ImageRequest,
+    program: Program,
     sources: &Sources,
 ) -> Option<PlannedPartition> {
-    let arguments = partition.arguments.as_ref().map_or("", |arguments| arguments.value.as_str());
     let region = placement.region;
     let mut memory_map = vec![(region.guest, region.size, boot_info::AVAILABLE)];
     let schedule = placement.schedule;
@@ -441,17 +445,19 @@ fn planned(
         name: partition.name.value.clone(),
         place: sources.name_and_line(partition.name.place),
         cpus: cores.map(|core| u16::try_from(core.value).ok()).collect::<Option<_>>()?,
-        platform: Platform::Bare,
-        arguments: arguments.to_owned(),
+        platform: program.platform,
         region,
         schedule,
         may_switch_plan: partition.may_switch_plan.as_ref().is_some_and(|right| right.value),
         donates_to: None,
         hygiene: Hygiene::default(),
         ept_pages: placement.ept_pages,
-        boot_info: boot_info::build(arguments, &memory_map),
-        image,
-        image_place: partition.image.as_ref()?.place,
+        boot_info: boot_info::build(&program.arguments, &memory_map),
+        arguments: program.arguments,
+        image: program.image,
+        image_place: program.image_place,
+        ramdisk: program.ramdisk,
+        arguments_place: program.arguments_place,
     })
 }
 
@@ -481,80 +487,6 @@ fn planned_cores(roles: &BTreeMap<u64, Role<'_>>, schedule: &Schedule) -> Option
             Some(PlannedCore { cpu: u16::try_from(*core).ok()?, role })
         })
         .collect()
-}
-
-fn image_request(
-    partition: &Partition,
-    sources: &Sources,
-    findings: &mut Findings,
-) -> Option<ImageRequest> {
-    let image = partition.image.as_ref()?;
-    let path = sources.beside(image.place.file, &image.value);
-    let holds = |recipe: &str| sources.is_file(&path.join(recipe));
-    let kind = match (sources.is_file(&path), holds("Cargo.toml"), holds("Makefile")) {
-        (true, _, _) => Some(ImageKind::Elf),
-        (false, true, both) => {
-            if both {
-                findings.push(two_recipes(&partition.name.value, &path, image.place));
-            }
-            Some(ImageKind::Cargo)
-        }
-        (false, false, true) => Some(ImageKind::Make),
-        (false, false, false) => None,
-    };
-    let Some(kind) = kind else {
-        let cause = if path.is_dir() {
-            format!("the folder {} holds neither a Cargo.toml nor a Makefile", shown(&path))
-        } else {
-            format!("there is no {}", shown(&path))
-        };
-        let finding = Finding::new(
-            Rule::ImageMissing,
-            format!("the image of `{}` is missing: {cause}", partition.name.value),
-            with_near_path(
-                &image.value,
-                &path,
-                "name an ELF file, or the folder of a guest, by its path from the folder of this file",
-            ),
-        );
-        findings.push(finding.at(image.place, "named here"));
-        return None;
-    };
-    let path = std::path::absolute(&path).unwrap_or(path);
-    Some(ImageRequest { partition: partition.name.value.clone(), path, kind })
-}
-
-fn two_recipes(name: &str, folder: &Path, place: Place) -> Finding {
-    Finding::new(
-        Rule::ImageAmbiguous,
-        format!("the image of `{name}` could be built in two ways: {} holds a Cargo.toml and a Makefile", shown(folder)),
-        "keep one of them there, or name the ELF file that the other one makes",
-    )
-    .at(place, "built by which?")
-}
-
-fn check_arguments(partition: &Partition, findings: &mut Findings) {
-    let Some(arguments) = partition.arguments.as_ref() else {
-        return;
-    };
-    let name = &partition.name.value;
-    let length = arguments.value.len();
-    let printable = arguments.value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-    let (message, remedy) = if length > LONGEST_ARGUMENTS {
-        (
-            format!("the arguments of `{name}` are {length} bytes long"),
-            format!("write {LONGEST_ARGUMENTS} at most: the boot information has one page"),
-        )
-    } else if !printable {
-        (
-            format!("the arguments of `{name}` hold a character that is not printable ASCII"),
-            "write letters, digits, signs and blanks: guests read bytes".to_owned(),
-        )
-    } else {
-        return;
-    };
-    let finding = Finding::new(Rule::BadArguments, message, remedy);
-    findings.push(finding.at(arguments.place, ""));
 }
 
 fn shutdown(

@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::diagnostics::{Finding, Findings};
-use crate::language::{Form, Section};
+use crate::language::{Form, Key, Section};
 use crate::rules::Rule;
 use crate::source::{At, FileId, Place};
 use crate::suggest::{Meant, meant};
@@ -114,7 +114,7 @@ impl<'f> Reader<'f> {
                     places.for_each(|again| self.twice(key.name, again, first));
                 }
                 // One mistake, one message: what is there under a wrong name is not missed too.
-                None if key.required && !misspelt.contains(&key.name) => {
+                None if key.required && !misspelt.contains(&key.name) && !instead(&parts, key) => {
                     self.missing(section, key.name, key.form, place)
                 }
                 _ => {}
@@ -527,6 +527,11 @@ impl<'f> Reader<'f> {
 
 /// Longest name, in characters.
 pub(crate) const LONGEST_NAME: usize = 32;
+
+/// Whether the key that may stand there instead of this one is there.
+fn instead(parts: &[Part<'_>], key: &Key) -> bool {
+    key.instead.is_some_and(|other| parts.iter().any(|part| part.place_of(other).is_some()))
+}
 
 /// Whether it is `[a-z][a-z0-9-]*` and not too long.
 pub(crate) fn is_name(name: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use bulkhead_table::{Hygiene, Window};
+use bulkhead_table::{Hygiene, Platform, Window};
 
 use crate::language::HYGIENE_WORDS;
 use crate::plan::{Plan, PlannedPartition, PlannedRole};
@@ -165,6 +165,9 @@ fn module_images(out: &mut String, plan: &Plan, images: &[Module]) -> std::fmt::
         if let Some(wanted) = cleaned(partition.hygiene) {
             let cost = duration_text(plan.hygiene_costs().of(partition.hygiene), plan.tsc_hz());
             writeln!(out, "      hygiene    {wanted}, {cost} at a switch")?;
+        }
+        if partition.platform == Platform::Pc {
+            writeln!(out, "      platform   pc")?;
         }
         if !partition.arguments.is_empty() {
             writeln!(out, "      arguments  {}", partition.arguments)?;

@@ -183,6 +183,17 @@ rules! {
     BadArguments = "BH0610", Error, "Arguments are printable ASCII that fits the boot information.";
     ImageEntryData = "BH0611", Error, "The entry of a guest image lies in a segment of code.";
     ImageAmbiguous = "BH0612", Error, "The folder of a guest says in one way how it is built.";
+    TwoPrograms = "BH0613", Error, "A partition runs an image or a kernel, not both.";
+    KernelKey = "BH0614", Error, "A RAM disk and `cmdline` go with a kernel, `arguments` and a bare platform with an image.";
+    KernelMissing = "BH0615", Error, "A kernel and an initial RAM disk are files.";
+    KernelForm = "BH0616", Error, "A kernel is a bzImage.";
+    KernelBroken = "BH0617", Error, "A kernel is whole and consistent.";
+    Kernel32Bit = "BH0618", Error, "A kernel has the 64-bit entry.";
+    KernelTooOld = "BH0619", Error, "A kernel speaks Linux's boot protocol 2.12 or later.";
+    KernelDoesNotFit = "BH0620", Error, "A partition's memory holds what its kernel needs to start.";
+    RamdiskEmpty = "BH0621", Error, "An initial RAM disk is not empty.";
+    RamdiskDoesNotFit = "BH0622", Error, "An initial RAM disk fits the partition's memory beside the kernel.";
+    CommandLineTooLong = "BH0623", Error, "A command line is no longer than its kernel takes.";
 
     ShutdownUnknown = "BH0701", Error, "The shutdown waits for partitions of the system, each named once.";
     ShutdownEmpty = "BH0702", Error, "The shutdown waits for at least one partition.";

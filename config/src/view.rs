@@ -4,6 +4,7 @@
 
 use bulkhead_table::{Hygiene, Owner, PartitionId, Range, Rights, Window};
 
+use crate::ImageKind;
 use crate::hygiene::{BRANCH_BARRIER, BUFFER_CLEAR, L1D_FLUSH};
 use crate::places::Places;
 use crate::plan::{Plan, PlannedPartition, PlannedRole};
@@ -177,9 +178,19 @@ pub(crate) fn hygiene_words(hygiene: Hygiene) -> Vec<&'static str> {
     all.into_iter().filter(|part| part.0).map(|part| part.1).collect()
 }
 
+/// The key that names what runs in a partition.
+pub(crate) fn image_key(partition: &PlannedPartition) -> &'static str {
+    if partition.image.kind == ImageKind::Kernel { "kernel" } else { "image" }
+}
+
+/// The key of its command line.
+pub(crate) fn arguments_key(partition: &PlannedPartition) -> &'static str {
+    if partition.image.kind == ImageKind::Kernel { "cmdline" } else { "arguments" }
+}
+
 /// The image of a partition, as the file names it.
 pub(crate) fn image_name(plan: &Plan, places: &Places<'_>, partition: &PlannedPartition) -> String {
-    let place = places.value(&format!("partition.{}.image", partition.name));
+    let place = places.value(&format!("partition.{}.{}", partition.name, image_key(partition)));
     let written = place.and_then(|place| plan.texts.text_at(place));
     let written = written.map(|text| text.trim_matches(['"', '\'']).to_owned());
     written.unwrap_or_else(|| shown(&partition.image.path))

@@ -6,7 +6,7 @@ mod common;
 
 use bulkhead_config::ImageKind;
 use bulkhead_table::{FORMAT, Hygiene, Owner, Role, Window};
-use common::{Elf, toml_files};
+use common::{Bzimage, Elf, toml_files};
 
 /// What the compiler emits for `emitted/system.toml`, checked in, so that the Rust compiler checks it.
 #[allow(clippy::unreadable_literal)]
@@ -72,8 +72,12 @@ fn the_shipped_systems_compile_without_a_warning() {
         let requests = bulkhead_config::requests(&system).unwrap_or_else(|error| panic!("{error}"));
         for request in requests {
             assert!(request.path.is_absolute() && request.kind != ImageKind::Elf, "{request:?}");
-            let target = images.path().join(format!("{}.elf", request.partition));
-            std::fs::write(target, Elf::good().build()).unwrap();
+            let bytes = match request.kind {
+                ImageKind::Kernel => Bzimage::good().build(),
+                ImageKind::Ramdisk => vec![7; 64],
+                _ => Elf::good().build(),
+            };
+            std::fs::write(images.path().join(request.file_name()), bytes).unwrap();
         }
         let compiled = bulkhead_config::compile(&system, images.path())
             .unwrap_or_else(|error| panic!("{error}"));

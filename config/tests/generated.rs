@@ -26,7 +26,11 @@ fn sections(out: &mut String, title: &str, sections: &[&Section]) {
         )
         .unwrap();
         for key in section.keys {
-            let needed = if key.required { "yes" } else { "" };
+            let needed = match (key.required, key.instead) {
+                (true, None) => "yes".to_owned(),
+                (true, Some(other)) => format!("or `{other}`"),
+                (false, _) => String::new(),
+            };
             let (what, example) = (key.form.describe(), key.form.example());
             writeln!(out, "| `{}` | {what} | `{example}` | {needed} | {} |", key.name, key.meaning)
                 .unwrap();

@@ -292,6 +292,36 @@ Examples:
   bulkhead probe --from-facts machine.facts --name press-7"
     )]
     Probe(ProbeArguments),
+    /// Gets Debian's kernels, with and without PREEMPT_RT, and makes RAM disks for them
+    #[command(
+        after_help = "Nothing is installed, and nothing needs root: packages are downloaded into cargo's target directory, and files
+taken out of them. Without --output they go where the shipped systems look for them: partitions/linux.
+
+Examples:
+  bulkhead linux
+  bulkhead linux --output my-kernels"
+    )]
+    Linux {
+        /// The folder to write: vmlinuz, vmlinuz-rt, initrd (a shell) and initrd-rt (with cyclictest)
+        #[arg(short, long, value_name = "FOLDER")]
+        output: Option<PathBuf>,
+    },
+    /// Makes a RAM disk for a Linux: Debian's busybox, a shell on the console, and your files
+    #[command(
+        after_help = "A program brings the libraries that it is linked to, from this machine. Words behind `--` in the kernel's
+command line are run instead of the shell; then Linux switches itself off. The same files give the same bytes.
+
+Examples:
+  bulkhead initrd -o my.initrd
+  bulkhead initrd -o my.initrd /usr/bin/cyclictest ./app app.conf=/etc/app.conf"
+    )]
+    Initrd {
+        /// Files: FILE goes to /bin, FILE=/PATH goes there
+        files: Vec<String>,
+        /// The RAM disk to write
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
     /// Everything from a bare machine to a latency table: installs, builds, boots, measures
     #[command(after_help = "Examples:
   cargo demo")]
@@ -504,6 +534,12 @@ impl Cli {
                 Ok(())
             }
             Command::Probe(arguments) => run_probe(&arguments),
+            Command::Linux { output } => get_linux(output.as_deref()),
+            Command::Initrd { files, output } => {
+                let size = bulkhead::linux::initrd(&files, &output, false)?;
+                println!("{} ({} bytes)", output.display(), bulkhead::screen::grouped(size));
+                Ok(())
+            }
             Command::Demo => demo(),
             Command::Verify { long } => verify(long),
         };
@@ -514,6 +550,13 @@ impl Cli {
 /// Prints a text; a reader that went away, such as `head`, is no error.
 fn show(text: &str) {
     let _closed = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn get_linux(folder: Option<&Path>) -> Result<()> {
+    for path in bulkhead::linux::kernels(folder, false)? {
+        println!("{}", path.display());
+    }
+    Ok(())
 }
 
 fn build(system: &Path, output: PathBuf) -> Result<()> {

@@ -12,9 +12,9 @@ use crate::progress::Step;
 use crate::provision::BARE_TARGET;
 use crate::{paths, process};
 
-/// Builds what each partition asks for and lays it down as `<images>/<partition>.elf`.
+/// Builds what each partition asks for and lays it down in the folder of images, each by its [`ImageRequest::file_name`].
 ///
-/// A missing ELF file is left to the compiler, which knows the line that names it.
+/// A missing file is left to the compiler, which knows the line that names it; what lay there for it before is taken away.
 ///
 /// # Errors
 /// A guest does not build.
@@ -26,6 +26,7 @@ pub fn build_all(requests: &[ImageRequest], images: &Path, quiet: bool) -> Resul
             Some(bytes) => bytes.clone(),
             None => {
                 let Some(elf) = build(request, images, quiet)? else {
+                    paths::remove_stale(&images.join(request.file_name()))?;
                     continue;
                 };
                 let bytes = paths::read(&elf)?;
@@ -33,7 +34,7 @@ pub fn build_all(requests: &[ImageRequest], images: &Path, quiet: bool) -> Resul
                 bytes
             }
         };
-        let target = images.join(format!("{}.elf", request.partition));
+        let target = images.join(request.file_name());
         paths::write_if_changed(&target, &bytes)?;
     }
     Ok(())
@@ -43,7 +44,9 @@ fn build(request: &ImageRequest, images: &Path, quiet: bool) -> Result<Option<Pa
     let name = request.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let step = |tool: &str| Step::begin(format!("guest {name} ({tool})"), quiet);
     let (step, elf) = match request.kind {
-        ImageKind::Elf => return Ok(request.path.is_file().then(|| request.path.clone())),
+        ImageKind::Elf | ImageKind::Kernel | ImageKind::Ramdisk => {
+            return Ok(request.path.is_file().then(|| request.path.clone()));
+        }
         ImageKind::Cargo => (step("cargo"), cargo_guest(&request.path, &name)?),
         ImageKind::Make => (step("make"), make_guest(&request.path, &name, images)?),
     };

@@ -24,6 +24,7 @@ pub mod guests;
 pub mod image;
 pub mod interrupt;
 pub mod lines;
+pub mod linux;
 pub mod listen;
 pub mod log;
 pub mod manifest;

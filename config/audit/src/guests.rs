@@ -4,6 +4,7 @@ use bulkhead_table::{Range, Region};
 
 use crate::memory::{covers, guest_ranges, schedule_range};
 use crate::model::{Partition, System};
+use crate::pc;
 use crate::proof::{Party, Proof};
 use crate::rules::Rule;
 
@@ -22,7 +23,11 @@ pub(crate) fn prove(system: &System, proof: &mut Proof) {
         image(partition, proof);
         entry(partition, proof);
         boot_info_place(partition, proof);
-        boot_info(partition, proof);
+        if pc::starts_by_itself(partition) {
+            pc::prove(system, partition, proof);
+        } else {
+            boot_info(partition, proof);
+        }
     }
 }
 
@@ -51,7 +56,8 @@ fn entry(partition: &Partition, proof: &mut Proof) {
         |region: &&Region| Range { start: region.guest, size: region.size }.contains(&entry);
     let executable = partition.memory.iter().find(within).is_some_and(|found| found.rights.execute);
     let loaded = image_range(partition).is_some_and(|range| range.contains(&entry));
-    proof.fact(Rule::Entry, executable && loaded, || {
+    let brought = loaded || pc::starts_by_itself(partition);
+    proof.fact(Rule::Entry, executable && brought, || {
         let party = partition.party();
         let message = format!(
             "the entry {:#x} of {party} is not in its image, or not in memory that may be executed",

@@ -18,6 +18,7 @@ mod machine;
 mod memory;
 mod menu;
 pub mod model;
+mod pc;
 mod proof;
 mod rules;
 mod time;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use bulkhead_audit::model::{Core, PowerOff, Role, Shutdown, System};
 use bulkhead_audit::{Report, Rule, audit_table};
-use bulkhead_table::{Owner, Range, Region, Rights, Window};
+use bulkhead_table::{Owner, Platform, Range, Region, Rights, Window};
 use common::{Parts, system};
 
 /// A change that breaks one rule of the table.
@@ -77,6 +77,66 @@ fn state(system: &mut System, partition: usize) {
     let length = info.len() as u32;
     info[..4].copy_from_slice(&length.to_le_bytes());
     partition.boot_info = info;
+}
+
+/// Makes a partition with a core of its own a Linux: boot parameters, tables and all, written here once more.
+fn linux(system: &mut System) {
+    let partition = &mut system.partitions[ALONE];
+    let mut info = vec![0; 0x3800];
+    let mut put =
+        |at: usize, bytes: &[u8]| info[at - 0x1000..][..bytes.len()].copy_from_slice(bytes);
+    put(0x2070, &0x4000_u64.to_le_bytes());
+    put(0x21E8, &[3]);
+    put(0x2202, b"HdrS");
+    put(0x2210, &[0xFF]);
+    for (field, value) in [(0x214, 0x10_0000_u32), (0x218, 0), (0x228, 0x3000), (0x260, 0x20_0000)]
+    {
+        put(0x2000 + field, &value.to_le_bytes());
+    }
+    let map = [(0_u64, 0x4000_u64, 1_u32), (0x4000, 0x1000, 3), (0x10_0000, 0x70_0000, 1)];
+    for ((start, size, kind), at) in map.into_iter().zip((0x22D0..).step_by(20)) {
+        let entry = [&start.to_le_bytes()[..], &size.to_le_bytes(), &kind.to_le_bytes()].concat();
+        put(at, &entry);
+    }
+    put(0x3000, b"quiet\0");
+    let ids: Vec<u32> =
+        partition.cpus.iter().map(|cpu| system.board.apic_ids[usize::from(*cpu)]).collect();
+    let apics = ids.iter().flat_map(|id| [0, 8, 0, *id as u8, 1, 0, 0, 0]);
+    put(0x4100, &table(b"APIC", &[&[0; 8][..], &apics.collect::<Vec<_>>()].concat()));
+    put(0x4200, &table(b"DSDT", &[]));
+    let mut fixed = vec![0; 240];
+    fixed[104..112].copy_from_slice(&0x4200_u64.to_le_bytes());
+    put(0x4300, &table(b"FACP", &fixed));
+    put(0x4080, &table(b"XSDT", &[0x4300_u64, 0x4100].map(u64::to_le_bytes).concat()));
+    let mut pointer =
+        b"RSD PTR \0BULKHD\x02\0\0\0\0\x24\0\0\0\x80\x40\0\0\0\0\0\0\0\0\0\0".to_vec();
+    pointer[8] = checksum(&pointer[..20]);
+    pointer[32] = checksum(&pointer);
+    put(0x4000, &pointer);
+    partition.platform = Platform::Pc;
+    partition.image.entry = 0x1000;
+    partition.boot_info = info;
+}
+
+/// What brings the sum of the bytes to zero.
+fn checksum(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_sub(*byte))
+}
+
+/// An ACPI table.
+fn table(signature: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    let mut table = signature.to_vec();
+    table.extend((36 + body.len() as u32).to_le_bytes());
+    table.resize(36, 0);
+    table.extend(body);
+    table[9] = checksum(&table);
+    table
+}
+
+/// A Linux with some bytes of its boot information changed, by address.
+fn other_linux(system: &mut System, at: usize, bytes: &[u8]) {
+    linux(system);
+    system.partitions[ALONE].boot_info[at - 0x1000..][..bytes.len()].copy_from_slice(bytes);
 }
 
 /// Moves a partition's schedule page, and says so in its boot information.
@@ -344,6 +404,33 @@ const CORRUPTIONS: &[Corruption] = &[
     (Rule::BootInfoPlace, "boot information on the image", |system| {
         system.partitions[ALONE].boot_info_at = 0x10_1000;
     }),
+    (Rule::Entry, "a bare guest starts in its boot information", |system| {
+        linux(system);
+        system.partitions[ALONE].platform = Platform::Bare;
+        state(system, ALONE);
+    }),
+    (Rule::PcStart, "no boot parameters", |system| other_linux(system, 0x2202, b"HDRS")),
+    (Rule::PcStart, "a kernel where none is loaded", |system| {
+        other_linux(system, 0x2214, &0x30_0000_u32.to_le_bytes());
+    }),
+    (Rule::PcStart, "a kernel that needs more than there is", |system| {
+        other_linux(system, 0x2260, &0x70_1000_u32.to_le_bytes());
+    }),
+    (Rule::PcStart, "a RAM disk on the kernel", |system| {
+        other_linux(system, 0x2218, &[0x10_0800_u32, 0x100].map(u32::to_le_bytes).concat());
+    }),
+    (Rule::PcStart, "a RAM disk where none is loaded", |system| {
+        other_linux(system, 0x2218, &[0x40_0000_u32, 0x100].map(u32::to_le_bytes).concat());
+    }),
+    (Rule::PcStart, "a command line without an end", |system| other_linux(system, 0x3000, b"\n")),
+    (Rule::PcMemoryMap, "RAM behind the memory", |system| {
+        other_linux(system, 0x22D0 + 48, &0x70_1000_u64.to_le_bytes());
+    }),
+    (Rule::PcTables, "a table with one bit changed", |system| other_linux(system, 0x4220, &[1])),
+    (Rule::PcTables, "the core of another", |system| {
+        linux(system);
+        system.board.apic_ids[2] = 40;
+    }),
 ];
 
 /// A change that breaks one rule of the image.
@@ -452,6 +539,14 @@ fn a_sound_image_is_proven_and_needs_no_manifest() {
     let report = Parts::good().audit();
     assert!(report.is_proven(), "{:#?}", report.faults);
     assert!(bulkhead_audit::audit_image(&Parts::good().image(), None).is_proven());
+}
+
+#[test]
+fn a_sound_linux_is_proven() {
+    let mut system = system();
+    linux(&mut system);
+    let report = audit_table(&system);
+    assert!(report.is_proven(), "{:#?}", report.faults);
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! Partitions that come, go or change: cores, memory, rights, images, arguments.
 
-use bulkhead_table::PartitionId;
+use bulkhead_table::{PartitionId, Platform};
 use sha2::{Digest, Sha256};
 
 use super::{Both, Gravity, Side};
-use crate::ImageKind;
+use crate::ImageRequest;
 use crate::plan::{PlannedPartition, PlannedRole};
+use crate::source::shown;
 use crate::units::size_text;
-use crate::view::{hygiene_words, image_name, rights_words};
+use crate::view::{arguments_key, hygiene_words, image_key, image_name, rights_words};
 
 pub(super) fn compare(both: &mut Both<'_>) {
     let (old, new) = (both.old.plan, both.new.plan);
@@ -73,8 +74,15 @@ fn compare_one(both: &mut Both<'_>, old: &PlannedPartition, new: &PlannedPartiti
     image(both, old, new);
     if old.arguments != new.arguments {
         let sentence = format!("gets other arguments: {:?} -> {:?}", old.arguments, new.arguments);
-        tell(both, Gravity::Program, old, sentence, "arguments");
+        tell(both, Gravity::Program, old, sentence, arguments_key(new));
     }
+    if old.platform != new.platform {
+        let word = |platform| if platform == Platform::Pc { "a small PC" } else { "nothing" };
+        let (before, now) = (word(old.platform), word(new.platform));
+        let sentence = format!("finds another machine around its memory: {before} -> {now}");
+        tell(both, Gravity::Access, old, sentence, "platform");
+    }
+    ramdisk(both, old, new);
 }
 
 /// A change of a partition, at a key of its section.
@@ -191,7 +199,7 @@ fn rights(both: &mut Both<'_>, old: &PlannedPartition, new: &PlannedPartition) {
 fn image(both: &mut Both<'_>, old: &PlannedPartition, new: &PlannedPartition) {
     let name = |side: &Side<'_>, partition| image_name(side.plan, &side.places, partition);
     let (before, now) = (name(&both.old, old), name(&both.new, new));
-    let bytes = (file_digest(old), file_digest(new));
+    let bytes = (file_digest(&old.image), file_digest(&new.image));
     let sentence = match bytes {
         _ if before != now => format!("runs another image: {before} -> {now}"),
         (before, now) if before != now => format!(
@@ -201,16 +209,32 @@ fn image(both: &mut Both<'_>, old: &PlannedPartition, new: &PlannedPartition) {
         ),
         _ => return,
     };
-    tell(both, Gravity::Program, old, sentence, "image");
+    tell(both, Gravity::Program, old, sentence, image_key(new));
+}
+
+fn ramdisk(both: &mut Both<'_>, old: &PlannedPartition, new: &PlannedPartition) {
+    let file = |partition: &PlannedPartition| {
+        let (request, _) = partition.ramdisk.as_ref()?;
+        Some((shown(&request.path), file_digest(request)))
+    };
+    let (before, now) = (file(old), file(new));
+    if before.as_ref().map(|file| file.1) == now.as_ref().map(|file| file.1) {
+        return;
+    }
+    let text = |file: Option<(String, Option<[u8; 32]>)>| match file {
+        None => "none".to_owned(),
+        Some((path, digest)) => format!("{path} (SHA-256 {})", digest_text(digest)),
+    };
+    let sentence = format!("starts with another RAM disk: {} -> {}", text(before), text(now));
+    tell(both, Gravity::Program, old, sentence, "initrd");
 }
 
 /// The digest of a finished image; a folder has none before it is built.
-fn file_digest(partition: &PlannedPartition) -> Option<[u8; 32]> {
-    let bytes = match partition.image.kind {
-        ImageKind::Elf => std::fs::read(&partition.image.path).ok()?,
-        ImageKind::Cargo | ImageKind::Make => return None,
-    };
-    Some(Sha256::digest(bytes).into())
+fn file_digest(request: &ImageRequest) -> Option<[u8; 32]> {
+    if !request.kind.is_finished() {
+        return None;
+    }
+    Some(Sha256::digest(std::fs::read(&request.path).ok()?).into())
 }
 
 fn digest_text(digest: Option<[u8; 32]>) -> String {

@@ -234,6 +234,8 @@ const fn kind(kind: ImageKind) -> &'static str {
         ImageKind::Elf => "ELF file",
         ImageKind::Cargo => "built by cargo",
         ImageKind::Make => "built by make",
+        ImageKind::Kernel => "kernel",
+        ImageKind::Ramdisk => "initial RAM disk",
     }
 }
 

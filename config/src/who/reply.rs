@@ -9,7 +9,7 @@ use crate::diagnostics::Label;
 use crate::places::{Places, WindowKey};
 use crate::plan::{Plan, PlannedPartition, PlannedRole};
 use crate::units::{duration_text, near_size, size_text};
-use crate::view::{Extent, Holder, Segment, Use, hygiene_words, rights_words};
+use crate::view::{Extent, Holder, Segment, Use, hygiene_words, image_key, rights_words};
 
 /// The page of a local APIC that is not in x2APIC mode.
 const XAPIC: Range = Range { start: 0xFEE0_0000, size: 0x1000 };
@@ -560,7 +560,8 @@ impl Witness<'_> {
             rights_text(region.rights)
         );
         self.line(&mut reply, &format!("partition.{name}.memory"), memory);
-        self.line(&mut reply, &format!("partition.{name}.image"), "what runs in it");
+        let image = format!("partition.{name}.{}", image_key(partition));
+        self.line(&mut reply, &image, "what runs in it");
         self.rights_lines(&mut reply, partition);
         reply
     }

@@ -15,6 +15,7 @@
 
 pub mod abi;
 pub mod note;
+pub mod pc;
 
 /// Version of the layout of these types; the hypervisor refuses a table of another version.
 pub const FORMAT: u32 = 3;

@@ -10,7 +10,7 @@ pub mod scale;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bulkhead_config::{Compiled, Diagnostics, ImageKind, ImageRequest, Plan, Rule};
+use bulkhead_config::{Compiled, Diagnostics, ImageRequest, Plan, Rule};
 use tempfile::TempDir;
 
 /// A segment of an ELF file to be.
@@ -113,8 +113,94 @@ impl Elf {
     }
 }
 
+/// A bzImage to be: the fields of its header that tests change.
+#[derive(Clone, Debug)]
+pub struct Bzimage {
+    pub version: u16,
+    pub features: u16,
+    pub relocatable: u8,
+    pub alignment: u32,
+    pub preferred: u64,
+    pub init_size: u32,
+    pub longest_line: u32,
+    /// Protected-mode part; its first bytes are given, the rest is zero.
+    pub code: usize,
+    pub payload: &'static [u8],
+}
+
+/// Where the compressed part lies in the protected-mode part.
+const PAYLOAD: u32 = 0x400;
+
+impl Bzimage {
+    /// A kernel that likes 2 MiB, and needs 4 MiB to start.
+    pub const fn good() -> Self {
+        Self {
+            version: 0x20F,
+            features: 1,
+            relocatable: 1,
+            alignment: 0x20_0000,
+            preferred: 0x20_0000,
+            init_size: 0x40_0000,
+            longest_line: 2047,
+            code: 0x1000,
+            payload: b"\xFD7zXZ\0kernel",
+        }
+    }
+
+    /// The bytes of the file.
+    pub fn build(&self) -> Vec<u8> {
+        let mut out = vec![0; 1024];
+        let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0x1F1, &[1]);
+        put(0x1F4, &(self.code as u32 / 16).to_le_bytes());
+        put(0x1FE, b"\x55\xAA\xEB\x6AHdrS");
+        put(0x206, &self.version.to_le_bytes());
+        put(0x211, &[1]);
+        put(0x22C, &0x7FFF_FFFF_u32.to_le_bytes());
+        put(0x230, &self.alignment.to_le_bytes());
+        put(0x234, &[self.relocatable]);
+        put(0x236, &self.features.to_le_bytes());
+        put(0x238, &self.longest_line.to_le_bytes());
+        put(0x248, &PAYLOAD.to_le_bytes());
+        put(0x24C, &(self.payload.len() as u32).to_le_bytes());
+        put(0x258, &self.preferred.to_le_bytes());
+        put(0x260, &self.init_size.to_le_bytes());
+        let mut code = vec![0x90; self.code];
+        code[PAYLOAD as usize..PAYLOAD as usize + self.payload.len()].copy_from_slice(self.payload);
+        out.extend(code);
+        out
+    }
+}
+
+/// Kernels and RAM disks that the tests' systems name, by file name.
+fn kernels() -> Vec<(&'static str, Vec<u8>)> {
+    let good = Bzimage::good();
+    let mut truncated = good.build();
+    truncated.truncate(2000);
+    let mut sector = vec![0xF4; 512];
+    sector[510..].copy_from_slice(b"\x55\xAA");
+    vec![
+        ("good.bzimage", good.build()),
+        ("truncated.bzimage", truncated),
+        ("sector.bzimage", sector),
+        ("hollow.bzimage", Bzimage { payload: b"", ..good.clone() }.build()),
+        ("odd.bzimage", Bzimage { alignment: 0x30_0000, ..good.clone() }.build()),
+        ("i386.bzimage", Bzimage { features: 0, ..good.clone() }.build()),
+        ("old.bzimage", Bzimage { version: 0x20A, ..good.clone() }.build()),
+        ("fixed.bzimage", Bzimage { relocatable: 0, ..good.clone() }.build()),
+        ("terse.bzimage", Bzimage { longest_line: 15, ..good }.build()),
+        ("good.initrd", b"070701".to_vec()),
+        ("empty.initrd", Vec::new()),
+        ("three-mib.initrd", vec![7; 3 << 20]),
+    ]
+}
+
 /// The images that the tests' systems name, by file name.
 pub fn images() -> Vec<(&'static str, Vec<u8>)> {
+    [elf_images(), kernels()].concat()
+}
+
+fn elf_images() -> Vec<(&'static str, Vec<u8>)> {
     let good = Elf::good();
     let with = |change: &dyn Fn(&mut Elf)| {
         let mut elf = good.clone();
@@ -202,9 +288,9 @@ impl Case {
     pub fn findings_without(&self, rule: Rule) -> Diagnostics {
         let images = self.folder.path().join("named");
         fs::create_dir_all(&images).unwrap();
-        for (partition, image) in self.named_images() {
+        for (file, image) in self.named_images() {
             let image = self.folder.path().join(image);
-            let built = images.join(format!("{partition}.elf"));
+            let built = images.join(file);
             if image.is_file() {
                 fs::copy(image, built).unwrap();
             } else if image.is_dir() {
@@ -214,15 +300,18 @@ impl Case {
         bulkhead_config::findings_without(rule, &self.system, &images)
     }
 
-    /// Partition and image of each section, also where the compiler refuses the system.
+    /// What is built and what it is built from, also where the compiler refuses the system.
     fn named_images(&self) -> Vec<(String, String)> {
         let mut named = Vec::new();
         for path in [self.system.clone(), self.folder.path().join("shared/lines.toml")] {
             let table: toml::Table = fs::read_to_string(path).unwrap().parse().unwrap_or_default();
             let partitions = table.get("partition").and_then(|value| value.as_table());
             for (name, section) in partitions.into_iter().flatten() {
-                let image = section.get("image").and_then(|image| image.as_str());
-                named.extend(image.map(|image| (name.clone(), image.to_owned())));
+                for (key, ending) in [("image", "elf"), ("kernel", "kernel"), ("initrd", "initrd")]
+                {
+                    let file = section.get(key).and_then(|file| file.as_str());
+                    named.extend(file.map(|file| (format!("{name}.{ending}"), file.to_owned())));
+                }
             }
         }
         named
@@ -231,8 +320,9 @@ impl Case {
     fn built(&self, requests: &[ImageRequest]) -> PathBuf {
         let images = self.folder.path().join("built");
         fs::create_dir_all(&images).unwrap();
-        for request in requests.iter().filter(|request| request.kind == ImageKind::Elf) {
-            fs::copy(&request.path, images.join(format!("{}.elf", request.partition))).unwrap();
+        let there = |request: &&ImageRequest| request.kind.is_finished() && request.path.is_file();
+        for request in requests.iter().filter(there) {
+            fs::copy(&request.path, images.join(request.file_name())).unwrap();
         }
         images
     }

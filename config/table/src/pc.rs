@@ -1,0 +1,48 @@
+//! Where a guest on [`Platform::Pc`](crate::Platform::Pc) that starts by its own boot protocol finds things: all of it is in
+//! its boot information, below the 640 KiB of a PC's low memory, a page each.
+//!
+//! Addresses are guest-physical.
+
+use crate::PAGE_SIZE;
+
+/// The code that goes from the hypervisor's start state over to the guest's boot protocol, and its segment descriptors.
+pub const TRAMPOLINE: u64 = 0x1000;
+
+/// What the protocol hands over; for Linux its `boot_params` (Documentation/arch/x86/zero-page.rst).
+pub const PARAMETERS: u64 = 0x2000;
+
+/// The command line, with a zero behind it.
+pub const COMMAND_LINE: u64 = 0x3000;
+
+/// The ACPI tables, from the root pointer (RSDP) on. Their page is theirs alone in the guest's memory map.
+pub const ACPI: u64 = 0x4000;
+
+/// Page tables that the trampoline builds here: memory of the guest, no bytes of the boot information.
+pub const PAGE_TABLES: u64 = ACPI + PAGE_SIZE;
+
+/// Behind the last of them: one of the fourth level, one of the third, and four of the second for 4 GiB.
+pub const PAGE_TABLES_END: u64 = PAGE_TABLES + 6 * PAGE_SIZE;
+
+/// End of low memory: a kibibyte below 640 KiB, where a PC's firmware keeps its data.
+pub const LOW_END: u64 = 0x9_FC00;
+
+/// Where memory goes on behind the hole of video and firmware.
+pub const HIGH: u64 = 0x10_0000;
+
+/// I/O port of the ACPI sleep control register.
+pub const SLEEP_CONTROL: u16 = 0x600;
+
+/// I/O port of the ACPI sleep status register.
+pub const SLEEP_STATUS: u16 = 0x601;
+
+/// The `SLP_TYP` of soft-off.
+pub const SOFT_OFF: u8 = 5;
+
+/// I/O port of the reset register.
+pub const RESET: u16 = 0x604;
+
+/// What is written there to start again.
+pub const RESET_VALUE: u8 = 1;
+
+/// First I/O port of the console, a 16550.
+pub const CONSOLE: u16 = 0x3F8;

@@ -1,0 +1,98 @@
+//! Gets kernels as Debian ships them, and makes RAM disks for them. Nothing is installed, nothing needs root.
+
+pub mod archive;
+pub mod packages;
+pub mod ramdisk;
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::paths;
+use packages::Packages;
+use ramdisk::Wanted;
+
+/// The folder that the shipped systems name, from the tree's root.
+pub const FOLDER: &str = "partitions/linux";
+
+/// What is made there: the ordinary kernel, the one with PREEMPT_RT, a RAM disk with a shell, and one with `cyclictest` too.
+const KERNELS: [(&str, &str); 2] =
+    [("vmlinuz", "linux-image-amd64"), ("vmlinuz-rt", "linux-image-rt-amd64")];
+const SHELL: &str = "initrd";
+const MEASURING: &str = "initrd-rt";
+
+/// The package with busybox, linked statically, and where it is in it.
+const BUSYBOX: (&str, &str) = ("busybox-static", "./bin/busybox");
+
+/// Packages with `cyclictest` and what it is linked to, and what is taken out of them.
+const CYCLICTEST: [(&str, &str); 3] = [
+    ("rt-tests", "./usr/bin/cyclictest"),
+    ("libnuma1", "./usr/lib/x86_64-linux-gnu/libnuma.so*"),
+    ("libc6", "./lib/*"),
+];
+
+/// `bulkhead linux`: kernels and RAM disks, into `folder` or where the shipped systems look for them.
+///
+/// # Errors
+/// Debian cannot be asked, or a file cannot be written.
+pub fn kernels(folder: Option<&Path>, quiet: bool) -> Result<Vec<PathBuf>> {
+    let folder = match folder {
+        Some(folder) => folder.to_path_buf(),
+        None => paths::root()?.join(FOLDER),
+    };
+    paths::create(&folder)?;
+    let mut packages = Packages::new(quiet)?;
+    let mut made = Vec::new();
+    let mut write = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        paths::write_if_changed(&path, bytes)?;
+        made.push(path);
+        Ok::<(), Error>(())
+    };
+    for (name, meta) in KERNELS {
+        let package = packages.behind(meta)?;
+        write(name, &kernel(&mut packages, &package)?)?;
+    }
+    let busybox = busybox(&mut packages)?;
+    write(SHELL, &ramdisk::build(&busybox, &[], &[])?)?;
+    let mut roots = Vec::new();
+    for (package, pattern) in CYCLICTEST {
+        roots.push(packages.files(package, pattern)?);
+    }
+    let program = roots[0].join("usr/bin/cyclictest");
+    let program = Wanted { source: program, target: "bin/cyclictest".to_string() };
+    write(MEASURING, &ramdisk::build(&busybox, &[program], &roots)?)?;
+    Ok(made)
+}
+
+/// The kernel in a package: its only one.
+fn kernel(packages: &mut Packages, package: &str) -> Result<Vec<u8>> {
+    let folder = packages.files(package, "./boot/vmlinuz-*")?.join("boot");
+    let entries =
+        std::fs::read_dir(&folder).map_err(|cause| Error::file("read", &folder, &cause))?;
+    let mut found = entries.flatten().map(|entry| entry.path());
+    let path = found.next().ok_or_else(|| {
+        Error::failed(
+            format!("cannot take the kernel out of {package}"),
+            "there is none in it",
+            "name a kernel file of your own in the system file",
+        )
+    })?;
+    paths::read(&path)
+}
+
+fn busybox(packages: &mut Packages) -> Result<PathBuf> {
+    let (package, file) = BUSYBOX;
+    Ok(packages.files(package, file)?.join(file.trim_start_matches("./")))
+}
+
+/// `bulkhead initrd`: a RAM disk with busybox and the given files; libraries come from this machine.
+///
+/// # Errors
+/// Debian cannot be asked, a file cannot be read or written, or a library is nowhere.
+pub fn initrd(files: &[String], output: &Path, quiet: bool) -> Result<u64> {
+    let wanted: Vec<Wanted> = files.iter().map(|file| Wanted::parse(file)).collect();
+    let busybox = busybox(&mut Packages::new(quiet)?)?;
+    let bytes = ramdisk::build(&busybox, &wanted, &["/".into()])?;
+    paths::write(output, &bytes)?;
+    Ok(bytes.len() as u64)
+}
