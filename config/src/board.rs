@@ -24,9 +24,24 @@ const LOW_MEMORY_END: u64 = 1 << 20;
 /// I/O ports of a 16550.
 const UART_PORTS: u64 = 8;
 
-/// Whether ports from `first` to `last` hold one of the two 8259s, which the hypervisor masks and keeps masked.
-fn interrupt_controllers(first: u64, last: u64) -> bool {
-    [0x20, 0x21, 0xA0, 0xA1].iter().any(|port| (first..=last).contains(port))
+/// Ports of the two 8259s, which the hypervisor masks and keeps masked.
+const INTERRUPT_CONTROLLERS: [(u64, u64); 2] = [(0x20, 0x21), (0xA0, 0xA1)];
+
+/// Ports that every PC's chipset decodes itself: DMA, timer, keyboard, clock and NMI mask, DMA pages and port 0x92,
+/// interrupt modes and reset, PCI configuration.
+const CHIPSET: [(u64, u64); 7] = [
+    (0x00, 0x1F),
+    (0x40, 0x43),
+    (0x60, 0x64),
+    (0x70, 0x77),
+    (0x80, 0x9F),
+    (0xC0, 0xDF),
+    (0xCF8, 0xCFF),
+];
+
+/// Whether ports from `first` to `last` hold one of these.
+fn meet(first: u64, last: u64, ports: &[(u64, u64)]) -> bool {
+    ports.iter().any(|(begin, end)| *begin <= last && first <= *end)
 }
 
 /// The time-stamp counter.
@@ -291,11 +306,12 @@ fn uart(board: &BoardFile, findings: &mut Findings) -> Option<Uart> {
         return None;
     }
     let last = port.value + UART_PORTS - 1;
-    if last > u64::from(u16::MAX) || interrupt_controllers(port.value, last) {
+    let taken = meet(port.value, last, &INTERRUPT_CONTROLLERS) || meet(port.value, last, &CHIPSET);
+    if last > u64::from(u16::MAX) || taken {
         let finding = Finding::new(
             Rule::SerialPorts,
             format!("the serial port takes the I/O ports {:#x} to {last:#x}", port.value),
-            "write its first port, such as 0x3f8 (COM1): its eight ports are below 0x10000, and none is an interrupt controller's",
+            "write its first port, such as 0x3f8 (COM1): its eight ports are below 0x10000, and none is the chipset's own",
         );
         findings.push(finding.at(port.place, "no place for a serial port"));
         return None;
@@ -317,13 +333,25 @@ fn power_off(board: &BoardFile, findings: &mut Findings) -> Option<Option<(u16, 
         findings.push(finding.at(bytes.place, "nothing to write"));
         return None;
     }
-    if interrupt_controllers(port.value, port.value) {
+    if meet(port.value, port.value, &INTERRUPT_CONTROLLERS) {
         let finding = Finding::new(
             Rule::PowerOffPort,
             format!("the power-off port {:#x} is an interrupt controller's", port.value),
             "write the port that switches the board off; the hypervisor keeps the interrupt controllers masked",
         );
         findings.push(finding.at(port.place, "the hypervisor's own"));
+        return None;
+    }
+    let serial = board.serial_port.as_ref();
+    if let Some(serial) = serial.filter(|serial| {
+        meet(port.value, port.value, &[(serial.value, serial.value + UART_PORTS - 1)])
+    }) {
+        let finding = Finding::new(
+            Rule::PowerOffPort,
+            format!("the power-off port {:#x} is one of the serial port's", port.value),
+            "write the port that switches the board off: these bytes would end up in the log",
+        );
+        findings.push(finding.at(port.place, "the log's").with(serial.place, "its first port"));
         return None;
     }
     Some(Some((u16::try_from(port.value).ok()?, bytes.value.as_bytes().to_vec())))

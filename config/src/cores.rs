@@ -129,7 +129,6 @@ fn claims<'s>(system: &'s SystemFile, findings: &mut Findings) -> Vec<Claim<'s>>
     for (partition, id) in system.partitions.iter().zip(0_u16..) {
         let windows = partition.windows.as_ref();
         let name = partition.name.value.as_str();
-        no_empty_list(windows, name, findings);
         let Some(cores) = partition.cores.as_ref() else {
             continue;
         };
@@ -147,7 +146,6 @@ fn claims<'s>(system: &'s SystemFile, findings: &mut Findings) -> Vec<Claim<'s>>
     }
     if let Some(housekeeping) = &system.housekeeping {
         let windows = housekeeping.windows.as_ref();
-        no_empty_list(windows, "housekeeping", findings);
         if let Some(core) = &housekeeping.core {
             let owner = Owner::Housekeeping;
             let windows = windows.map(|list| list.value.iter().collect());
@@ -157,23 +155,12 @@ fn claims<'s>(system: &'s SystemFile, findings: &mut Findings) -> Vec<Claim<'s>>
     claims
 }
 
-fn no_empty_list(windows: Option<&At<Vec<Window>>>, name: &str, findings: &mut Findings) {
-    let Some(windows) = windows.filter(|windows| windows.value.is_empty()) else {
-        return;
-    };
-    let finding = Finding::new(
-        Rule::NoWindow,
-        format!("the list of windows of `{name}` is empty"),
-        "add a window, or take the key out: the core is then dedicated",
-    );
-    findings.push(finding.at(windows.place, "no window in it"));
-}
-
 /// Whether a window of a partition stands on one of its cores: where there is one core, it need not say so.
 fn stands_on(window: &Window, core: &At<u64>, cores: &At<Vec<At<u64>>>) -> bool {
     match &window.core {
         Some(named) => named.value == core.value,
-        None => cores.value.len() == 1,
+        // One that is named twice is told by a rule of its own.
+        None => cores.value.iter().all(|other| other.value == core.value),
     }
 }
 
@@ -206,6 +193,8 @@ fn cores_ascend(cores: &At<Vec<At<u64>>>, name: &str, findings: &mut Findings) {
                 "name each core once, the lowest first: the vCPUs are numbered in this order, and the first one starts",
             );
             findings.push(finding.at(core.place, "not above").with(before.place, "the one before"));
+            // The list is put in order as a whole.
+            return;
         }
     }
 }

@@ -216,13 +216,20 @@ impl Diagnostics {
             let Some(source) = self.sources.get(label.place.file) else {
                 continue;
             };
-            let span = label.place.start..label.place.end;
+            // Only the lines from the first place to the last of the file: a snippet is searched from its begin, and
+            // there may be as many findings as lines.
+            let others = labels.iter().filter_map(|(_, label)| *label).map(|label| label.place);
+            let places = others.filter(|other| other.file == label.place.file);
+            let lines = source.lines_around(places);
+            let span = label.place.start - lines.start..label.place.end - lines.start;
             let annotation = kind.span(span).label(label.text.as_str());
             let snippet = match snippets.pop() {
                 Some(snippet) if last == Some(label.place.file) => snippet,
                 other => {
                     snippets.extend(other);
-                    Snippet::source(source.text.as_str()).path(source.shown())
+                    let (line, _) = source.line_column(lines.start);
+                    let text = source.text.get(lines).unwrap_or_default();
+                    Snippet::source(text).line_start(line).path(source.shown())
                 }
             };
             last = Some(label.place.file);

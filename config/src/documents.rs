@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 use crate::diagnostics::{Finding, Findings};
-use crate::language::Section;
+use crate::language::{BOARD_FILE, INCLUDE, SYSTEM_FILE, Section};
 use crate::parse::parse;
 use crate::reader::{Part, Reader, View};
 use crate::rules::Rule;
-use crate::source::{At, FileId, Place, Sources, shown};
+use crate::source::{At, FileId, Place, Sources};
 use crate::suggest::with_near_path;
 
 /// The parsed files, in the order in which their sections count.
@@ -17,22 +17,26 @@ pub(crate) struct Documents<'t> {
     tables: Vec<(FileId, DeTable<'t>)>,
     /// First line of the file that includes the others: where something is missed that none of them has.
     pub place: Place,
+    /// Whether every file is there and could be read. Where one is not, the others are looked at one key at a time:
+    /// what they lack may stand in it.
+    pub complete: bool,
 }
 
 impl<'t> Documents<'t> {
-    /// Parses `files`, of which `main` includes the others; `None` when one of them is no TOML.
+    /// Parses `files`, of which `main` includes the others.
     pub fn parse(
         main: FileId,
-        files: &[FileId],
+        files: &Files,
         sources: &'t Sources,
         findings: &mut Findings,
-    ) -> Option<Self> {
-        let parsed: Vec<_> = files
-            .iter()
-            .map(|file| Some((*file, parse(*file, &sources.get(*file)?.text, findings)?)))
-            .collect();
-        let tables = parsed.into_iter().collect::<Option<_>>()?;
-        Some(Self { tables, place: first_line(main, sources) })
+    ) -> Self {
+        let mut parsed = |file: &FileId| {
+            let table = parse(*file, &sources.get(*file)?.text, findings)?;
+            of_its_kind(*file, &table, files.section, findings).then_some((*file, table))
+        };
+        let tables: Vec<_> = files.order.iter().filter_map(&mut parsed).collect();
+        let complete = files.all_there && tables.len() == files.order.len();
+        Self { tables, place: first_line(main, sources), complete }
     }
 
     /// The root tables of all files.
@@ -41,16 +45,51 @@ impl<'t> Documents<'t> {
     }
 }
 
-/// Reads everything that `main` includes, and what that includes in turn. The files come in the order in which their
-/// sections count: what is included before what includes it. `None` when a file is missing, or included wrongly.
+/// A file and everything that it includes.
+pub(crate) struct Files {
+    section: &'static Section,
+    /// In the order in which their sections count: what is included before what includes it.
+    order: Vec<FileId>,
+    /// Whether none is missing, or included wrongly.
+    all_there: bool,
+}
+
+/// Reports a board file where a system file is wanted, and the other way round: a file none of whose sections is one of
+/// `section`, and one of whose is of the other kind. Told once, and not section by section.
+fn of_its_kind(
+    file: FileId,
+    table: &DeTable<'_>,
+    section: &'static Section,
+    findings: &mut Findings,
+) -> bool {
+    let (wanted, other, remedy) = if *section == SYSTEM_FILE {
+        ("system", &BOARD_FILE, "name the system file: its `[system]` names the board file")
+    } else {
+        ("board", &SYSTEM_FILE, "name a board file, such as boards/bochs-skylake-x.toml")
+    };
+    let names = || table.keys().filter(|key| key.get_ref() != INCLUDE.name);
+    let aliens = names().filter(|key| other.key(key.get_ref()).is_some());
+    let alien = aliens.min_by_key(|key| key.span().start);
+    let Some(alien) = alien.filter(|_| names().all(|key| section.key(key.get_ref()).is_none()))
+    else {
+        return true;
+    };
+    let message = format!("this belongs to {}, and a {wanted} file is wanted here", other.header);
+    let finding = Finding::new(Rule::WrongKind, message, remedy);
+    let place = Place::new(file, alien.span());
+    findings.push(finding.at(place, format!("a section of {}", other.header)));
+    false
+}
+
+/// Reads everything that `main` includes, and what that includes in turn.
 pub(crate) fn collect(
     main: FileId,
     section: &'static Section,
     sources: &mut Sources,
     findings: &mut Findings,
-) -> Option<Vec<FileId>> {
+) -> Files {
     let mut walk = Walk { section, known: Vec::new(), order: Vec::new(), sound: true };
-    let path = real(&sources.get(main)?.path);
+    let path = sources.get(main).map_or_else(PathBuf::new, |source| real(&source.path));
     walk.known.push(Known { path, include: first_line(main, sources) });
     let mut open = vec![walk.open(main, 0, sources, findings)];
     while let Some(top) = open.last_mut() {
@@ -62,7 +101,7 @@ pub(crate) fn collect(
             None => walk.order.extend(open.pop().map(|done| done.file)),
         }
     }
-    walk.sound.then_some(walk.order)
+    Files { section, order: walk.order, all_there: walk.sound }
 }
 
 /// A file that was seen, and where it was included; for the first one its own first line.
@@ -88,18 +127,26 @@ struct Walk {
 }
 
 impl Walk {
-    /// What a file includes. A file that is no TOML includes nothing here; the parser tells why.
-    fn open(&self, file: FileId, known: usize, sources: &Sources, findings: &mut Findings) -> Open {
+    /// What a file includes. A file that is no TOML includes nothing here; the parser tells why. So does a file that
+    /// includes by no list of paths.
+    fn open(
+        &mut self,
+        file: FileId,
+        known: usize,
+        sources: &Sources,
+        findings: &mut Findings,
+    ) -> Open {
         let text = sources.get(file).map_or("", |source| source.text.as_str());
-        let wanted = match DeTable::parse_recoverable(text) {
-            (document, errors) if errors.is_empty() => {
-                let part = Part { file, table: document.get_ref() };
-                let view = View::unchecked(self.section, part, first_line(file, sources));
-                Reader::new(findings).texts(&view, "include").map(|list| list.value)
+        let mut wanted = Vec::new();
+        if let Some(table) = parse(file, text, &mut Findings::default()) {
+            let part = Part { file, table: &table };
+            let view = View::unchecked(self.section, part, first_line(file, sources));
+            match Reader::new(findings).full_texts(&view, INCLUDE.name) {
+                Some(list) => wanted = list.value,
+                None => self.sound &= !view.has(INCLUDE.name),
             }
-            _ => None,
-        };
-        Open { file, known, wanted: wanted.unwrap_or_default().into_iter() }
+        }
+        Open { file, known, wanted: wanted.into_iter() }
     }
 
     fn enter(
@@ -121,16 +168,13 @@ impl Walk {
                 self.known.push(Known { path: real_path, include: name.place });
                 Some(self.open(file, self.known.len() - 1, sources, findings))
             }
-            Err(cause) => {
-                let finding = Finding::new(
-                    Rule::Unreadable,
-                    format!("the included file {} cannot be read: {cause}", shown(&path)),
-                    with_near_path(
-                        &name.value,
-                        &path,
-                        "name a file by its path from the folder of the file that includes it",
-                    ),
+            Err(unread) => {
+                let remedy = with_near_path(
+                    &name.value,
+                    &path,
+                    "name a file by its path from the folder of the file that includes it",
                 );
+                let finding = unread.finding("the included file ", &path, remedy);
                 findings.push(finding.at(name.place, "included here"));
                 self.sound = false;
                 None

@@ -182,7 +182,7 @@ explanations! {
 
     BadName, "BH0110-names.toml",
     "Names travel: into file names, logs, reports and the boot loader's modules. Lower-case letters, digits and hyphens \
-     mean the same everywhere. `housekeeping` is the hypervisor's own in reports.",
+     mean the same everywhere. `housekeeping`, `hypervisor`, `bulkhead` and `boot` are the hypervisor's own in logs and reports.",
     [
         "[partition.Motion]" => "[partition.motion]",
         "[partition.\"\"]" => "[partition.plc]",
@@ -216,6 +216,10 @@ explanations! {
     EmptyList, "BH0116-no-hygiene.toml",
     "A list of nothing looks as if something had been decided. Without the key it is plain that nothing is cleaned.",
     ["hygiene = []\n" => ""];
+
+    WrongKind, "BH0117-no-board.toml",
+    "Each of its sections would be unknown and each needed one missing: one slip, told twenty times.",
+    ["boards/../shared/lines.toml" => "boards/bochs-skylake-x.toml"];
 
     DuplicateApicId, "boards/duplicate-apic-id.toml",
     "The APIC id is the address of a core: with two of one id, one core is never reached, or starts twice.",
@@ -586,6 +590,11 @@ explanations! {
     ReceiverOff, "BH0430-receiver-off.toml",
     "Who is off in a plan does not run in it, whatever others have left over: that is what an auditor reads from `off-in`.",
     ["\noff-in = [\"maintenance\"]" => ""];
+
+    WindowBelowBudget, "BH0431-short-window.toml",
+    "The board says what a switch may take. A window that is shorter than that is a slip of its unit most of the time, and \
+     costs its core more than it gives its owner.",
+    ["length = \"15 us\"" => "length = \"150 us\""];
 
     MemoryTooSmall, "BH0501-too-small.toml",
     "The page at 0x1000 holds the guest's boot information: without it, the guest knows neither its memory nor its \

@@ -7,12 +7,11 @@ use std::path::Path;
 
 use toml_edit::{Decor, DocumentMut, Item, RawString, Table, Value};
 
-use crate::diagnostics::{Diagnostics, Finding, Findings};
+use crate::diagnostics::{Diagnostics, Findings};
 use crate::json_schema::FileKind;
 use crate::language::{Form, Section};
 use crate::parse::parse;
-use crate::rules::Rule;
-use crate::source::{Sources, shown};
+use crate::source::Sources;
 use crate::units::{Dimension, Quantity};
 
 /// A file, before and after.
@@ -49,13 +48,13 @@ fn readable(path: &Path) -> Result<String, Diagnostics> {
     match sources.read(path) {
         Ok(file) => {
             let text = sources.get(file).map(|source| source.text.clone()).unwrap_or_default();
-            if parse(file, &text, &mut findings).is_some() {
+            if parse(file, &text, &mut findings).is_some() && !findings.has_errors() {
                 return Ok(text);
             }
         }
-        Err(cause) => findings.push(Finding::new(
-            Rule::Unreadable,
-            format!("{} cannot be read: {cause}", shown(path)),
+        Err(unread) => findings.push(unread.finding(
+            "",
+            path,
             "name a system file or a board file, such as partitions/demo.toml",
         )),
     }

@@ -3,6 +3,7 @@
 use bulkhead_table::{Hygiene, Owner, PartitionId};
 
 use crate::diagnostics::{Finding, Findings};
+use crate::language::HYGIENE_WORDS;
 use crate::reader::positive_ticks;
 use crate::rules::Rule;
 use crate::schema::{BoardFile, Partition, SystemFile};
@@ -94,6 +95,9 @@ fn only_in_windows(partition: &Partition, place: Place, findings: &mut Findings)
 
 fn has_a_cost(name: &str, word: &At<String>, board: Option<&BoardFile>, findings: &mut Findings) {
     let Some(board) = board else { return };
+    if !HYGIENE_WORDS.contains(&word.value.as_str()) {
+        return;
+    }
     let declared = board.hygiene.as_ref().is_some_and(|costs| {
         let cost = match word.value.as_str() {
             L1D_FLUSH => &costs.l1d_flush,

@@ -73,6 +73,10 @@ impl Refusal {
 
 /// Reads an image file; the error is the cause in words.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
+    // Looked at before it is opened: to open a pipe waits for somebody who writes into it.
+    if !std::fs::metadata(path).map_err(|error| error.to_string())?.is_file() {
+        return Err("it is not a file".to_owned());
+    }
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
     file.take(LONGEST_FILE + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::language::{BOARD_FILE, Form, HYGIENE_WORDS, Key, PLATFORM_WORDS, SYSTEM_FILE, Section};
 use crate::reader::LONGEST_NAME;
-use crate::schema::RESERVED_NAME;
+use crate::schema::RESERVED_NAMES;
 use crate::units::Dimension;
 
 /// Which kind of file a schema or a formatter is for.
@@ -135,9 +135,11 @@ fn quantity(form: Form, dimension: Dimension) -> Value {
 
 /// Tables whose keys are names of the user's, all but the hypervisor's own.
 fn named(section: &Section) -> Value {
+    let reserved: Map<String, Value> =
+        RESERVED_NAMES.iter().map(|name| ((*name).to_owned(), json!({ "not": {} }))).collect();
     json!({
         "type": "object",
-        "properties": { RESERVED_NAME: { "not": {} } },
+        "properties": reserved,
         "patternProperties": { name_pattern(): object(section) },
         "additionalProperties": false,
     })

@@ -185,7 +185,7 @@ const fn later(name: &'static str, meaning: &'static str) -> Later {
 }
 
 /// At the top of a system or board file, or of what one includes.
-const INCLUDE: Key = may(
+pub(crate) const INCLUDE: Key = may(
     "include",
     Form::Paths,
     "files whose sections stand before those of this one; nothing in them is overridden",
@@ -252,7 +252,7 @@ pub const SCHEDULE: Section = Section {
 pub const LOG: Section = Section {
     header: "[log]",
     meaning: "What is logged beyond events.",
-    keys: &[may(
+    keys: &[must(
         "windows",
         Form::Flag,
         "whether each window that ran is logged, for a picture of time",

@@ -215,13 +215,20 @@ pub fn requests(system: &Path) -> Result<Vec<ImageRequest>, Diagnostics> {
 /// # Errors
 /// Everything that is wrong with it, as far as it can be seen before a build.
 pub fn check_without_images(system: &Path) -> Result<Plan, Diagnostics> {
-    let Analysis { sources, mut findings, plan, .. } =
+    let Analysis { sources, mut findings, plan, hypervisor_place } =
         plan::analyse(system, Sources::default(), Findings::default());
     let Some(plan) = plan else {
         return Err(findings.resolve(&sources));
     };
-    for partition in plan.partitions.iter().filter(|p| p.image.kind.is_finished()) {
-        load(&plan, partition, |request| request.path.clone(), &mut findings);
+    let finished = plan.partitions.iter().filter(|p| p.image.kind.is_finished());
+    let images: Vec<_> = finished
+        .filter_map(|partition| {
+            load(&plan, partition, |request| request.path.clone(), &mut findings)
+        })
+        .collect();
+    // What is still to be built counts for nothing here; `compile` counts it.
+    if !findings.has_errors() {
+        staged_images_fit(&plan, &images, hypervisor_place, &mut findings);
     }
     if findings.has_errors() { Err(findings.resolve(&sources)) } else { Ok(plan) }
 }

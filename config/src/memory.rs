@@ -213,6 +213,9 @@ fn large_pages(name: &str, size: &At<u64>, piece: Range, findings: &mut Findings
 /// The schedule pages of a partition in windows, guest-physical.
 fn schedule_pages(partition: &Partition) -> Option<Range> {
     let (cores, _) = (partition.cores.as_ref()?, partition.windows.as_ref()?);
+    if cores.value.is_empty() {
+        return None;
+    }
     Some(Range { start: SCHEDULE_PAGES, size: cores.value.len() as u64 * PAGE_SIZE })
 }
 

@@ -1,5 +1,6 @@
 //! Parses one file as TOML, and tells what is wrong with it in the language's own words.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use toml::de::DeTable;
@@ -9,42 +10,85 @@ use crate::reader::shorten;
 use crate::rules::Rule;
 use crate::source::{FileId, Place};
 
-/// Parses; reports every syntax error and returns `None` if there is one.
+/// Parses; reports every syntax error and returns `None` if there is one. What is given twice is reported too, and the
+/// first of it counts, so that the rest of the file is looked at.
 pub(crate) fn parse<'t>(
     file: FileId,
     text: &'t str,
     findings: &mut Findings,
 ) -> Option<DeTable<'t>> {
     let (document, errors) = DeTable::parse_recoverable(text);
-    if errors.is_empty() {
-        return Some(document.into_inner());
-    }
     // What follows a table header that is given twice collides key by key: told once.
     let mut twice: Range<usize> = 0..0;
+    // And so does what follows a slip on its line.
+    let mut slips = Slips::default();
+    let mut duplicates = 0;
     for error in errors {
         let span = visible(text, error.span().unwrap_or(0..0));
-        let finding = if !error.message().starts_with("duplicate key") {
-            syntax_finding(file, span, error.message())
-        } else if twice.contains(&span.start) {
-            continue;
-        } else {
-            if let Some((header, _)) = header_of(text, span.start) {
-                twice = header.start..table_end(text, header.end);
+        if !error.message().starts_with("duplicate key") {
+            if slips.is_next(text, span.start) {
+                findings.push(syntax_finding(file, text, span, error.message()));
             }
-            duplicate_finding(file, text, document.get_ref(), span)
-        };
-        findings.push(finding);
+            continue;
+        }
+        if twice.contains(&span.start) {
+            continue;
+        }
+        if let Some((header, _)) = header_of(text, span.start) {
+            twice = header.start..table_end(text, header.end);
+        }
+        if let Some(finding) = other_brackets(file, text, document.get_ref(), span.start) {
+            // Which of the two the document holds now is nobody's wish.
+            findings.push(finding);
+            slips.count += 1;
+        } else if duplicates < MOST_DUPLICATES {
+            findings.push(duplicate_finding(file, text, document.get_ref(), span));
+            duplicates += 1;
+        }
     }
-    None
+    (slips.count == 0).then(|| document.into_inner())
 }
 
-fn syntax_finding(file: FileId, span: Range<usize>, message: &str) -> Finding {
-    Finding::new(
-        Rule::Syntax,
-        format!("this is not TOML: {message}"),
-        "mend the line; the rest of the file is looked at once it can be read",
-    )
-    .at(Place::new(file, span), "")
+/// Most slips that are told of one file: with more it is no TOML at all.
+const MOST_SLIPS: usize = 20;
+
+/// Most keys and headers that are told to be there twice: with more, the file was pasted into itself.
+const MOST_DUPLICATES: usize = 100;
+
+/// The syntax errors of a file: one of each line. The parser does not tell them in the order of the lines.
+#[derive(Default)]
+struct Slips {
+    count: usize,
+    /// Where the lines begin that have one.
+    lines: BTreeSet<usize>,
+}
+
+impl Slips {
+    /// Counts a slip at this byte, and says whether it is to be told.
+    fn is_next(&mut self, text: &str, at: usize) -> bool {
+        let line = text.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |end| end + 1);
+        if !self.lines.insert(line) {
+            return false;
+        }
+        self.count += 1;
+        self.count <= MOST_SLIPS
+    }
+}
+
+fn syntax_finding(file: FileId, text: &str, span: Range<usize>, message: &str) -> Finding {
+    let written = shorten(text.get(span.clone()).unwrap_or_default());
+    let remedy = if message.starts_with("string values must be quoted") {
+        format!(
+            "write it in straight quotes, as \"{}\"",
+            written.trim_matches(['“', '”', '„', '\''])
+        )
+    } else if message.starts_with("carriage return must be followed") {
+        "save the file with the line ends of Linux or of Windows".to_owned()
+    } else {
+        "mend the line; the rest of the file is looked at once it can be read".to_owned()
+    };
+    Finding::new(Rule::Syntax, format!("this is not TOML: {message}"), remedy)
+        .at(Place::new(file, span), "")
 }
 
 fn duplicate_finding(
@@ -68,6 +112,36 @@ fn duplicate_finding(
         Some(first) => finding.with(Place::new(file, first), "first here"),
         None => finding,
     }
+}
+
+/// What is wrong where the byte stands in a header with single brackets for what is a list before it, or the other way
+/// round.
+fn other_brackets(file: FileId, text: &str, document: &DeTable<'_>, at: usize) -> Option<Finding> {
+    let (header, None) = header_of(text, at)? else { return None };
+    let line = text.get(header.clone())?;
+    let is_list = line.starts_with("[[");
+    let path = line.trim_start_matches('[').split(']').next()?.trim();
+    let other = if is_list { format!("[{path}]") } else { format!("[[{path}]]") };
+    let before = text.get(..header.start)?;
+    let first = match before.find(&other) {
+        Some(start) => start..start + other.len(),
+        None if is_list => document.get_key_value(path)?.0.span(),
+        None => return None,
+    };
+    let (what, remedy) = if is_list {
+        (
+            "a list of sections, and before one",
+            "write it with single brackets, as the other is; or take it out".to_owned(),
+        )
+    } else {
+        (
+            "one section, and before a list of them",
+            format!("write it with double brackets: `[[{path}]]`"),
+        )
+    };
+    let message = format!("`{}` is here {what}", shorten(path));
+    let finding = Finding::new(Rule::DuplicateName, message, remedy);
+    Some(finding.at(Place::new(file, header), "here").with(Place::new(file, first), "before"))
 }
 
 /// When the byte stands in a table header `[a.b]`: the header, and the first line that reads the same before it.

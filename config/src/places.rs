@@ -6,6 +6,8 @@
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use crate::language::BOARD_FILE;
+use crate::reader::{Part, View};
 use crate::source::{FileId, Place, Sources};
 use crate::units::{Dimension, Quantity, Whole};
 
@@ -34,6 +36,12 @@ impl<'t> Places<'t> {
             Some((id, DeTable::parse(&source.text).ok()?.into_inner()))
         };
         Self { documents: sources.ids().filter_map(parsed).collect() }
+    }
+
+    /// The sections around the cores of the board, of all files together.
+    pub fn board(&self) -> View<'_> {
+        let parts = self.documents.iter().map(|(file, table)| Part { file: *file, table });
+        View::unchecked_parts(&BOARD_FILE, parts.collect())
     }
 
     /// The value at `path`: keys with dots between them. The first file that has it, where several do.

@@ -286,32 +286,39 @@ pub(crate) struct Analysis {
 pub(crate) fn analyse(path: &Path, mut sources: Sources, mut findings: Findings) -> Analysis {
     let mut hypervisor_place = None;
     let system = read_system(path, &mut sources, &mut findings);
-    let plan = system.and_then(|system| {
+    let plan = system.and_then(|(system, complete)| {
         let board_file = read_board(&system, &mut sources, &mut findings);
         hypervisor_place = board_file
             .as_ref()
             .and_then(|board| Some(board.hypervisor.as_ref()?.size.as_ref()?.place));
-        check(path, &system, board_file.as_ref(), &sources, &mut findings)
+        if complete {
+            return check(path, &system, board_file.as_ref(), &sources, &mut findings);
+        }
+        // What the system lacks may stand in the file that cannot be read; the board stands for itself.
+        board_file.iter().for_each(|board| drop(board::check(board, &mut findings)));
+        None
     });
     let plan = if findings.has_errors() { None } else { plan };
     Analysis { sources, findings, plan, hypervisor_place }
 }
 
-fn read_system(path: &Path, sources: &mut Sources, findings: &mut Findings) -> Option<SystemFile> {
+/// The system, and whether all its files could be read.
+fn read_system(
+    path: &Path,
+    sources: &mut Sources,
+    findings: &mut Findings,
+) -> Option<(SystemFile, bool)> {
     let main = match sources.read(path) {
         Ok(file) => file,
-        Err(cause) => {
-            findings.push(Finding::new(
-                Rule::Unreadable,
-                format!("the system file {} cannot be read: {cause}", shown(path)),
-                "name a system file, such as partitions/demo.toml",
-            ));
+        Err(unread) => {
+            let remedy = "name a system file, such as partitions/demo.toml";
+            findings.push(unread.finding("the system file ", path, remedy));
             return None;
         }
     };
     let files = documents::collect(main, &language::SYSTEM_FILE, sources, findings);
-    let documents = Documents::parse(main, &files?, sources, findings)?;
-    Some(schema::read_system(&documents, findings))
+    let documents = Documents::parse(main, &files, sources, findings);
+    Some((schema::read_system(&documents, findings), documents.complete))
 }
 
 fn board_path(system: &SystemFile, sources: &Sources) -> Option<PathBuf> {
@@ -328,16 +335,13 @@ fn read_board(
     let board_path = board_path(system, sources)?;
     let main = match sources.read(&board_path) {
         Ok(file) => file,
-        Err(cause) => {
-            let finding = Finding::new(
-                Rule::Unreadable,
-                format!("the board file {} cannot be read: {cause}", shown(&board_path)),
-                with_near_path(
-                    &name.value,
-                    &board_path,
-                    "name a board file by its path from the folder of the file that names it",
-                ),
+        Err(unread) => {
+            let remedy = with_near_path(
+                &name.value,
+                &board_path,
+                "name a board file by its path from the folder of the file that names it",
             );
+            let finding = unread.finding("the board file ", &board_path, remedy);
             findings.push(finding.at(name.place, "named here"));
             return None;
         }
@@ -345,15 +349,16 @@ fn read_board(
     read_board_file(main, sources, findings)
 }
 
-/// Reads the board that `main` and what it includes declare; `None` when one of them is no TOML.
+/// Reads the board that `main` and what it includes declare; `None` when one of them cannot be read.
 pub(crate) fn read_board_file(
     main: FileId,
     sources: &mut Sources,
     findings: &mut Findings,
 ) -> Option<BoardFile> {
     let files = documents::collect(main, &language::BOARD_FILE, sources, findings);
-    let documents = Documents::parse(main, &files?, sources, findings)?;
-    Some(schema::read_board(&documents, findings))
+    let documents = Documents::parse(main, &files, sources, findings);
+    let board = schema::read_board(&documents, findings);
+    documents.complete.then_some(board)
 }
 
 fn check(

@@ -9,11 +9,12 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::diagnostics::{Finding, Findings};
+use crate::documents::Documents;
 use crate::language::{Form, Key, Section};
 use crate::rules::Rule;
-use crate::source::{At, FileId, Place};
+use crate::source::{At, FileId, Place, plain};
 use crate::suggest::{Meant, meant};
-use crate::units::{Dimension, Quantity, QuantityError, Whole, duration_text};
+use crate::units::{Dimension, Quantity, QuantityError, Whole, duration_text, size_text};
 
 /// A table and the file that it stands in.
 #[derive(Clone, Copy)]
@@ -48,6 +49,10 @@ impl<'t> Node<'t> {
         self.value.get_ref()
     }
 
+    fn is_table(&self) -> bool {
+        self.get().as_table().is_some()
+    }
+
     fn items(&self) -> Option<impl Iterator<Item = Self>> {
         let file = self.file;
         Some(self.get().as_array()?.iter().map(move |value| Self { file, value }))
@@ -69,9 +74,67 @@ impl<'t> View<'t> {
         Self { section, parts: vec![part], place }
     }
 
+    /// The same of several files, none of which is more the place than another.
+    pub fn unchecked_parts(section: &'static Section, parts: Vec<Part<'t>>) -> Self {
+        let file = parts.first().map_or(FileId::default(), |part| part.file);
+        Self { section, parts, place: Place::new(file, 0..0) }
+    }
+
+    /// The tables of a key, each alone; of a key that is one table, that one. Nobody has looked at them.
+    pub fn tables_of(&self, key: &Key) -> Vec<Self> {
+        let (Form::Table(section) | Form::Tables(section) | Form::NamedTables(section)) = key.form
+        else {
+            return Vec::new();
+        };
+        let mut nodes = Vec::new();
+        for node in self.nodes(key.name) {
+            match node.items() {
+                Some(items) => nodes.extend(items),
+                None => nodes.push(node),
+            }
+        }
+        let view = |node: &Node<'t>| {
+            let part = Part { file: node.file, table: node.get().as_table()? };
+            Some(Self::unchecked(section, part, node.place()))
+        };
+        nodes.iter().filter_map(view).collect()
+    }
+
+    /// The keys that are set, in the order of the language, each with what it says: however a number is written, it is
+    /// the same text.
+    pub fn said(&self) -> Vec<(&'static str, Vec<String>)> {
+        let said = |key: &'static Key| {
+            let inner = self.tables_of(key);
+            let texts: Vec<String> = match self.nodes(key.name).first()?.items() {
+                _ if !inner.is_empty() => inner.iter().map(Self::in_one_line).collect(),
+                Some(items) => items.map(|item| said_text(key.form, item.get())).collect(),
+                None => vec![said_text(key.form, self.nodes(key.name).first()?.get())],
+            };
+            Some((key.name, texts))
+        };
+        self.section.keys.iter().filter_map(said).collect()
+    }
+
+    fn in_one_line(&self) -> String {
+        let each = self.said().into_iter().map(|(key, texts)| format!("{key} {}", texts.join(" ")));
+        each.collect::<Vec<_>>().join(", ")
+    }
+
     /// Whether the key is there, whatever its value.
     pub fn has(&self, name: &str) -> bool {
         !self.nodes(name).is_empty()
+    }
+
+    /// Whether it has no key at all.
+    pub fn is_empty(&self) -> bool {
+        self.parts.iter().all(|part| part.table.is_empty())
+    }
+
+    /// Whether the key is there with a list of nothing.
+    pub fn is_empty_list(&self, name: &str) -> bool {
+        let nodes = self.nodes(name);
+        let empty = |node: &Node<'_>| node.items().is_some_and(|mut items| items.next().is_none());
+        !nodes.is_empty() && nodes.iter().all(empty)
     }
 
     /// Every value of this key, in the order of the files.
@@ -92,13 +155,27 @@ impl<'f> Reader<'f> {
         Self { findings }
     }
 
-    /// Looks at a table, in one or more parts; reports keys that are unknown, not enforced, missing, or in two
-    /// parts though they can be there but once.
-    pub fn view<'t>(
+    /// Looks at the root tables of a file and of what it includes; reports keys that are unknown, not enforced, missing,
+    /// or in two files though they can be there but once.
+    pub fn root<'t>(
+        &mut self,
+        section: &'static Section,
+        documents: &'t Documents<'_>,
+    ) -> View<'t> {
+        self.parts(section, documents.parts(), documents.place, documents.complete)
+    }
+
+    /// The same of one table.
+    fn view<'t>(&mut self, section: &'static Section, part: Part<'t>, place: Place) -> View<'t> {
+        self.parts(section, vec![part], place, true)
+    }
+
+    fn parts<'t>(
         &mut self,
         section: &'static Section,
         parts: Vec<Part<'t>>,
         place: Place,
+        complete: bool,
     ) -> View<'t> {
         let mut misspelt = Vec::new();
         for part in &parts {
@@ -114,7 +191,11 @@ impl<'f> Reader<'f> {
                     places.for_each(|again| self.twice(key.name, again, first));
                 }
                 // One mistake, one message: what is there under a wrong name is not missed too.
-                None if key.required && !misspelt.contains(&key.name) && !instead(&parts, key) => {
+                None if key.required
+                    && complete
+                    && !misspelt.contains(&key.name)
+                    && !instead(&parts, key) =>
+                {
                     self.missing(section, key.name, key.form, place)
                 }
                 _ => {}
@@ -253,41 +334,47 @@ impl<'f> Reader<'f> {
         let (form, node) = self.get(view, name)?;
         let place = node.place();
         let unit = of.usual_unit();
-        if let Some(number) = plain_number(node.get()) {
-            self.unit_missing(name, &number, of, place);
-            return None;
-        }
-        let Some(text) = node.get().as_str() else {
-            self.wrong_type(name, form, node);
-            return None;
-        };
-        let finding = match Quantity::parse(text, of) {
-            Ok(value) => return Some(At { value, place }),
-            Err(QuantityError::MissingUnit) => {
-                self.unit_missing(name, text.trim(), of, place);
+        // A bare number is looked at as if it had a unit: it may be none that could have one.
+        let (text, bare) = match (plain_number(node.get()), node.get().as_str()) {
+            (Some(number), _) => (format!("{number} {unit}"), Some(number)),
+            (None, Some(text)) => (text.to_owned(), None),
+            (None, None) => {
+                self.wrong_type(name, form, node);
                 return None;
             }
-            Err(QuantityError::Number) => Finding::new(
-                Rule::BadNumber,
-                format!("`{name}` does not begin with a number"),
-                format!("write at most 18 digits, then the unit: `{name} = {}`", form.example()),
-            )
-            .at(place, "not a number with a unit"),
-            Err(QuantityError::OtherDimension(other)) => Finding::new(
-                Rule::WrongUnit,
-                format!("`{name}` is {}, and {} is wanted", other.name(), of.name()),
-                format!("write it in {}, such as `{name} = {}`", of.units(), form.example()),
-            )
-            .at(place, format!("this is {}", other.name())),
-            Err(QuantityError::UnknownUnit(close)) => Finding::new(
-                Rule::WrongUnit,
-                format!("`{name}` has a unit that the language does not know"),
-                match close {
-                    Some(close) => format!("did you mean `{close}`?"),
-                    None => format!("write it in {}, such as `\"1 {unit}\"`", of.units()),
-                },
-            )
-            .at(place, format!("not a unit of {}", of.name().trim_start_matches("a "))),
+        };
+        let finding = match (Quantity::parse(&text, of), bare) {
+            (Ok(_), Some(number)) => {
+                self.unit_missing(name, &number, of, place);
+                return None;
+            }
+            (Ok(value), None) => return Some(At { value, place }),
+            (Err(error), _) => match error {
+                QuantityError::MissingUnit => {
+                    self.unit_missing(name, text.trim(), of, place);
+                    return None;
+                }
+                QuantityError::Number(slip) => {
+                    let (what, remedy) = slip.words(&format!("`{name} = {}`", form.example()));
+                    Finding::new(Rule::BadNumber, format!("`{name}` {what}"), remedy)
+                        .at(place, "not a number with a unit")
+                }
+                QuantityError::OtherDimension(other) => Finding::new(
+                    Rule::WrongUnit,
+                    format!("`{name}` is {}, and {} is wanted", other.name(), of.name()),
+                    format!("write it in {}, such as `{name} = {}`", of.units(), form.example()),
+                )
+                .at(place, format!("this is {}", other.name())),
+                QuantityError::UnknownUnit(close) => Finding::new(
+                    Rule::WrongUnit,
+                    format!("`{name}` has a unit that the language does not know"),
+                    match close {
+                        Some(close) => format!("did you mean `{close}`?"),
+                        None => format!("write it in {}, such as `\"1 {unit}\"`", of.units()),
+                    },
+                )
+                .at(place, format!("not a unit of {}", of.name().trim_start_matches("a "))),
+            },
         };
         self.findings.push(finding);
         None
@@ -298,6 +385,7 @@ impl<'f> Reader<'f> {
         // A number of many digits is meant in the smallest unit.
         let unit = match of {
             Dimension::Size if number.len() > 4 => "B",
+            Dimension::Frequency if number.len() > 5 => "Hz",
             _ => of.usual_unit(),
         };
         let remedy = format!(
@@ -315,28 +403,47 @@ impl<'f> Reader<'f> {
         self.number_of(name, form, node, most)
     }
 
+    /// `form` is that of the key, which may be a list.
     fn number_of(&mut self, name: &str, form: Form, node: Node<'_>, most: u64) -> Option<At<u64>> {
         let place = node.place();
         let parsed = match node.get() {
             DeValue::Integer(integer) => {
                 u64::from_str_radix(integer.as_str(), integer.radix()).ok()
             }
-            DeValue::String(text) if form == Form::Address => hexadecimal(text),
+            DeValue::String(text) if form == Form::Address => match hexadecimal(text) {
+                Some(number) => Some(number),
+                None => {
+                    self.not_an_address(name, text, place);
+                    return None;
+                }
+            },
             _ => {
                 self.wrong_type(name, form, node);
                 return None;
             }
         };
-        match parsed.filter(|number| *number <= most) {
-            Some(value) => Some(At { value, place }),
-            None => {
-                let message = format!("`{name}` is not within its range");
-                let remedy = format!("write a number from 0 to {most} ({most:#x})");
-                let finding = Finding::new(Rule::BadNumber, message, remedy);
-                self.findings.push(finding.at(place, "out of range, or not a number"));
-                None
-            }
+        if let Some(value) = parsed.filter(|number| *number <= most) {
+            return Some(At { value, place });
         }
+        let message = format!("`{name}` is not within its range");
+        let remedy = format!("write a number from 0 to {most} ({most:#x})");
+        let finding = Finding::new(Rule::BadNumber, message, remedy);
+        self.findings.push(finding.at(place, "out of range"));
+        None
+    }
+
+    /// A string that is no hexadecimal number: another way to write a number, or none at all.
+    fn not_an_address(&mut self, name: &str, text: &str, place: Place) {
+        let bytes = || Quantity::parse(text, Dimension::Size).ok()?.whole().exact();
+        let remedy = match text.trim().parse::<u64>().ok().or_else(bytes) {
+            Some(number) => format!("write it in hexadecimal: `{name} = \"{number:#x}\"`"),
+            None => {
+                format!("write a number, in hexadecimal most of the time: `{name} = \"0x3f8\"`")
+            }
+        };
+        let message = format!("`{name}` is not written as a number");
+        let finding = Finding::new(Rule::BadNumber, message, remedy);
+        self.findings.push(finding.at(place, "not a number"));
     }
 
     /// A list of integers within 0 ..= `most`, and the place of the whole list.
@@ -346,8 +453,8 @@ impl<'f> Reader<'f> {
             self.wrong_type(name, form, node);
             return None;
         };
-        let numbers: Option<Vec<_>> =
-            items.map(|item| self.number_of(name, Form::Number, item, most)).collect();
+        let numbers: Vec<_> = items.map(|item| self.number_of(name, form, item, most)).collect();
+        let numbers: Option<Vec<_>> = numbers.into_iter().collect();
         Some(At { value: numbers?, place: node.place() })
     }
 
@@ -358,15 +465,28 @@ impl<'f> Reader<'f> {
             self.wrong_type(name, form, node);
             return None;
         };
-        let mut texts = Vec::new();
+        let (mut texts, mut sound) = (Vec::new(), true);
         for item in items {
             let Some(text) = item.get().as_str() else {
                 self.wrong_type(name, form, item);
-                return None;
+                sound = false;
+                continue;
             };
             texts.push(At { value: text.to_owned(), place: item.place() });
         }
-        Some(At { value: texts, place: node.place() })
+        sound.then(|| At { value: texts, place: node.place() })
+    }
+
+    /// Like [`Self::texts`], and reports an empty list.
+    pub fn full_texts(&mut self, view: &View<'_>, name: &str) -> Option<At<Vec<At<String>>>> {
+        let texts = self.texts(view, name)?;
+        if texts.value.is_empty() {
+            let message = format!("the list `{name}` is empty");
+            let finding =
+                Finding::new(Rule::EmptyList, message, "take the key out: it does nothing");
+            self.findings.push(finding.at(texts.place, "nothing in it"));
+        }
+        Some(texts)
     }
 
     /// A list of words out of `known`, each once.
@@ -376,13 +496,7 @@ impl<'f> Reader<'f> {
         name: &str,
         known: &[&str],
     ) -> Option<At<Vec<At<String>>>> {
-        let words = self.texts(view, name)?;
-        if words.value.is_empty() {
-            let message = format!("the list `{name}` is empty");
-            let finding =
-                Finding::new(Rule::EmptyList, message, "take the key out: it does nothing");
-            self.findings.push(finding.at(words.place, "nothing in it"));
-        }
+        let words = self.full_texts(view, name)?;
         for word in &words.value {
             self.known_word(name, word, known);
         }
@@ -457,14 +571,23 @@ impl<'f> Reader<'f> {
             self.not_a_table(name, section, node);
             return None;
         };
-        Some(self.view(section, vec![Part { file: node.file, table }], node.place()))
+        Some(self.view(section, Part { file: node.file, table }, node.place()))
     }
 
     fn not_a_table(&mut self, name: &str, section: &Section, node: Node<'_>) {
-        let message = format!("`{name}` is {}", article(node.get().type_str()));
-        let remedy = format!("write it as a section of its own: {}", section.header);
-        let finding = Finding::new(Rule::WrongType, message, remedy);
-        self.findings.push(finding.at(node.place(), "a section is wanted"));
+        let header = section.header;
+        let listed = node.items().is_some_and(|mut items| items.all(|item| item.is_table()));
+        let (what, label, remedy) = if header.starts_with("[[") && node.is_table() {
+            ("one section", "any number of sections is wanted", "with double brackets")
+        } else if !header.starts_with("[[") && listed {
+            ("a list of sections", "one section is wanted", "with single brackets")
+        } else {
+            (node.get().type_str(), "a section is wanted", "as a section of its own")
+        };
+        let message = format!("`{}` is {}", shorten(name), article(what));
+        let finding =
+            Finding::new(Rule::WrongType, message, format!("write it {remedy}: {header}"));
+        self.findings.push(finding.at(node.place(), label));
     }
 
     /// Tables `[[name]]` of all parts and the place of the first list; `None` when there are none.
@@ -525,6 +648,26 @@ impl<'f> Reader<'f> {
     }
 }
 
+/// What a value says, whatever its digits or its unit.
+fn said_text(form: Form, value: &DeValue<'_>) -> String {
+    let number = match value {
+        DeValue::Integer(integer) => u64::from_str_radix(integer.as_str(), integer.radix()).ok(),
+        DeValue::String(text) if form == Form::Address => hexadecimal(text),
+        DeValue::String(text) if form == Form::Size => {
+            let size = Quantity::parse(text, Dimension::Size).ok();
+            return size.and_then(|size| size.whole().exact()).map_or_else(String::new, size_text);
+        }
+        DeValue::String(text) => return text.to_string(),
+        DeValue::Boolean(flag) => return flag.to_string(),
+        _ => None,
+    };
+    match number {
+        Some(number) if form == Form::Address => format!("{number:#x}"),
+        Some(number) => number.to_string(),
+        None => String::new(),
+    }
+}
+
 /// Longest name, in characters.
 pub(crate) const LONGEST_NAME: usize = 32;
 
@@ -560,7 +703,7 @@ pub(crate) fn ticks(
         Whole::Above(0) => (
             Rule::ZeroDuration,
             format!("`{name}` is shorter than one tick of the board's clock"),
-            format!("one tick is {tick}"),
+            format!("write at least one tick, {tick}"),
         ),
         Whole::Above(floor) => (
             Rule::Inexact,
@@ -618,6 +761,7 @@ fn hexadecimal(text: &str) -> Option<u64> {
 fn article(type_name: &str) -> String {
     match type_name {
         "array" | "integer" => format!("an {type_name}"),
+        "one section" | "a list of sections" => type_name.to_owned(),
         other => format!("a {other}"),
     }
 }
@@ -640,10 +784,10 @@ pub(crate) fn list(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// The beginning of a text that someone else wrote, at most 48 characters.
+/// The beginning of a text that someone else wrote, at most 48 characters, on one line.
 pub(crate) fn shorten(text: &str) -> String {
     match text.char_indices().nth(48) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text.to_owned(),
+        Some((end, _)) => format!("{}...", plain(&text[..end])),
+        None => plain(text),
     }
 }

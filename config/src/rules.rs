@@ -72,14 +72,15 @@ rules! {
     WrongUnit = "BH0107", Error, "A unit is one of the quantity that the key wants.";
     BadNumber = "BH0108", Error, "A number is well formed and within the range of its key.";
     Inexact = "BH0109", Error, "A quantity is a whole number of ticks, bytes, hertz or parts per million; nothing is rounded.";
-    BadName = "BH0110", Error, "A name is `[a-z][a-z0-9-]*`, at most 32 characters long, and not `housekeeping`.";
+    BadName = "BH0110", Error, "A name is `[a-z][a-z0-9-]*`, at most 32 characters long, and no partition has one of the hypervisor's own: `housekeeping`, `hypervisor`, `bulkhead`, `boot`.";
     DuplicateName = "BH0111", Error, "A key, and so the name of a partition, is given once, in all included files together.";
     Unreadable = "BH0112", Error, "The system file, its board file and what they include can be read.";
     IncludeCycle = "BH0113", Error, "No file includes itself, directly or by way of others.";
     IncludeTwice = "BH0114", Error, "A file is included once.";
 
     UnknownWord = "BH0115", Error, "A word is one that its key knows.";
-    EmptyList = "BH0116", Error, "A list of words that is given is not empty.";
+    EmptyList = "BH0116", Error, "A list of words, files, devices or neighbours that is given is not empty.";
+    WrongKind = "BH0117", Error, "Where a system file is wanted there is none of a board, and the other way round.";
 
     DuplicateApicId = "BH0201", Error, "Each core of the board has its own APIC id.";
     BoardMemoryUnaligned = "BH0202", Error, "A memory range of the board, the hypervisor's included, is not empty and made of whole pages.";
@@ -107,7 +108,7 @@ rules! {
     PciNotation = "BH0226", Error, "PCI addresses, ids and classes are written in hexadecimal digits as `0000:00:1f.2`, `8086:2922` and `010601`.";
     PciTwice = "BH0227", Error, "A PCI function is listed once.";
     PciNoFunctionZero = "BH0228", Error, "A PCI device has its function 0.";
-    BarShape = "BH0229", Error, "A base address register decodes a power of two of bytes, at a multiple of its size.";
+    BarShape = "BH0229", Error, "A base address register decodes a power of two of bytes, at a multiple of its size, within the I/O ports that there are.";
     BarTwice = "BH0230", Error, "A base address register is given once, and is one of the function's six.";
     MsiCount = "BH0231", Error, "A PCI function has 1, 2, 4, 8, 16 or 32 MSI vectors, and 1 to 2048 MSI-X ones.";
     ReservedInMemory = "BH0232", Error, "What firmware keeps lies outside the board's memory.";
@@ -116,8 +117,8 @@ rules! {
     DevicesWithoutDma = "BH0235", Error, "Only a range for DMA names devices.";
     AbilityMissing = "BH0236", Error, "The board has the abilities that the hypervisor needs.";
     CacheAllocationTwice = "BH0237", Error, "A level of caches that can be divided is 2 or 3, and is given once.";
-    SerialPorts = "BH0290", Error, "The serial port's eight I/O ports exist, and none is an interrupt controller's.";
-    PowerOffPort = "BH0291", Error, "The power-off port is not an interrupt controller's.";
+    SerialPorts = "BH0290", Error, "The serial port's eight I/O ports exist, and none is the chipset's: interrupt controllers, timers, keyboard, clock, DMA, PCI configuration.";
+    PowerOffPort = "BH0291", Error, "The power-off port is neither an interrupt controller's nor one of the serial port's.";
     ZeroTolerance = "BH0292", Error, "The tolerance of the clock is not zero.";
 
     CoreClaimedTwice = "BH0301", Error, "A core without windows belongs to one partition.";
@@ -165,6 +166,7 @@ rules! {
     HygieneWithoutCost = "BH0428", Error, "Hygiene that a partition asks for has a declared cost on the board.";
     HygieneDedicated = "BH0429", Error, "Only a partition in windows can ask for hygiene.";
     ReceiverOff = "BH0430", Error, "The receiver of donated time is on in every plan in which the donor is.";
+    WindowBelowBudget = "BH0431", Error, "A window is not shorter than the board's switch budget.";
 
     MemoryTooSmall = "BH0501", Error, "A partition's memory reaches beyond its boot information: it is at least 8 KiB.";
     MemoryUnaligned = "BH0502", Error, "A partition's memory is made of whole pages.";
@@ -202,7 +204,7 @@ rules! {
     LimitOnNothing = "BH0705", Error, "A limit is on what the system has: timers and exits on a dedicated core, windows and switches on a time-shared one.";
     LimitsEmpty = "BH0706", Error, "A section of limits sets one.";
 
-    ShortWindow = "BH0901", Warning, "A window is longer than the switch budget before it.";
+    ShortWindow = "BH0901", Warning, "A window is longer than the switch before it, hygiene included.";
     SharedCache = "BH0902", Warning, "A partition with cores of its own shares no first- or second-level cache with another one.";
     SmallPages = "BH0903", Warning, "A partition's memory is a multiple of 2 MiB, so that large pages map all of it.";
 }

@@ -88,9 +88,10 @@ fn skew_within_frame(frame: &At<u64>, board: &CheckedBoard, findings: &mut Findi
 fn frame_and_windows_agree(system: &SystemFile, findings: &mut Findings) {
     let of_partitions = system.partitions.iter().filter_map(|p| p.windows.as_ref());
     let of_housekeeping = system.housekeeping.iter().filter_map(|h| h.windows.as_ref());
-    let first = of_partitions.chain(of_housekeeping).find_map(|list| list.value.first());
-    match (&system.schedule, first) {
-        (Some(schedule), None) => findings.push(
+    let mut lists = of_partitions.chain(of_housekeeping).peekable();
+    let any = lists.peek().is_some();
+    match (&system.schedule, lists.find_map(|list| list.value.first())) {
+        (Some(schedule), None) if !any => findings.push(
             Finding::new(
                 Rule::FrameWithoutWindows,
                 "there is a major frame, and nothing has a window in it",
@@ -338,15 +339,20 @@ impl Clockwork<'_> {
 
     fn long_enough(&mut self, placed: &[Placed<'_>], findings: &mut Findings) {
         for window in placed.iter().filter(|one| one.window.length <= one.window.budget) {
-            if !self.first_told(Rule::ShortWindow, window.place, window.place) {
+            let (rule, what, budget) = if window.window.length < self.budget.value {
+                (Rule::WindowBelowBudget, "shorter than a switch", self.budget.value)
+            } else {
+                (Rule::ShortWindow, "no longer than the switch into it", window.window.budget)
+            };
+            if !self.first_told(rule, window.place, window.place) {
                 continue;
             }
             let finding = Finding::new(
-                Rule::ShortWindow,
-                format!("a window of `{}` is no longer than the switch into it", window.name),
+                rule,
+                format!("a window of `{}` is {what}", window.name),
                 "join it with another window of the same owner, or make it longer",
             );
-            let budget = self.text(window.window.budget);
+            let budget = self.text(budget);
             findings.push(
                 finding
                     .at(window.place, format!("{} long", self.text(window.window.length)))

@@ -47,7 +47,7 @@ pub(crate) struct Limits {
     pub window: Vec<(&'static str, At<Quantity>)>,
     pub switch: Option<At<Quantity>>,
     pub exits_per_second: Option<At<u64>>,
-    /// Whether it has none of its keys.
+    /// Whether it has no key at all.
     pub is_empty: bool,
     pub place: Place,
 }
@@ -153,7 +153,7 @@ pub(crate) const MOST_PORT: u64 = u16::MAX as u64;
 /// Reads a system file and what it includes.
 pub(crate) fn read_system(documents: &Documents<'_>, findings: &mut Findings) -> SystemFile {
     let mut reader = Reader::new(findings);
-    let root = reader.view(&lang::SYSTEM_FILE, documents.parts(), documents.place);
+    let root = reader.root(&lang::SYSTEM_FILE, documents);
     let system = reader.table(&root, "system", &lang::SYSTEM);
     let schedule = reader.table(&root, "schedule", &lang::SCHEDULE);
     let shutdown = reader.table(&root, "shutdown", &lang::SHUTDOWN);
@@ -178,7 +178,7 @@ pub(crate) fn read_system(documents: &Documents<'_>, findings: &mut Findings) ->
         }),
         housekeeping: housekeeping.map(|view| Housekeeping {
             core: reader.number(&view, "core", MOST_CORE),
-            windows: windows(&mut reader, &view, &lang::HOUSEKEEPING_WINDOW),
+            windows: windows(&mut reader, &view, RESERVED_NAME, &lang::HOUSEKEEPING_WINDOW),
         }),
         partitions: partitions
             .into_iter()
@@ -189,8 +189,6 @@ pub(crate) fn read_system(documents: &Documents<'_>, findings: &mut Findings) ->
 }
 
 fn read_limits(reader: &mut Reader<'_>, view: &View<'_>) -> Limits {
-    let mut keys = ["timer", "window", "switch", "exits_per_second"].iter();
-    let is_empty = !keys.any(|key| view.has(key));
     let mut distribution = |name, section: &'static lang::Section| {
         let Some(view) = reader.table(view, name, section) else {
             return Vec::new();
@@ -203,15 +201,17 @@ fn read_limits(reader: &mut Reader<'_>, view: &View<'_>) -> Limits {
         window: distribution("window", &lang::LIMITS_WINDOW),
         switch: reader.duration(view, "switch"),
         exits_per_second: reader.number(view, "exits_per_second", u32::MAX.into()),
-        is_empty,
+        is_empty: view.is_empty(),
         place: view.place,
     }
 }
 
 fn partition(reader: &mut Reader<'_>, name: At<String>, view: &View<'_>) -> Partition {
-    if name.value == RESERVED_NAME {
-        let message = format!("a partition cannot be called `{RESERVED_NAME}`");
-        let finding = Finding::new(Rule::BadName, message, "give it another name");
+    if RESERVED_NAMES.contains(&name.value.as_str()) {
+        let message = format!("a partition cannot be called `{}`", name.value);
+        let remedy =
+            "give it another name: logs, reports and `bulkhead who` call the hypervisor so";
+        let finding = Finding::new(Rule::BadName, message, remedy);
         reader.report(finding.at(name.place, "the hypervisor's own"));
     } else {
         reader.check_name(&name);
@@ -225,25 +225,42 @@ fn partition(reader: &mut Reader<'_>, name: At<String>, view: &View<'_>) -> Part
         platform: reader.word(view, "platform", lang::PLATFORM_WORDS),
         memory: reader.whole(view, "memory", Dimension::Size),
         cores: reader.numbers(view, "cores", MOST_CORE),
-        windows: windows(reader, view, &lang::WINDOW),
+        windows: windows(reader, view, &name.value, &lang::WINDOW),
         off_in: reader.texts(view, "off-in"),
         may_switch_plan: reader.flag(view, "may-switch-plan"),
         donates_to: reader.text(view, "donates-to"),
         hygiene: reader.words(view, "hygiene", lang::HYGIENE_WORDS),
-        accepted: reader.texts(view, "accept-smt-sibling"),
+        accepted: reader.full_texts(view, "accept-smt-sibling"),
         name,
     }
 }
 
 /// In reports and messages this names the hypervisor's own windows.
-pub(crate) const RESERVED_NAME: &str = "housekeeping";
+const RESERVED_NAME: &str = "housekeeping";
 
+/// What reports, logs and questions call the hypervisor and its parts: no partition's name.
+pub(crate) const RESERVED_NAMES: &[&str] = &[RESERVED_NAME, "hypervisor", "bulkhead", "boot"];
+
+/// `None` where the key is not there. What cannot be read counts as windows all the same: only its own mistake is told.
 fn windows(
     reader: &mut Reader<'_>,
     view: &View<'_>,
+    owner: &str,
     section: &'static lang::Section,
 ) -> Option<At<Vec<Window>>> {
-    let tables = reader.tables(view, "window", section)?;
+    if !view.has("window") {
+        return None;
+    }
+    let nothing = At { value: Vec::new(), place: view.place };
+    let tables = reader.tables(view, "window", section).unwrap_or(nothing);
+    if view.is_empty_list("window") {
+        let finding = Finding::new(
+            Rule::NoWindow,
+            format!("the list of windows of `{owner}` is empty"),
+            "add a window, or take the key out: the core is then dedicated",
+        );
+        reader.report(finding.at(tables.place, "no window in it"));
+    }
     let windows = tables
         .value
         .into_iter()
@@ -261,7 +278,7 @@ fn windows(
 /// Reads a board file and what it includes.
 pub(crate) fn read_board(documents: &Documents<'_>, findings: &mut Findings) -> BoardFile {
     let mut reader = Reader::new(findings);
-    let root = reader.view(&lang::BOARD_FILE, documents.parts(), documents.place);
+    let root = reader.root(&lang::BOARD_FILE, documents);
     let board = reader.table(&root, "board", &lang::BOARD);
     let clock = reader.table(&root, "clock", &lang::CLOCK);
     let hypervisor = reader.table(&root, "hypervisor", &lang::HYPERVISOR);
@@ -332,9 +349,22 @@ fn cache(reader: &mut Reader<'_>, view: &View<'_>) -> CacheEntry {
 /// Highest host-physical address that the table and the page tables can carry.
 pub(crate) const MOST_ADDRESS: u64 = (1 << 48) - 1;
 
-fn extent(reader: &mut Reader<'_>, view: &View<'_>) -> Extent {
-    Extent {
-        start: reader.number(view, "start", MOST_ADDRESS),
-        size: reader.whole(view, "size", Dimension::Size),
+/// The whole range can be addressed.
+pub(crate) fn extent(reader: &mut Reader<'_>, view: &View<'_>) -> Extent {
+    let start = reader.number(view, "start", MOST_ADDRESS);
+    let size = reader.whole(view, "size", Dimension::Size);
+    let (Some(first), Some(length)) = (&start, &size) else { return Extent { start, size } };
+    if first.value.saturating_add(length.value) <= MOST_ADDRESS + 1 {
+        return Extent { start, size };
     }
+    let finding = Finding::new(
+        Rule::BadNumber,
+        "a range ends behind the last address",
+        format!(
+            "make it end at {:#x} or before: processors have 48 bits of address here",
+            MOST_ADDRESS + 1
+        ),
+    );
+    reader.report(finding.at(length.place, "too large").with(first.place, "its first byte"));
+    Extent { start, size: None }
 }

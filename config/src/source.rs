@@ -5,13 +5,14 @@ use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::diagnostics::Location;
+use crate::diagnostics::{Finding, Location};
+use crate::rules::Rule;
 
 /// Longest system or board file that is read, in bytes; a longer one is a mistake, not a system.
 const LONGEST: u64 = 1 << 20;
 
 /// Index into [`Sources`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct FileId(usize);
 
 /// A run of bytes in one of the files.
@@ -62,6 +63,19 @@ impl Source {
         (line, before.chars().count() + 1)
     }
 
+    /// The bytes of the lines from the first to the last of these places, and of one more.
+    pub fn lines_around(&self, places: impl Iterator<Item = Place>) -> Range<usize> {
+        let (mut start, mut end) = (self.text.len(), 0);
+        for place in places {
+            start = start.min(place.start);
+            end = end.max(place.end);
+        }
+        let first = self.lines.partition_point(|begin| *begin <= start).saturating_sub(1);
+        let behind = self.lines.partition_point(|begin| *begin <= end) + 1;
+        let begin = |line: usize| self.lines.get(line).copied().unwrap_or(self.text.len());
+        begin(first)..begin(behind)
+    }
+
     /// The path as messages show it: relative to the current directory where it lies beneath.
     pub fn shown(&self) -> String {
         shown(&self.path)
@@ -71,7 +85,17 @@ impl Source {
 /// `path` as messages show it.
 pub(crate) fn shown(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(&here).unwrap_or(path).display().to_string()
+    let path = path.strip_prefix(&here).unwrap_or(path);
+    if path.as_os_str().is_empty() { ".".to_owned() } else { plain(&path.display().to_string()) }
+}
+
+/// A text that a file holds, as one line of a message can show it.
+pub(crate) fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
 }
 
 /// All files that were read, in the order of reading.
@@ -96,10 +120,12 @@ impl Sources {
         }
     }
 
-    /// Reads a text file; the error is the cause in words.
-    pub fn read(&mut self, path: &Path) -> Result<FileId, String> {
+    /// Reads a text file.
+    pub fn read(&mut self, path: &Path) -> Result<FileId, Unread> {
         let text = match &self.given {
-            Some(files) => files.get(path).cloned().ok_or_else(|| "there is none".to_owned())?,
+            Some(files) => {
+                files.get(path).cloned().ok_or_else(|| Unread::because("there is none"))?
+            }
             None => read_text(path)?,
         };
         let ends = text.match_indices('\n').map(|(end, _)| end + 1);
@@ -166,16 +192,62 @@ impl Sources {
     }
 }
 
-fn read_text(path: &Path) -> Result<String, String> {
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    if !file.metadata().map_err(|error| error.to_string())?.is_file() {
-        return Err("it is not a file".to_owned());
+/// Why a file cannot be read as text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unread {
+    /// In words.
+    pub cause: String,
+    /// What to do about it, where that is not to name another file.
+    pub remedy: Option<&'static str>,
+}
+
+impl Unread {
+    /// As a finding about `what`, which may name a place too.
+    pub fn finding(&self, what: &str, path: &Path, remedy: impl Into<String>) -> Finding {
+        let message = format!("{what}{} cannot be read: {}", shown(path), self.cause);
+        let remedy = self.remedy.map_or_else(|| remedy.into(), str::to_owned);
+        Finding::new(Rule::Unreadable, message, remedy)
     }
+
+    fn because(cause: impl ToString) -> Self {
+        Self { cause: cause.to_string(), remedy: None }
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, Unread> {
+    // Looked at before it is opened: to open a pipe waits for somebody who writes into it.
+    if !std::fs::metadata(path).map_err(Unread::because)?.is_file() {
+        return Err(Unread::because("it is not a file"));
+    }
+    let file = std::fs::File::open(path).map_err(Unread::because)?;
     let mut bytes = Vec::new();
-    file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(Unread::because)?;
     if bytes.len() as u64 > LONGEST {
-        return Err(format!("it is longer than {LONGEST} bytes"));
+        return Err(Unread {
+            cause: format!("it is longer than {LONGEST} bytes"),
+            remedy: Some("name a text file, or divide it and `include` the parts"),
+        });
     }
-    String::from_utf8(bytes)
-        .map_err(|error| format!("byte {} is not UTF-8", error.utf8_error().valid_up_to()))
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        not_utf8(error.as_bytes(), valid)
+    })
+}
+
+/// `valid` bytes are UTF-8, the next is not.
+fn not_utf8(bytes: &[u8], valid: usize) -> Unread {
+    let before = bytes.get(..valid).unwrap_or_default();
+    let begin = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let column =
+        String::from_utf8_lossy(before.get(begin..).unwrap_or_default()).chars().count() + 1;
+    let wide = matches!(bytes, [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..]);
+    Unread {
+        cause: if wide {
+            "it is UTF-16".to_owned()
+        } else {
+            format!("line {line}, column {column} is not UTF-8")
+        },
+        remedy: Some("name a text file, and save it as UTF-8: TOML has no other encoding"),
+    }
 }

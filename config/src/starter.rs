@@ -9,7 +9,7 @@ use crate::diagnostics::{Diagnostics, Finding, Findings};
 use crate::plan::read_board_file;
 use crate::reader::{is_name, name_rule};
 use crate::rules::Rule;
-use crate::source::{Sources, shown};
+use crate::source::Sources;
 use crate::units::duration_text;
 
 /// What a starter is made for.
@@ -57,10 +57,10 @@ struct Facts {
 fn facts(path: &Path, sources: &mut Sources, findings: &mut Findings) -> Option<Facts> {
     let main = match sources.read(path) {
         Ok(file) => file,
-        Err(cause) => {
-            findings.push(Finding::new(
-                Rule::Unreadable,
-                format!("the board file {} cannot be read: {cause}", shown(path)),
+        Err(unread) => {
+            findings.push(unread.finding(
+                "the board file ",
+                path,
                 "name a board file, such as partitions/boards/bochs-skylake-x.toml",
             ));
             return None;

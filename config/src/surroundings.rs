@@ -8,15 +8,15 @@ use bulkhead_board::acpi::{Polarity, Trigger};
 use bulkhead_board::facts::MemoryKind;
 use bulkhead_board::pci::{Address, Space};
 
-use crate::diagnostics::Finding;
+use crate::diagnostics::{Finding, Findings};
 use crate::language as lang;
 use crate::reader::{Reader, View, shorten};
 use crate::rules::Rule;
-use crate::schema::{MOST_ADDRESS, MOST_PORT};
+use crate::schema::{Extent, MOST_ADDRESS, MOST_PORT, extent};
 use crate::source::{At, Place};
 use crate::units::Dimension;
 
-pub(crate) use check::check;
+pub(crate) use check::{check, pins, ports, registers};
 
 /// Everything around the cores, as the file says it.
 pub(crate) struct Surroundings {
@@ -80,7 +80,6 @@ pub(crate) struct Iommu {
 pub(crate) struct Abilities {
     pub processor: Option<At<Vec<At<String>>>>,
     pub vt_x: Option<At<Vec<At<String>>>>,
-    pub place: Place,
 }
 
 /// The kind of reserved memory that devices reach.
@@ -116,6 +115,46 @@ pub(crate) fn read(reader: &mut Reader<'_>, root: &View<'_>) -> Surroundings {
     }
 }
 
+/// What the board file of an accepted system says around its cores.
+pub(crate) fn of(root: &View<'_>) -> Surroundings {
+    let mut told = Findings::default();
+    read(&mut Reader::new(&mut told), root)
+}
+
+/// One table of these sections, as two boards are compared by it.
+pub(crate) struct Entry {
+    /// Its header, and for one of several what it is known by: `[[pci]] 0000:00:1f.2`.
+    pub name: String,
+    /// Its keys and what they say.
+    pub said: Vec<(&'static str, Vec<String>)>,
+    pub place: Place,
+}
+
+/// Every table around the cores, in the order of the language.
+pub(crate) fn entries(root: &View<'_>) -> Vec<Entry> {
+    const AROUND: [&str; 8] = [
+        "reserved",
+        "abilities",
+        "cache-allocation",
+        "timers",
+        "io-apic",
+        "override",
+        "pci",
+        "iommu",
+    ];
+    let keys = lang::BOARD_FILE.keys.iter().filter(|key| AROUND.contains(&key.name));
+    keys.flat_map(|key| {
+        root.tables_of(key).into_iter().map(|view| {
+            let said = view.said();
+            let known_by = said.first().filter(|_| matches!(key.form, lang::Form::Tables(_)));
+            let known_by = known_by.map(|(_, texts)| texts.join(" "));
+            let name = [key.form.example().to_owned()].into_iter().chain(known_by);
+            Entry { name: name.collect::<Vec<_>>().join(" "), said, place: view.place }
+        })
+    })
+    .collect()
+}
+
 fn each<T>(
     reader: &mut Reader<'_>,
     view: &View<'_>,
@@ -143,10 +182,19 @@ fn pm_timer_bits(reader: &mut Reader<'_>, view: &View<'_>) {
 fn io_apic(reader: &mut Reader<'_>, view: &View<'_>) -> IoApic {
     // Its id has no rule beyond its range: IDs of I/O APICs and of cores may repeat each other.
     let _in_range = reader.number(view, "id", MOST_APIC_ID);
+    let pins = reader.number(view, "pins", MOST_PINS);
+    if let Some(none) = pins.as_ref().filter(|pins| pins.value == 0) {
+        let finding = Finding::new(
+            Rule::BadNumber,
+            "an I/O APIC without pins",
+            "write how many interrupts arrive there, 24 most of the time: `bulkhead probe` shows it",
+        );
+        reader.report(finding.at(none.place, "none"));
+    }
     IoApic {
         address: reader.number(view, "address", MOST_ADDRESS),
         first_interrupt: reader.number(view, "first-interrupt", MOST_INTERRUPT),
-        pins: reader.number(view, "pins", MOST_PINS),
+        pins: pins.filter(|pins| pins.value > 0),
     }
 }
 
@@ -188,9 +236,10 @@ fn bar(reader: &mut Reader<'_>, view: &View<'_>) -> Bar {
 fn reserved(reader: &mut Reader<'_>, view: &View<'_>) -> Reserved {
     let firmwares = MemoryKind::ALL.into_iter().filter(|kind| *kind != MemoryKind::Usable);
     let kinds: Vec<_> = firmwares.map(MemoryKind::name).chain([DMA]).collect();
+    let Extent { start, size } = extent(reader, view);
     Reserved {
-        start: reader.number(view, "start", MOST_ADDRESS),
-        size: reader.whole(view, "size", Dimension::Size),
+        start,
+        size,
         kind: reader.word(view, "kind", &kinds),
         devices: functions(reader, view),
     }
@@ -206,13 +255,20 @@ fn iommu(reader: &mut Reader<'_>, view: &View<'_>) -> Iommu {
 }
 
 fn read_abilities(reader: &mut Reader<'_>, view: &View<'_>) -> Abilities {
-    let processor: Vec<_> = PROCESSOR.iter().map(|ability| ability.name).collect();
-    let vt_x: Vec<_> = VT_X.iter().map(|ability| ability.name).collect();
     Abilities {
-        processor: reader.words(view, "processor", &processor),
-        vt_x: reader.words(view, "vt-x", &vt_x),
-        place: view.place,
+        processor: reader.words(view, "processor", &processor_words()),
+        vt_x: reader.words(view, "vt-x", &vt_x_words()),
     }
+}
+
+/// What `[abilities] processor` may name.
+fn processor_words() -> Vec<&'static str> {
+    PROCESSOR.iter().map(|ability| ability.name).collect()
+}
+
+/// What `[abilities] vt-x` may name.
+fn vt_x_words() -> Vec<&'static str> {
+    VT_X.iter().map(|ability| ability.name).collect()
 }
 
 /// The level of each cache that can be divided.
@@ -238,7 +294,7 @@ fn cache_allocation(reader: &mut Reader<'_>, root: &View<'_>) -> Vec<At<u64>> {
 
 /// The list `devices`.
 fn functions(reader: &mut Reader<'_>, view: &View<'_>) -> Option<At<Vec<At<Address>>>> {
-    let list = reader.texts(view, "devices")?;
+    let list = reader.full_texts(view, "devices")?;
     let found = list.value.iter().filter_map(|text| pci_address(reader, text)).collect();
     Some(At { value: found, place: list.place })
 }
@@ -282,7 +338,8 @@ fn notation(reader: &mut Reader<'_>, view: &View<'_>, name: &str, digits: &[usiz
 
 fn bad_notation(reader: &mut Reader<'_>, text: &At<String>, example: &str) {
     let message = format!("`{}` is not written as `{example}` is", shorten(&text.value));
-    let remedy = format!("write lower-case hexadecimal digits, as many as in \"{example}\"");
+    let most = if example.contains('.') { "; a device is 1f at most, a function 7" } else { "" };
+    let remedy = format!("write lower-case hexadecimal digits, as many as in \"{example}\"{most}");
     reader.report(
         Finding::new(Rule::PciNotation, message, remedy).at(text.place, "not of this form"),
     );

@@ -89,14 +89,67 @@ pub(crate) struct Quantity {
 /// Why a text is not a quantity of the wanted dimension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum QuantityError {
-    /// The number is absent, malformed, or has too many digits.
-    Number,
+    /// The number is absent or malformed.
+    Number(Slip),
     /// There is no unit.
     MissingUnit,
     /// The unit belongs to another dimension.
     OtherDimension(Dimension),
     /// No such unit; `Some` when one is close.
     UnknownUnit(Option<&'static str>),
+}
+
+/// What is wrong with a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slip {
+    /// It is none, or none that is known to be meant.
+    None,
+    /// It is below zero.
+    Negative,
+    /// It has more digits than are counted with.
+    Digits,
+    /// It has a comma where a point belongs, or between thousands.
+    Comma,
+    /// It is written with an exponent.
+    Exponent,
+    /// It is written in hexadecimal.
+    Hexadecimal,
+}
+
+impl Slip {
+    /// What is said of a number, and what to do; `example` is one of its kind.
+    pub fn words(self, example: &str) -> (&'static str, String) {
+        match self {
+            Self::None => {
+                ("does not begin with a number", format!("write digits, then the unit: {example}"))
+            }
+            Self::Negative => ("is negative", format!("write it from zero up: {example}")),
+            Self::Digits => {
+                ("has too many digits", format!("write at most {MOST_DIGITS}, in a larger unit"))
+            }
+            Self::Comma => (
+                "has a comma",
+                "write the decimal point as `.`, and thousands as `1_000`".to_owned(),
+            ),
+            Self::Exponent => ("has an exponent", format!("write its digits out: {example}")),
+            Self::Hexadecimal => {
+                ("is hexadecimal", format!("write it in decimal digits: {example}"))
+            }
+        }
+    }
+
+    /// Of a number, and of what stands behind it.
+    fn behind(number: &str, rest: &str) -> Option<Self> {
+        let digit = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+        if rest.strip_prefix(',').is_some_and(digit) {
+            return Some(Self::Comma);
+        }
+        if number == "0" && rest.starts_with(['x', 'X']) {
+            return Some(Self::Hexadecimal);
+        }
+        let exponent = rest.strip_prefix(['e', 'E'])?;
+        digit(exponent.trim_start_matches(['+', '-'])).then_some(Self::Exponent)
+    }
 }
 
 /// The outcome of counting in whole base units.
@@ -127,7 +180,14 @@ impl Quantity {
         let split =
             text.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_').unwrap_or(text.len());
         let (number, name) = text.split_at(split);
-        let (mantissa, scale) = decimal(number).ok_or(QuantityError::Number)?;
+        if text.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        {
+            return Err(QuantityError::Number(Slip::Negative));
+        }
+        let (mantissa, scale) = decimal(number).map_err(QuantityError::Number)?;
+        if let Some(slip) = Slip::behind(number, name) {
+            return Err(QuantityError::Number(slip));
+        }
         let unit = find_unit(name.trim(), wanted)?;
         Ok(Self {
             numerator: mantissa * unit.factor,
@@ -167,18 +227,22 @@ const fn divide(numerator: u128, denominator: u128) -> Whole {
 }
 
 /// Digits with at most one point between them, as (mantissa, power of ten).
-fn decimal(number: &str) -> Option<(u128, u128)> {
+fn decimal(number: &str) -> Result<(u128, u128), Slip> {
     let digits = |text: &str| !text.is_empty() && !text.starts_with('_') && !text.ends_with('_');
     let (whole, fraction) = match number.split_once('.') {
         Some((whole, fraction)) if digits(fraction) => (whole, fraction.replace('_', "")),
-        Some(_) => return None,
+        Some(_) => return Err(Slip::None),
         None => (number, String::new()),
     };
     let plain = whole.replace('_', "") + &fraction;
-    if !digits(whole) || plain.len() > MOST_DIGITS {
-        return None;
+    if !digits(whole) {
+        return Err(Slip::None);
     }
-    Some((plain.parse().ok()?, 10_u128.pow(fraction.len() as u32)))
+    if plain.len() > MOST_DIGITS {
+        return Err(Slip::Digits);
+    }
+    let mantissa = plain.parse().map_err(|_| Slip::None)?;
+    Ok((mantissa, 10_u128.pow(fraction.len() as u32)))
 }
 
 fn find_unit(name: &str, wanted: Dimension) -> Result<&'static Unit, QuantityError> {
@@ -296,9 +360,25 @@ mod tests {
         assert_eq!(size("8 MB"), QuantityError::UnknownUnit(Some("MiB")));
         assert_eq!(size("8 MiBs"), QuantityError::UnknownUnit(Some("MiB")));
         assert_eq!(size("8 gigabytes"), QuantityError::UnknownUnit(Some("GiB")));
-        for bad in ["", "us", "-5 us", "1.2.3 us", ".5 us", "5. us", "_1 us"] {
-            assert_eq!(parse(bad), QuantityError::Number, "{bad}");
+        for bad in ["", "us", "+5 us", "1.2.3 us", ".5 us", "5. us", "_1 us", "-us"] {
+            assert_eq!(parse(bad), QuantityError::Number(Slip::None), "{bad}");
         }
+    }
+
+    #[test]
+    fn slips_of_numbers_are_told_apart() {
+        let slip = |text| Quantity::parse(text, Dimension::Duration).unwrap_err();
+        for (text, told) in [
+            ("-5 us", Slip::Negative),
+            ("1234567890123456789 ns", Slip::Digits),
+            ("1,5 us", Slip::Comma),
+            ("1e3 us", Slip::Exponent),
+            ("1E-3 s", Slip::Exponent),
+            ("0x10 us", Slip::Hexadecimal),
+        ] {
+            assert_eq!(slip(text), QuantityError::Number(told), "{text}");
+        }
+        assert_eq!(slip("5 eons"), QuantityError::UnknownUnit(None));
     }
 
     proptest! {

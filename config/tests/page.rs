@@ -197,7 +197,7 @@ fn rights_and_cleaning_are_shown() {
 #[test]
 fn warnings_are_shown() {
     let text =
-        SYSTEM.replace("length = \"600 us\"", "length = \"15 us\"").replace("2112 KiB", "4 MiB");
+        SYSTEM.replace("length = \"600 us\"", "length = \"20 us\"").replace("2112 KiB", "4 MiB");
     let page = plan_of(&text).page();
     assert!(page.contains("BH0901") && page.contains("1 warning"));
     parsed(&page);

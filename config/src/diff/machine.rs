@@ -2,10 +2,11 @@
 
 use bulkhead_table::Range;
 
-use super::{Both, Gravity};
+use super::{Both, Gravity, Side};
 use crate::hygiene::{BRANCH_BARRIER, BUFFER_CLEAR, L1D_FLUSH};
 use crate::limits;
 use crate::plan::Plan;
+use crate::surroundings::{self, Entry};
 use crate::topology::{Cache, Position};
 use crate::units::{duration_text, size_text};
 
@@ -16,6 +17,7 @@ pub(super) fn compare(both: &mut Both<'_>) {
     board_memory(both);
     clock(both);
     hygiene(both);
+    surroundings(both);
     own(both);
     log(both);
     limits(both);
@@ -158,6 +160,57 @@ fn hygiene(both: &mut Both<'_>) {
         let paths = [path.as_str(), "hygiene"];
         fact(both, &Fact { subject: "board", what: &what, before, now, paths: &paths });
     }
+}
+
+/// What the board file says around the cores: memory that firmware keeps, abilities, timers, interrupts, devices.
+fn surroundings(both: &mut Both<'_>) {
+    let entries = |side: &Side<'_>| surroundings::entries(&side.places.board());
+    let (old, new) = (entries(&both.old), entries(&both.new));
+    let named = |entries: &[Entry], name: &str| entries.iter().position(|one| one.name == name);
+    for before in &old {
+        let Some(now) = named(&new, &before.name).and_then(|index| new.get(index)) else {
+            let sentence = format!("describes {} no longer", before.name);
+            both.tell_at(Gravity::Machine, "board", sentence, (Some(before.place), None));
+            continue;
+        };
+        let changes = said_otherwise(before, now);
+        if !changes.is_empty() {
+            let sentence = format!("describes {} otherwise: {}", before.name, changes.join("; "));
+            let places = (Some(before.place), Some(now.place));
+            both.tell_at(Gravity::Machine, "board", sentence, places);
+        }
+    }
+    for now in new.iter().filter(|now| named(&old, &now.name).is_none()) {
+        let sentence = format!("describes {} anew", now.name);
+        both.tell_at(Gravity::Machine, "board", sentence, (None, Some(now.place)));
+    }
+}
+
+/// `id 8086:7113 -> 8086:7114`; of a list only what it loses and gains.
+fn said_otherwise(before: &Entry, now: &Entry) -> Vec<String> {
+    let of = |entry: &Entry, key: &str| {
+        let found = entry.said.iter().find(|(name, _)| *name == key);
+        found.map_or_else(Vec::new, |(_, texts)| texts.clone())
+    };
+    let mut keys: Vec<&str> = before.said.iter().map(|(key, _)| *key).collect();
+    keys.extend(now.said.iter().map(|(key, _)| *key).filter(|key| of(before, key).is_empty()));
+    let mut changes = Vec::new();
+    for key in keys {
+        let (earlier, later) = (of(before, key), of(now, key));
+        let only = |of: &[String], other: &[String]| {
+            of.iter().filter(|text| !other.contains(text)).cloned().collect::<Vec<_>>().join(", ")
+        };
+        let (lost, gained) = (only(&earlier, &later), only(&later, &earlier));
+        let some = |text: String| if text.is_empty() { "not said".to_owned() } else { text };
+        match (earlier.len(), later.len()) {
+            _ if lost.is_empty() && gained.is_empty() && earlier.len() == later.len() => {}
+            (0 | 1, 0 | 1) => changes.push(format!("{key} {} -> {}", some(lost), some(gained))),
+            _ if gained.is_empty() => changes.push(format!("{key} without {}", some(lost))),
+            _ if lost.is_empty() => changes.push(format!("{key} with {gained} too")),
+            _ => changes.push(format!("{key} with {gained} instead of {lost}")),
+        }
+    }
+    changes
 }
 
 fn log(both: &mut Both<'_>) {

@@ -146,8 +146,11 @@ fn windows(both: &mut Both<'_>, name: &str, cpu: u16, before: (Owner, usize), no
         span(plan, windows.iter().map(|window| window.length).sum())
     };
     let (time_before, time_now) = (total(old, &earlier), total(new, &later));
+    let frames = (span(old, old.frame()), span(new, new.frame()));
     let sentence = if time_before != time_now {
         gain(both, cpu, (time_before, time_now))
+    } else if frames.0 != frames.1 {
+        share(cpu, (time_before, frames.0), (time_now, frames.1))
     } else if moved(both, &earlier, &later) {
         let list = |plan, windows: &[Window]| list(plan, windows);
         format!(
@@ -186,6 +189,15 @@ fn gain(both: &Both<'_>, cpu: u16, (before, now): (Span, Span)) -> String {
         now.text(),
         share(now, both.new.plan.frame())
     )
+}
+
+/// The same time of each frame, and another frame.
+fn share(cpu: u16, before: (Span, Span), now: (Span, Span)) -> String {
+    let of = |(time, frame): (Span, Span)| 100.0 * time.ticks as f64 / frame.ticks.max(1) as f64;
+    let text =
+        |both: (Span, Span)| format!("{} of {} ({:.1} %)", both.0.text(), both.1.text(), of(both));
+    let verb = if of(now) > of(before) { "gains" } else { "loses" };
+    format!("{verb} a share of core {cpu}: {} -> {}", text(before), text(now))
 }
 
 /// Whether windows of the same length in all differ in place.

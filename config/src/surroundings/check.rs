@@ -6,11 +6,11 @@ use bulkhead_board::abilities::{PROCESSOR, VT_X};
 use bulkhead_board::pci::Address;
 use bulkhead_table::Range;
 
-use super::{Abilities, DMA, Function, Surroundings};
+use super::{Abilities, DMA, Function, Surroundings, processor_words, vt_x_words};
 use crate::diagnostics::{Finding, Findings};
 use crate::reader::list;
 use crate::rules::Rule;
-use crate::schema::BoardFile;
+use crate::schema::{BoardFile, MOST_PORT};
 use crate::source::{At, Place};
 
 /// Bytes of registers: an I/O APIC up to its EOI register, an HPET, an IOMMU's first page.
@@ -22,11 +22,12 @@ const UART_PORTS: u64 = 8;
 const PM_TIMER_PORTS: u64 = 4;
 
 /// A run of addresses, ports or interrupts, and whose it is.
-struct Claim {
-    start: u64,
-    end: u64,
-    whose: String,
-    place: Place,
+pub(crate) struct Claim {
+    pub start: u64,
+    /// Behind the last.
+    pub end: u64,
+    pub whose: String,
+    pub place: Place,
 }
 
 impl Claim {
@@ -34,13 +35,20 @@ impl Claim {
         let end = start.value.saturating_add(size);
         Self { start: start.value, end, whose: whose.into(), place: start.place }
     }
+
+    /// Whether it is one of these.
+    pub fn holds(&self, number: u64) -> bool {
+        (self.start..self.end).contains(&number)
+    }
 }
 
 /// Checks all of it. `memory` are the board's ranges of RAM.
 pub(crate) fn check(board: &BoardFile, memory: &[At<Range>], findings: &mut Findings) {
     let around = &board.surroundings;
     pci(&around.functions, findings);
-    let (registers, ports) = claims(board);
+    let registers = registers(around);
+    let serial = board.serial_port.iter().map(|at| Claim::new(at, UART_PORTS, "the serial port"));
+    let ports = serial.chain(ports(around)).collect();
     outside_memory(&registers, memory, findings);
     disjoint(registers, Rule::RegistersOverlap, "registers", findings);
     disjoint(ports, Rule::PortsOverlap, "I/O ports", findings);
@@ -53,30 +61,44 @@ pub(crate) fn check(board: &BoardFile, memory: &[At<Range>], findings: &mut Find
     cache_allocation(&around.cache_allocation, findings);
 }
 
-/// Registers in memory, and I/O ports.
-fn claims(board: &BoardFile) -> (Vec<Claim>, Vec<Claim>) {
-    let around = &board.surroundings;
-    let (mut registers, mut ports) = (Vec::new(), Vec::new());
+/// Registers in memory.
+pub(crate) fn registers(around: &Surroundings) -> Vec<Claim> {
+    let mut registers = Vec::new();
     let io_apics = around.io_apics.iter().filter_map(|io_apic| io_apic.address.as_ref());
     registers.extend(io_apics.map(|at| Claim::new(at, IO_APIC_BYTES, "an I/O APIC")));
     registers.extend(around.hpet.iter().map(|at| Claim::new(at, HPET_BYTES, "the HPET")));
     let iommus = around.iommus.iter().filter_map(|iommu| iommu.registers.as_ref());
     registers.extend(iommus.map(|at| Claim::new(at, IOMMU_BYTES, "an IOMMU")));
-    ports.extend(board.serial_port.iter().map(|at| Claim::new(at, UART_PORTS, "the serial port")));
-    ports.extend(around.pm_timer.iter().map(|at| Claim::new(at, PM_TIMER_PORTS, "the PM timer")));
+    registers.extend(decoded(around, true));
+    registers
+}
+
+/// I/O ports of the chipset and of devices, the serial port's not among them.
+pub(crate) fn ports(around: &Surroundings) -> Vec<Claim> {
+    let pm_timer = around.pm_timer.iter().map(|at| Claim::new(at, PM_TIMER_PORTS, "the PM timer"));
+    pm_timer.chain(decoded(around, false)).collect()
+}
+
+/// What the base address registers of PCI functions decode, in memory or as I/O ports.
+fn decoded(around: &Surroundings, in_memory: bool) -> Vec<Claim> {
+    let mut claims = Vec::new();
     for function in &around.functions {
         let whose = function.address.as_ref().map_or_else(String::new, |at| at.value.to_string());
-        for bar in &function.bars {
+        for bar in function.bars.iter().filter(|bar| bar.in_memory == Some(in_memory)) {
             let (Some(start), Some(size)) = (&bar.start, &bar.size) else { continue };
-            let claim = Claim::new(start, size.value, format!("the PCI function {whose}"));
-            match bar.in_memory {
-                Some(true) => registers.push(claim),
-                Some(false) => ports.push(claim),
-                None => {}
-            }
+            claims.push(Claim::new(start, size.value, format!("the PCI function {whose}")));
         }
     }
-    (registers, ports)
+    claims
+}
+
+/// Interrupts that are pins of I/O APICs.
+pub(crate) fn pins(around: &Surroundings) -> Vec<Claim> {
+    let pins = around.io_apics.iter().filter_map(|io_apic| {
+        let (first, pins) = (io_apic.first_interrupt.as_ref()?, io_apic.pins.as_ref()?);
+        Some(Claim::new(first, pins.value, "an I/O APIC"))
+    });
+    pins.collect()
 }
 
 fn outside_memory(registers: &[Claim], memory: &[At<Range>], findings: &mut Findings) {
@@ -130,12 +152,10 @@ fn disjoint(mut claims: Vec<Claim>, rule: Rule, what: &str, findings: &mut Findi
 }
 
 fn interrupts(around: &Surroundings, findings: &mut Findings) {
-    let pins = around.io_apics.iter().filter_map(|io_apic| {
-        let (first, pins) = (io_apic.first_interrupt.as_ref()?, io_apic.pins.as_ref()?);
-        Some(Claim::new(first, pins.value, "an I/O APIC"))
-    });
-    let pins: Vec<Claim> = pins.collect();
-    for each in &around.overrides {
+    let pins = pins(around);
+    // Where an I/O APIC is not known in full, nor is what it has no pin for.
+    let all_known = pins.len() == around.io_apics.len();
+    for each in around.overrides.iter().filter(|_| all_known) {
         let Some(interrupt) = &each.interrupt else { continue };
         findings.comparisons.add(pins.len());
         if !pins.iter().any(|claim| (claim.start..claim.end).contains(&interrupt.value)) {
@@ -235,14 +255,17 @@ fn bars(function: &Function, findings: &mut Findings) {
     }
     for bar in &function.bars {
         let (Some(start), Some(size)) = (&bar.start, &bar.size) else { continue };
+        let in_ports = bar.in_memory == Some(false);
         let message = if !size.value.is_power_of_two() {
             format!("a base address register cannot decode {} bytes", size.value)
         } else if !start.value.is_multiple_of(size.value) {
             format!("{} bytes cannot be decoded from {:#x} on", size.value, start.value)
+        } else if in_ports && start.value.saturating_add(size.value) > MOST_PORT + 1 {
+            format!("there is no I/O port {:#x}", start.value + size.value - 1)
         } else {
             continue;
         };
-        let remedy = "write what `bulkhead probe` shows: a power of two, at a multiple of itself";
+        let remedy = "write what `bulkhead probe` shows: a power of two, at a multiple of itself, I/O ports below 0x10000";
         let finding = Finding::new(Rule::BarShape, message, remedy);
         findings.push(finding.at(size.place, "the size").with(start.place, "the start"));
     }
@@ -324,6 +347,15 @@ fn hypervisor_runs(abilities: &Abilities, findings: &mut Findings) {
     };
     let processor = PROCESSOR.iter().filter(|ability| ability.needed).map(|ability| ability.name);
     let vt_x = VT_X.iter().filter(|ability| ability.needed).map(|ability| ability.name);
+    // A misspelt one is told by the reader, and it is not the board that lacks it.
+    let known = |list: &Option<At<Vec<At<String>>>>, abilities: &[&str]| {
+        list.iter()
+            .flat_map(|list| &list.value)
+            .all(|word| abilities.contains(&word.value.as_str()))
+    };
+    if !known(&abilities.processor, &processor_words()) || !known(&abilities.vt_x, &vt_x_words()) {
+        return;
+    }
     let mut missing: Vec<&str> =
         processor.filter(|name| !has(&abilities.processor, name)).collect();
     if abilities.vt_x.is_some() {
@@ -334,7 +366,7 @@ fn hypervisor_runs(abilities: &Abilities, findings: &mut Findings) {
     }
     let message = format!("the hypervisor cannot run on this board: it lacks {}", list(&missing));
     let remedy = "choose another board; VT-x and x2APIC may also be switched off in the firmware's set-up: probe again then";
-    let place = abilities.processor.as_ref().map_or(abilities.place, |list| list.place);
+    let Some(place) = abilities.processor.as_ref().map(|list| list.place) else { return };
     findings.push(
         Finding::new(Rule::AbilityMissing, message, remedy).at(place, "not all that is needed"),
     );

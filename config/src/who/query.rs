@@ -1,5 +1,6 @@
 //! What may be asked of a plan, and how it is written.
 
+use bulkhead_board::pci::Address;
 use bulkhead_table::{MAX_CORES, PartitionId};
 
 use super::QueryError;
@@ -16,10 +17,12 @@ pub(super) enum Query {
     Guest(PartitionId, u64),
     /// An I/O port.
     Port(u64),
-    /// An interrupt: a pin or a vector, which are answered alike.
-    Interrupt,
-    /// A PCI device.
-    Pci,
+    /// An interrupt of the board, by its number.
+    Interrupt(u64),
+    /// An interrupt vector.
+    Vector(u64),
+    /// A PCI function.
+    Pci(Address),
     /// A core of the board.
     Core(u64),
     /// An instant, in ticks from the start of a frame; on one core or all, in one plan or all.
@@ -71,14 +74,14 @@ impl Query {
         let rest = rest.trim();
         match word {
             "port" => Ok(Self::Port(number(rest, "a port", "port 0x3f8")?)),
-            "irq" | "interrupt" | "vector" => {
-                number(rest, "an interrupt", "irq 4").map(|_| Self::Interrupt)
-            }
-            "pci" if is_pci(rest) => Ok(Self::Pci),
-            "pci" => Err(QueryError::new(
-                format!("`{}` is no PCI device", shorten(rest)),
-                "write bus, device and function in hexadecimal: `pci 00:1f.2`",
-            )),
+            "irq" | "interrupt" => number(rest, "an interrupt", "irq 4").map(Self::Interrupt),
+            "vector" => number(rest, "a vector", "vector 0x30").map(Self::Vector),
+            "pci" => pci(rest).map(Self::Pci).ok_or_else(|| {
+                QueryError::new(
+                    format!("`{}` is no PCI device", shorten(rest)),
+                    "write bus, device and function in hexadecimal: `pci 00:1f.2`",
+                )
+            }),
             "core" => Ok(Self::Core(number(rest, "a core", "core 2")?)),
             "at" => instant(rest, plan),
             "partition" => partition(rest, plan).map(Self::Partition),
@@ -180,17 +183,18 @@ fn host(text: &str) -> Option<u64> {
 }
 
 /// `00:1f.2`, with a segment in front or not.
-fn is_pci(text: &str) -> bool {
-    let Some((rest, function)) = text.rsplit_once('.') else { return false };
-    let hexadecimal = |part: &str, most: u32| {
-        part.starts_with(|c: char| c.is_ascii_hexdigit())
-            && u32::from_str_radix(part, 16).is_ok_and(|number| number <= most)
+fn pci(text: &str) -> Option<Address> {
+    let (rest, function) = text.rsplit_once('.')?;
+    let hexadecimal = |part: &str, most: u16| {
+        let digits = part.starts_with(|c: char| c.is_ascii_hexdigit()).then_some(part)?;
+        u16::from_str_radix(digits, 16).ok().filter(|number| *number <= most)
     };
     let mut parts = rest.rsplit(':');
-    let device = parts.next().is_some_and(|part| hexadecimal(part, 0x1f));
-    let bus = parts.next().is_some_and(|part| hexadecimal(part, 0xff));
-    let segment = parts.next().is_none_or(|part| hexadecimal(part, 0xffff));
-    device && bus && segment && parts.next().is_none() && hexadecimal(function, 7)
+    let device = hexadecimal(parts.next()?, 0x1f)?;
+    let bus = hexadecimal(parts.next()?, 0xff)?;
+    let segment = parts.next().map_or(Some(0), |part| hexadecimal(part, 0xffff))?;
+    let function = hexadecimal(function, 7).filter(|_| parts.next().is_none())?;
+    Some(Address(segment, bus as u8, device as u8, function as u8))
 }
 
 /// `350 us`, then `core N` and `plan NAME` in any order.

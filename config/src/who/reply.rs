@@ -1,5 +1,6 @@
 //! The answers: what the plan, and the hypervisor that enforces it, do with the thing that was asked for.
 
+use bulkhead_board::pci::Address;
 use bulkhead_table::{Owner, PartitionId, Range};
 
 use super::query::Query;
@@ -8,6 +9,8 @@ use crate::boot_info;
 use crate::diagnostics::Label;
 use crate::places::{Places, WindowKey};
 use crate::plan::{Plan, PlannedPartition, PlannedRole};
+use crate::source::Place;
+use crate::surroundings::{self, Surroundings};
 use crate::units::{duration_text, near_size, size_text};
 use crate::view::{Extent, Holder, Segment, Use, hygiene_words, image_key, rights_words};
 
@@ -26,17 +29,22 @@ const PCI_PORTS: std::ops::Range<u64> = 0xCF8..0xD00;
 struct Witness<'p> {
     plan: &'p Plan,
     places: Places<'p>,
+    /// Timers, interrupts and devices of the board, as far as its file tells of them.
+    around: Surroundings,
 }
 
 /// Answers; more than one only for an instant.
 pub(super) fn replies(plan: &Plan, query: Query) -> Vec<Reply> {
-    let witness = Witness { plan, places: Places::of(&plan.texts) };
+    let places = Places::of(&plan.texts);
+    let around = surroundings::of(&places.board());
+    let witness = Witness { plan, places, around };
     match query {
         Query::Host(address) => vec![witness.host(address)],
         Query::Guest(id, address) => vec![witness.guest(id, address)],
         Query::Port(port) => vec![witness.port(port)],
-        Query::Interrupt => vec![interrupt()],
-        Query::Pci => vec![pci()],
+        Query::Interrupt(number) => vec![witness.interrupt(number)],
+        Query::Vector(vector) => vec![vector_reply(vector)],
+        Query::Pci(address) => vec![witness.pci(address)],
         Query::Core(core) => vec![witness.core(core)],
         Query::At { ticks, core, plan: in_plan } => witness.instant(ticks, core, in_plan),
         Query::Partition(id) => vec![witness.partition(id)],
@@ -58,6 +66,11 @@ impl Reply {
 
     fn of_partition(name: &str, sentence: impl Into<String>) -> Self {
         Self { owner: Some(name.to_owned()), ..Self::new(Verdict::Partition, sentence) }
+    }
+
+    fn at(mut self, place: Place, text: impl Into<String>) -> Self {
+        self.labels.push(Label { place, text: text.into() });
+        self
     }
 
     fn note(mut self, note: impl Into<String>) -> Self {
@@ -147,6 +160,9 @@ impl Witness<'_> {
     }
 
     fn outside(&self, address: u64) -> Reply {
+        if let Some(reply) = self.of_the_board(address) {
+            return reply;
+        }
         let (what, why) = if address < LOW_MEMORY_END {
             (
                 "lies below 1 MiB",
@@ -167,6 +183,69 @@ impl Witness<'_> {
             self.table_line(&mut reply, ("memory", "start", range.start), label);
         }
         reply
+    }
+
+    /// Registers of a device of the board, or memory that firmware keeps.
+    fn of_the_board(&self, address: u64) -> Option<Reply> {
+        const WHY: &str = "no partition's page tables name it";
+        let registers = surroundings::registers(&self.around);
+        if let Some(claim) = registers.iter().find(|claim| claim.holds(address)) {
+            let sentence = format!("{address:#x} is a register of {}: nobody has it", claim.whose);
+            let reply = Reply::new(Verdict::Outside, sentence).note(WHY);
+            return Some(reply.at(claim.place, "from here on"));
+        }
+        let (reserved, kind) = self.around.reserved.iter().find_map(|reserved| {
+            let (start, size) = (reserved.start.as_ref()?, reserved.size.as_ref()?);
+            let inside = address.checked_sub(start.value).is_some_and(|offset| offset < size.value);
+            inside.then_some((start, reserved.kind.as_ref()?))
+        })?;
+        let sentence = format!("{address:#x} is kept by firmware ({}): nobody has it", kind.value);
+        let reply = Reply::new(Verdict::Outside, sentence).note(WHY);
+        Some(reply.at(reserved.place, "kept from here on"))
+    }
+
+    fn interrupt(&self, number: u64) -> Reply {
+        let pins = surroundings::pins(&self.around);
+        let reply = match pins.iter().find(|claim| claim.holds(number)) {
+            Some(pin) => {
+                let sentence = format!("interrupt {number} of the board belongs to nobody");
+                Reply::new(Verdict::Nobody, sentence).at(pin.place, "a pin of this I/O APIC")
+            }
+            None if pins.is_empty() => {
+                Reply::new(Verdict::Nobody, "no interrupt of the board belongs to anybody")
+            }
+            None => {
+                let sentence = format!("the board has no interrupt {number}");
+                let reply = Reply::new(Verdict::Outside, sentence);
+                pins.iter().fold(reply, |reply, pin| {
+                    let label = format!("its I/O APIC has {} to {}", pin.start, pin.end - 1);
+                    reply.at(pin.place, label)
+                })
+            }
+        };
+        reply
+            .note("interrupts cannot be given to a partition yet: at boot the hypervisor masks the legacy controllers and each pin of each I/O APIC")
+            .note(OWN_INTERRUPTS)
+    }
+
+    fn pci(&self, address: Address) -> Reply {
+        let functions = self.around.functions.iter().filter_map(|one| one.address.as_ref());
+        let reply = match functions.clone().find(|known| known.value == address) {
+            Some(known) => {
+                let sentence = format!("the PCI function {address} belongs to nobody");
+                Reply::new(Verdict::Nobody, sentence).at(known.place, "this function of the board")
+            }
+            None if functions.count() == 0 => {
+                Reply::new(Verdict::Nobody, "no PCI device belongs to anybody")
+            }
+            None => {
+                let sentence = format!("the board file lists no PCI function {address}");
+                Reply::new(Verdict::Outside, sentence)
+            }
+        };
+        reply
+            .note("devices cannot be given to a partition yet: their registers are in nobody's page tables, and configuration ports read all ones")
+            .note("the hypervisor does not program an IOMMU either: a device that firmware left running can still write memory")
     }
 
     fn board_memory(&self, reply: &mut Reply, address: u64) {
@@ -246,12 +325,30 @@ impl Witness<'_> {
                 ),
             )
         } else {
-            Reply::new(Verdict::Nobody, format!("port {port:#x} is given to nobody"))
+            self.other_port(port)
         };
         if PCI_PORTS.contains(&port) {
             reply = reply.note("through it PCI devices are configured, and no partition has one");
         }
         reply.note("no port can be given to a partition yet: its reads find all ones, its writes go nowhere, and both are counted as denied; a string access takes a general-protection exception")
+    }
+
+    /// A port that the hypervisor does not write to: one of the chipset or of a device, where the board file tells of it.
+    fn other_port(&self, port: u64) -> Reply {
+        let nobody = Reply::new(Verdict::Nobody, format!("port {port:#x} is given to nobody"));
+        let ports = surroundings::ports(&self.around);
+        let Some(claim) = ports.iter().find(|claim| claim.holds(port)) else { return nobody };
+        let is_timer = self.around.pm_timer.as_ref().is_some_and(|at| at.place == claim.place);
+        let reply = if is_timer {
+            let sentence = format!(
+                "port {port:#x} is the hypervisor's: the PM timer, against which it measures the clock at boot"
+            );
+            Reply::new(Verdict::Hypervisor, sentence)
+        } else {
+            nobody
+        };
+        let label = format!("{}, ports {:#x} to {:#x}", claim.whose, claim.start, claim.end - 1);
+        reply.at(claim.place, label)
     }
 
     fn core(&self, core: u64) -> Reply {
@@ -632,16 +729,15 @@ const fn byte(address: u64) -> Range {
     Range { start: address, size: 1 }
 }
 
-fn interrupt() -> Reply {
-    Reply::new(Verdict::Nobody, "no interrupt of the board belongs to anybody")
-        .note("interrupts cannot be given to a partition yet: at boot the hypervisor masks the legacy controllers and each pin of each I/O APIC")
-        .note("what a partition has is its own local APIC's: the timer, and what it sends to itself, with whatever vectors it likes")
-}
+const OWN_INTERRUPTS: &str = "what a partition has is its own local APIC's: the timer, and what it sends to itself, with whatever vectors it likes";
 
-fn pci() -> Reply {
-    Reply::new(Verdict::Nobody, "no PCI device belongs to anybody")
-        .note("devices cannot be given to a partition yet: their registers are in nobody's page tables, and configuration ports read all ones")
-        .note("the hypervisor does not program an IOMMU either: a device that firmware left running can still write memory")
+fn vector_reply(vector: u64) -> Reply {
+    if vector > u64::from(u8::MAX) {
+        let sentence = format!("there is no vector {vector:#x}: they end at 0xff");
+        return Reply::new(Verdict::Outside, sentence);
+    }
+    let sentence = format!("vector {vector:#x} is each partition's own, on each of its vCPUs");
+    Reply::new(Verdict::Nobody, sentence).note(OWN_INTERRUPTS)
 }
 
 fn rights_text(rights: bulkhead_table::Rights) -> String {

@@ -304,13 +304,18 @@ impl Case {
     fn named_images(&self) -> Vec<(String, String)> {
         let mut named = Vec::new();
         for path in [self.system.clone(), self.folder.path().join("shared/lines.toml")] {
-            let table: toml::Table = fs::read_to_string(path).unwrap().parse().unwrap_or_default();
-            let partitions = table.get("partition").and_then(|value| value.as_table());
+            let text = fs::read_to_string(path).unwrap();
+            let (document, _) = toml::de::DeTable::parse_recoverable(&text);
+            let partitions = document.get_ref().get("partition");
+            let partitions = partitions.and_then(|value| value.get_ref().as_table());
             for (name, section) in partitions.into_iter().flatten() {
+                let Some(section) = section.get_ref().as_table() else { continue };
                 for (key, ending) in [("image", "elf"), ("kernel", "kernel"), ("initrd", "initrd")]
                 {
-                    let file = section.get(key).and_then(|file| file.as_str());
-                    named.extend(file.map(|file| (format!("{name}.{ending}"), file.to_owned())));
+                    let file = section.get(key).and_then(|file| file.get_ref().as_str());
+                    named.extend(
+                        file.map(|file| (format!("{}.{ending}", name.get_ref()), file.to_owned())),
+                    );
                 }
             }
         }
