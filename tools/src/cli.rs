@@ -623,7 +623,7 @@ fn run_probe(arguments: &ProbeArguments) -> Result<()> {
         _ => probe::board_file(&probe::Source::Here, &arguments.name)?,
     };
     match &arguments.output {
-        Some(path) => paths::write(path, board.as_bytes()),
+        Some(path) => paths::write_new(path, board.as_bytes()),
         None => {
             print!("{board}");
             Ok(())

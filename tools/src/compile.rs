@@ -1,7 +1,7 @@
 //! Calls the compiler (`config`) and turns what it says into what people, images and errors need.
 
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bulkhead_config::{Compiled, Diagnostics, ImageRequest, Plan, PlannedRole};
 use serde_json::json;
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::elf::hex;
 use crate::error::{Error, Result};
 use crate::manifest::{FORMAT, Manifest, Place};
-use crate::paths;
+use crate::measure::Format;
 
 /// The guest images that a system file asks for.
 ///
@@ -34,7 +34,35 @@ pub fn compile(system: &Path, images: &Path) -> Result<Compiled> {
 /// # Errors
 /// The system file is rejected.
 pub fn plan(system: &Path) -> Result<Plan> {
-    bulkhead_config::check_without_images(system).map_err(|found| rejected(&found))
+    bulkhead_config::check_without_images(&located(system)).map_err(|found| rejected(&found))
+}
+
+/// Like [`plan`]; for a program, what is wrong goes to standard output as `check` prints it.
+///
+/// # Errors
+/// The system file is rejected.
+pub fn plan_for(system: &Path, format: Format) -> Result<Plan> {
+    if format == Format::Human {
+        return plan(system);
+    }
+    bulkhead_config::check_without_images(&located(system)).map_err(|found| {
+        println!("{}", verdict_json(false, &found));
+        counted(&found)
+    })
+}
+
+/// The file itself, whatever link leads there: the paths in it count from its folder. One that is missing keeps its path,
+/// and the compiler says so.
+fn located(system: &Path) -> PathBuf {
+    let absolute = || std::path::absolute(system).unwrap_or_else(|_| system.to_path_buf());
+    std::fs::canonicalize(system).unwrap_or_else(|_| absolute())
+}
+
+/// For those who have read the list already.
+fn counted(found: &Diagnostics) -> Error {
+    let mistakes = found.list().iter().filter(|each| each.severity == "error").count();
+    let noun = if mistakes == 1 { "mistake" } else { "mistakes" };
+    Error::Rejected(format!("the system is rejected: {mistakes} {noun}"))
 }
 
 fn rejected(found: &Diagnostics) -> Error {
@@ -64,8 +92,7 @@ pub fn warn(warnings: &Diagnostics) {
 /// # Errors
 /// The system file is rejected.
 pub fn check(system: &Path, json: bool) -> Result<()> {
-    let system = paths::absolute(system)?;
-    let outcome = bulkhead_config::check_without_images(&system);
+    let outcome = bulkhead_config::check_without_images(&located(system));
     if json {
         let (accepted, found) = match &outcome {
             Ok(plan) => (true, plan.warnings()),
@@ -81,17 +108,13 @@ pub fn check(system: &Path, json: bool) -> Result<()> {
             }
             Ok(())
         }
-        Err(found) if json => {
-            Err(Error::Rejected(format!("the system is rejected: {} mistakes", found.len())))
-        }
+        Err(found) if json => Err(counted(&found)),
         Err(found) => Err(rejected(&found)),
     }
 }
 
 fn verdict_json(accepted: bool, found: &Diagnostics) -> String {
-    // The compiler's own JSON, as a value of ours.
-    let found: serde_json::Value = serde_json::from_str(&found.to_json()).unwrap_or_default();
-    json!({ "accepted": accepted, "diagnostics": found }).to_string()
+    json!({ "accepted": accepted, "diagnostics": found.list() }).to_string()
 }
 
 /// What the image's manifest takes from the compiled system.
@@ -154,5 +177,26 @@ mod tests {
         }
         let Err(error) = requests(&path) else { panic!("accepted") };
         assert!(error.to_string().contains("wrong.toml"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_file_is_rejected_as_a_wrong_one_is() {
+        for json in [false, true] {
+            let error = check(Path::new("no/such/system.toml"), json).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{error}");
+        }
+    }
+
+    #[test]
+    fn programs_read_one_list_of_diagnostics() {
+        let found = requests_of_nothing();
+        let json: serde_json::Value = serde_json::from_str(&verdict_json(false, &found)).unwrap();
+        assert_eq!(json["accepted"], false);
+        assert_eq!(json["diagnostics"][0]["code"], "BH0112");
+        assert_eq!(counted(&found).to_string(), "the system is rejected: 1 mistake");
+    }
+
+    fn requests_of_nothing() -> Diagnostics {
+        bulkhead_config::requests(Path::new("no/such/system.toml")).unwrap_err()
     }
 }

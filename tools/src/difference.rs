@@ -12,8 +12,8 @@ use crate::measure::Format;
 /// One of the two is rejected.
 pub fn diff(old: &Path, new: &Path, format: Format) -> Result<(String, bool)> {
     // A file that is missing is rejected as any other: exit code 1 is for systems that differ.
-    let old = compile::plan(old)?;
-    let new = compile::plan(new)?;
+    let old = compile::plan_for(old, format)?;
+    let new = compile::plan_for(new, format)?;
     let difference = bulkhead_config::diff(&old, &new);
     let text = match format {
         Format::Human => difference.render(),

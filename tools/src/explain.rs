@@ -15,8 +15,26 @@ pub fn explain(code: Option<&str>, as_json: bool) -> Result<String> {
     let Some(code) = code else {
         return Ok(if as_json { list_json() } else { list() });
     };
-    let rule = Rule::of_code(code).ok_or_else(|| unknown(code))?;
+    if let Some(proven) = bulkhead_audit::Rule::of_code(code) {
+        return Ok(audited(proven, as_json));
+    }
+    let numbered = format!("BH{code:0>4}");
+    let rule = Rule::of_code(code).or_else(|| Rule::of_code(&numbered));
+    let rule = rule.ok_or_else(|| unknown(code))?;
     Ok(if as_json { format!("{:#}\n", rule_json(rule)) } else { page(rule) })
+}
+
+/// A rule of the audit. No file breaks one: a fault is the compiler's, or somebody changed the image.
+fn audited(rule: bulkhead_audit::Rule, as_json: bool) -> String {
+    const WHY: &str = "The audit proves it from the bytes of a built image, with no code of the planner. No system file \
+                       breaks it: the compiler has a defect, or the image was changed after it was built.";
+    if as_json {
+        let value = json!({
+            "code": rule.code(), "severity": "fault", "rule": rule.statement(), "why": WHY,
+        });
+        return format!("{value:#}\n");
+    }
+    format!("{}: {}\n\n{}\n", rule.code(), rule.statement(), wrapped(WHY))
 }
 
 fn unknown(code: &str) -> Error {
@@ -25,7 +43,7 @@ fn unknown(code: &str) -> Error {
     Error::refused(
         format!("there is no rule {code}"),
         format!("the codes go from {}, with gaps", range.unwrap_or_default()),
-        "copy the code from the message, such as BH0301; `bulkhead explain` alone lists all",
+        "copy the code from the message, such as BH0301, or AU21 of the audit; `bulkhead explain` alone lists all",
     )
 }
 
@@ -128,6 +146,16 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&explain(None, true).unwrap()).unwrap();
         assert_eq!(json["rules"].as_array().unwrap().len(), Rule::ALL.len());
         assert!(json["rules"][0]["good"].as_str().unwrap().contains("[system]"));
+    }
+
+    #[test]
+    fn a_rule_of_the_audit_is_explained_and_a_bare_number_is_enough() {
+        let page = explain(Some("au21"), false).unwrap();
+        assert!(page.starts_with("AU21: Each page of the machine's memory"), "{page}");
+        let json: serde_json::Value =
+            serde_json::from_str(&explain(Some("AU21"), true).unwrap()).unwrap();
+        assert_eq!(json["severity"], "fault");
+        assert!(explain(Some("402"), false).unwrap().starts_with("BH0402"));
     }
 
     #[test]

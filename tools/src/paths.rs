@@ -1,7 +1,7 @@
 //! Where things lie: the tree this command was built from, and where it builds.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -75,6 +75,22 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 /// The file system says no.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).map_err(|cause| Error::file("write", path, &cause))
+}
+
+/// Writes a file that is not there yet.
+///
+/// # Errors
+/// It is there, or the file system says no.
+pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
+    let new = fs::OpenOptions::new().write(true).create_new(true).open(path);
+    match new.and_then(|mut file| file.write_all(bytes)) {
+        Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => Err(Error::refused(
+            format!("cannot write {}", path.display()),
+            "it is there already, and nothing is overwritten",
+            "choose another name, and compare the two with `diff` or `bulkhead diff`",
+        )),
+        done => done.map_err(|cause| Error::file("write", path, &cause)),
+    }
 }
 
 /// Writes a file only when that changes it, so that cargo sees no news where there is none.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::{BuildOptions, prepare};
 use crate::provision::{self, Need};
 use crate::{compile, paths};
@@ -15,13 +15,20 @@ use crate::{compile, paths};
 pub fn report(system: &Path, output: Option<&Path>, build: bool) -> Result<()> {
     let page = if build { built_page(system)? } else { plain_page(system)? };
     let output = output.map_or_else(|| beside_here(system), Path::to_path_buf);
+    if output.extension().is_some_and(|end| end == "toml") {
+        return Err(Error::refused(
+            format!("cannot write the page to {}", output.display()),
+            "the name is one of a system or board file, which would be gone",
+            "end it in .html",
+        ));
+    }
     paths::write(&output, page.as_bytes())?;
     println!("{} ({} bytes): open it in a browser, or print it", output.display(), page.len());
     Ok(())
 }
 
 fn plain_page(system: &Path) -> Result<String> {
-    let plan = compile::plan(&paths::absolute(system)?)?;
+    let plan = compile::plan(system)?;
     compile::warn(plan.warnings());
     Ok(plan.page())
 }

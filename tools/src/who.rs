@@ -3,16 +3,16 @@
 use std::io::IsTerminal;
 use std::path::Path;
 
+use crate::compile;
 use crate::error::{Error, Result};
 use crate::measure::Format;
-use crate::{compile, paths};
 
 /// The answer to a question about a system, as text. Nobody's is an answer too.
 ///
 /// # Errors
 /// The system file is rejected, or the question is not understood.
 pub fn who(system: &Path, words: &[String], format: Format) -> Result<String> {
-    let plan = compile::plan(&paths::absolute(system)?)?;
+    let plan = compile::plan_for(system, format)?;
     let query = words.join(" ");
     let answer = plan.who(&query).map_err(|error| {
         Error::refused(format!("cannot answer `{query}`"), error.cause, error.remedy)

@@ -21,6 +21,12 @@ macro_rules! rules {
                 match self { $(Self::$name => $code,)+ }
             }
 
+            /// The rule of this code, however its letters are written.
+            #[must_use]
+            pub fn of_code(code: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|rule| rule.code().eq_ignore_ascii_case(code))
+            }
+
             /// What must hold, in one sentence.
             #[must_use]
             pub const fn statement(self) -> &'static str {
