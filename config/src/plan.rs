@@ -18,7 +18,7 @@ use crate::reader::{closest, list, positive_ticks};
 use crate::rules::Rule;
 use crate::schedule::{self, Schedule};
 use crate::schema::{self, BoardFile, Partition, SystemFile};
-use crate::source::{FileId, Place, Sources, shown};
+use crate::source::{FileId, Place, Sources};
 use crate::suggest::with_near_path;
 use crate::topology::{Cache, Position, Topology};
 use crate::{ImageRequest, board, donation, language, neighbours, plans};
