@@ -144,6 +144,7 @@ Examples:
   bulkhead run partitions/demo.toml
   bulkhead run demo.img --report report.json
   bulkhead run partitions/demo.toml --native motion
+  bulkhead run partitions/linux-rt.toml --console linux      # Ctrl-] ends the run
   bulkhead run partitions/demo.toml --cpu-model tigerlake --serial serial.log
   bulkhead run demo.img --target qemu --firmware uefi --screenshot screen.png
   bulkhead run my-line.toml --rig my-rig.toml"
@@ -368,8 +369,11 @@ struct RunArguments {
     /// Where to keep the serial log as it came, for `bulkhead log`
     #[arg(long, value_name = "FILE")]
     serial: Option<PathBuf>,
+    /// Shows the console of this partition alone, as it is, and sends it what is typed or piped in (Bochs)
+    #[arg(long, value_name = "PARTITION", conflicts_with = "native")]
+    console: Option<String>,
     /// Runs it on the board of this rig instead of in an emulator
-    #[arg(long, value_name = "RIG.toml", conflicts_with_all = ["target", "firmware", "native", "cores", "cpu_model", "screenshot"])]
+    #[arg(long, value_name = "RIG.toml", conflicts_with_all = ["target", "firmware", "native", "cores", "cpu_model", "screenshot", "console"])]
     rig: Option<PathBuf>,
 }
 
@@ -590,6 +594,7 @@ fn run(arguments: &RunArguments) -> Result<()> {
         timeout: arguments.timeout.map(Duration::from_secs),
         screenshot: arguments.screenshot.clone(),
         rig: arguments.rig.clone(),
+        console: arguments.console.clone(),
         ..RunOptions::default()
     })?;
     if let Some(path) = &arguments.serial {

@@ -117,6 +117,7 @@ pub struct Decoder<'e> {
     consoles: BTreeMap<u8, Vec<u8>>,
     last_console: BTreeMap<u8, u64>,
     counts: Counts,
+    tap: Option<(u8, Vec<u8>)>,
 }
 
 impl<'e> Decoder<'e> {
@@ -130,7 +131,18 @@ impl<'e> Decoder<'e> {
             consoles: BTreeMap::new(),
             last_console: BTreeMap::new(),
             counts: Counts { packets: 0, garbled: 0, lost: 0 },
+            tap: None,
         }
+    }
+
+    /// Keeps what this partition's console says as it is too, from now on, for [`Self::tapped`].
+    pub fn tap(&mut self, partition: u8) {
+        self.tap = Some((partition, Vec::new()));
+    }
+
+    /// What the tapped console said since the last call.
+    pub fn tapped(&mut self) -> Vec<u8> {
+        self.tap.as_mut().map(|(_, bytes)| std::mem::take(bytes)).unwrap_or_default()
     }
 
     /// What was decoded so far.
@@ -315,6 +327,9 @@ impl<'e> Decoder<'e> {
 
     fn console(&mut self, packet: &Packet<'_>, events: &mut Vec<Event>) {
         self.last_console.insert(packet.source, packet.tsc);
+        if let Some((_, bytes)) = self.tap.as_mut().filter(|(tapped, _)| *tapped == packet.source) {
+            bytes.extend(packet.payload);
+        }
         for &byte in packet.payload {
             let line = self.consoles.entry(packet.source).or_default();
             if byte != b'\n' {

@@ -10,6 +10,7 @@ pub mod bench;
 pub mod code_size;
 pub mod collect;
 pub mod compile;
+pub mod console;
 pub mod decode;
 pub mod difference;
 pub mod elf;

@@ -128,6 +128,16 @@ impl<'a> Listener<'a> {
         }
     }
 
+    /// Keeps what this partition says as it is, from now on, for [`Self::tapped`].
+    pub fn tap(&mut self, partition: u8) {
+        self.decoder.tap(partition);
+    }
+
+    /// What the tapped partition said since the last call.
+    pub fn tapped(&mut self) -> Vec<u8> {
+        self.decoder.tapped()
+    }
+
     /// The machine's last word, once it has been quiet behind it.
     #[must_use]
     pub fn ended(&self) -> Option<LastWord> {

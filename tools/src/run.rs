@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use crate::console::{Console, Typed};
 use crate::decode::Event;
 use crate::elf::LogElf;
 use crate::emulator::bochs::{self, Ending};
@@ -47,13 +48,16 @@ pub struct RunOptions {
     pub rig: Option<PathBuf>,
     /// Gets every event as it comes.
     pub watch: Option<Sender<Event>>,
+    /// Shows the console of this partition alone, as it is, and sends it what is typed (Bochs only).
+    pub console: Option<String>,
 }
 
 impl RunOptions {
     /// Who hears of the run.
     #[must_use]
     pub fn audience(&self) -> Audience {
-        Audience { quiet: self.quiet, watch: self.watch.clone() }
+        let quiet = self.quiet || self.console.is_some();
+        Audience { quiet, watch: self.watch.clone() }
     }
 }
 
@@ -121,9 +125,15 @@ pub fn run_image(options: &RunOptions) -> Result<Run> {
         cpu_model: options.cpu_model.as_deref(),
         memory_end: manifest.memory_end,
         firmware: options.firmware,
+        two_way: options.console.is_some(),
         qemu: &[],
     };
+    let console = match &options.console {
+        Some(name) => Some(open_console(name, options, &manifest)?),
+        None => None,
+    };
     let mut session = Session::start(options, &setup, &manifest, elf.as_ref())?;
+    session.connect(console);
     let exit = session.follow(options)?;
     let Session { emulator, listener, .. } = session;
     let run = listener.finish(exit, &emulator.version(), options.firmware.name());
@@ -131,6 +141,25 @@ pub fn run_image(options: &RunOptions) -> Result<Run> {
         paths::remove_stale(&folder)?;
     }
     Ok(run)
+}
+
+/// The console of the partition with this name, and its id.
+fn open_console(name: &str, options: &RunOptions, manifest: &Manifest) -> Result<(u8, Console)> {
+    let refuse = |cause: String, remedy: String| {
+        Err(Error::refused(format!("cannot open the console of {name}"), cause, remedy))
+    };
+    if options.target != Target::Bochs || manifest.native.is_some() {
+        let cause = "only a system in Bochs has a serial line that goes both ways".to_string();
+        return refuse(cause, "leave --console out".to_string());
+    }
+    let found = manifest.partitions.iter().zip(0_u8..).find(|(place, _)| place.name == name);
+    let Some((_, id)) = found else {
+        let names: Vec<&str> =
+            manifest.partitions.iter().map(|place| place.name.as_str()).collect();
+        let cause = "the system has no such partition".to_string();
+        return refuse(cause, format!("name one of: {}", names.join(", ")));
+    };
+    Ok((id, Console::open(id)?))
 }
 
 /// A folder that no other run of this or another process uses.
@@ -145,6 +174,7 @@ struct Session<'a> {
     emulator: Emulator,
     monitor: Option<qemu::Monitor>,
     listener: Listener<'a>,
+    console: Option<Console>,
 }
 
 impl<'a> Session<'a> {
@@ -163,18 +193,39 @@ impl<'a> Session<'a> {
         };
         let boot = format!("booting in {} ({} cores)", emulator.name(), setup.cores);
         let listener = Listener::new(manifest, elf, boot, &options.audience());
-        Ok(Self { emulator, monitor, listener })
+        Ok(Self { emulator, monitor, listener, console: None })
+    }
+
+    /// Shows this console as it is from now on, and sends it what is typed.
+    fn connect(&mut self, console: Option<(u8, Console)>) {
+        if let Some((id, console)) = console {
+            self.listener.tap(id);
+            self.console = Some(console);
+        }
+    }
+
+    /// Shows what the partition said, and sends what was typed; whether the user leaves.
+    fn talk(&mut self) -> Result<bool> {
+        let Some(console) = &mut self.console else { return Ok(false) };
+        console.show(&self.listener.tapped());
+        match console.poll() {
+            Typed::Leave => Ok(true),
+            Typed::Send(bytes) => self.emulator.write_serial(&bytes).map(|()| false),
+        }
     }
 
     /// Follows the machine to its end.
     fn follow(&mut self, options: &RunOptions) -> Result<Exit> {
-        let limit = options.timeout.unwrap_or(DEFAULT_TIMEOUT);
+        // Who sits at a console ends the run.
+        let default = if options.console.is_some() { Duration::MAX } else { DEFAULT_TIMEOUT };
+        let limit = options.timeout.unwrap_or(default);
         let began = Instant::now();
         loop {
             // Asked before reading: what was written before the end is then read for certain.
             let ended = self.emulator.ended()?;
             let bytes = self.emulator.read_serial()?;
             self.listener.hear(&bytes)?;
+            let left = self.talk()?;
             if ended.is_some() {
                 return self.judge_end(options.target);
             }
@@ -183,7 +234,7 @@ impl<'a> Session<'a> {
                 self.emulator.kill();
                 return Ok(Exit::Halted);
             }
-            if interrupt::requested() {
+            if interrupt::requested() || left {
                 self.emulator.kill();
                 return Err(Error::Interrupted(format!(
                     "{} was ended; its files are beside the image",

@@ -186,6 +186,7 @@ fn start(folder: &Path) -> Emulator {
         cpu_model: None,
         memory_end: manifest.memory_end,
         firmware: Firmware::Bios,
+        two_way: false,
         qemu: &[],
     };
     bochs::start(&setup).unwrap()

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use super::line::Line;
 use super::{Emulator, Firmware, Setup};
 use crate::error::{Error, Result};
 use crate::paths;
@@ -49,12 +50,21 @@ pub fn start(setup: &Setup<'_>) -> Result<Emulator> {
     for path in [&disk, &serial, &log] {
         check_path(path)?;
     }
-    paths::write(&at("bochsrc"), settings(setup, &disk, &serial, &log).as_bytes())?;
+    let line = if setup.two_way { Some(Line::open()?) } else { None };
+    let port = match &line {
+        Some(line) => format!("mode=term, dev={}", line.path().display()),
+        None => format!("mode=file, dev={}", serial.display()),
+    };
+    paths::write(&at("bochsrc"), settings(setup, &disk, &port, &log).as_bytes())?;
     // This Bochs has its debugger built in and starts in it: the one command lets the machine run.
     paths::write(&at("commands"), b"c\n")?;
     let mut command = Command::new("bochs-bin");
     command.arg("-q").arg("-f").arg(at("bochsrc")).arg("-rc").arg(at("commands"));
-    Emulator::start(command, "bochs".to_string(), &serial, &log)
+    let mut emulator = Emulator::start(command, "bochs".to_string(), &serial, &log)?;
+    if let Some(line) = line {
+        emulator.connect(line);
+    }
+    Ok(emulator)
 }
 
 /// Bochs splits its settings at commas and quotes nothing.
@@ -71,7 +81,7 @@ fn check_path(path: &Path) -> Result<()> {
 
 /// `sound`: on a machine without a sound card this Bochs crashes while it looks for one.
 /// `fastboot`: no three seconds of waiting for a key that nobody presses.
-fn settings(setup: &Setup<'_>, disk: &Path, serial: &Path, log: &Path) -> String {
+fn settings(setup: &Setup<'_>, disk: &Path, port: &str, log: &Path) -> String {
     format!(
         "config_interface: textconfig
 display_library: rfb, options=\"timeout=0\"
@@ -83,7 +93,7 @@ clock: sync=none, time0={START_TIME}
 ata0-master: type=disk, path={disk}, mode=flat
 boot: disk
 sound: driver=dummy
-com1: enabled=1, mode=file, dev={serial}
+com1: enabled=1, {port}
 log: {log}
 panic: action=fatal
 error: action=report
@@ -94,7 +104,6 @@ debug: action=ignore
         cores = setup.cores,
         model = setup.cpu_model.unwrap_or(MODEL),
         disk = disk.display(),
-        serial = serial.display(),
         log = log.display(),
     )
 }
@@ -137,14 +146,14 @@ mod tests {
             cpu_model: None,
             memory_end: 512 << 20,
             firmware,
+            two_way: false,
             qemu: &[],
         }
     }
 
     #[test]
     fn the_board_is_in_the_settings() {
-        let text =
-            settings(&setup(Firmware::Bios), Path::new("/d"), Path::new("/s"), Path::new("/l"));
+        let text = settings(&setup(Firmware::Bios), Path::new("/d"), "dev=/s", Path::new("/l"));
         for part in ["count=4", "guest=528", "ips=50000000", "path=/d", "dev=/s", "time0=946681200"]
         {
             assert!(text.contains(part), "{part} is missing in:\n{text}");

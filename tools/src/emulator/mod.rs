@@ -1,6 +1,7 @@
 //! Starts an emulator, follows its serial port, ends it.
 
 pub mod bochs;
+pub mod line;
 pub mod qemu;
 
 use std::fs::File;
@@ -13,6 +14,7 @@ use clap::ValueEnum;
 
 use crate::error::{Error, Result};
 use crate::paths;
+use line::Line;
 
 /// Which emulator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -60,6 +62,8 @@ pub struct Setup<'a> {
     pub memory_end: u64,
     /// Which firmware boots it.
     pub firmware: Firmware,
+    /// Whether the serial line goes both ways (Bochs only).
+    pub two_way: bool,
     /// Further arguments of QEMU; of an option that is given twice, the later one counts.
     pub qemu: &'a [String],
 }
@@ -88,6 +92,7 @@ impl Setup<'_> {
 pub struct Emulator {
     child: Child,
     serial: Serial,
+    line: Option<Line>,
     log: PathBuf,
     name: String,
 }
@@ -111,7 +116,7 @@ impl Emulator {
                     "run `cargo demo` or `cargo verify`, which install it",
                 )
             })?;
-        Ok(Self { child, serial: Serial::new(serial), log: log.to_path_buf(), name })
+        Ok(Self { child, serial: Serial::new(serial), line: None, log: log.to_path_buf(), name })
     }
 
     /// Its name and version, as its log or the program tells it.
@@ -141,7 +146,28 @@ impl Emulator {
     /// # Errors
     /// The file that stands for the port cannot be read.
     pub fn read_serial(&mut self) -> Result<Vec<u8>> {
-        self.serial.read()
+        match &mut self.line {
+            None => self.serial.read(),
+            Some(line) => {
+                let path = line.path().to_path_buf();
+                line.read().map_err(|cause| Error::file("read", &path, &cause))
+            }
+        }
+    }
+
+    /// The serial line goes both ways from now on, over this pseudo-terminal, which the emulator was told of.
+    fn connect(&mut self, line: Line) {
+        self.line = Some(line);
+    }
+
+    /// Sends bytes down the serial line; they go nowhere where it goes one way only.
+    ///
+    /// # Errors
+    /// The line is broken.
+    pub fn write_serial(&mut self, bytes: &[u8]) -> Result<()> {
+        let Some(line) = self.line.as_mut().filter(|_| !bytes.is_empty()) else { return Ok(()) };
+        let path = line.path().to_path_buf();
+        line.write(bytes).map_err(|cause| Error::file("write", &path, &cause))
     }
 
     /// Whether it has ended by itself, and how.
@@ -241,6 +267,7 @@ mod tests {
             cpu_model: None,
             memory_end,
             firmware: Firmware::Bios,
+            two_way: false,
             qemu: &[],
         };
         assert_eq!(setup(511 << 20).megabytes(), 512);

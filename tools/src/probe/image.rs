@@ -158,6 +158,7 @@ pub fn capture(
         cpu_model: None,
         memory_end: (machine.megabytes - 1) << 20,
         firmware: machine.firmware,
+        two_way: false,
         qemu: &machine.qemu,
     };
     let (mut emulator, monitor) = match machine.target {
