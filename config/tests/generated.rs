@@ -53,7 +53,7 @@ fn rules(out: &mut String) {
     writeln!(out, "## Rules").unwrap();
     writeln!(
         out,
-        "\nWhat must hold: {} rules, of which {warnings} only warn. Files under `tests/reject/` break each, and what is then told is in \\
+        "\nWhat must hold: {} rules, of which {warnings} only warn. Files under `tests/reject/` break each, and what is then told is in \
          `tests/snapshots/`. Each of the {} files has one reason: with its rule switched off, nothing is told.\n",
         Rule::ALL.len(),
         files.len()

@@ -132,3 +132,42 @@ fn a_finished_image_is_looked_into_before_any_build() {
     let refused = bulkhead_config::check_without_images(&case.system).unwrap_err();
     assert_eq!(refused.list()[0].code, "BH0603");
 }
+
+#[test]
+fn a_range_too_small_for_the_hypervisor_is_told_before_any_build() {
+    let text = toml_files("tests/reject")
+        .into_iter()
+        .find_map(|(path, text)| path.ends_with("BH0301-one-core-twice.toml").then_some(text))
+        .unwrap()
+        .replacen("cores = [1]", "cores = [2]", 1);
+    let case = Case::new("system.toml", &text);
+    let board = case.folder.path().join("boards/bochs-skylake-x.toml");
+    let small = std::fs::read_to_string(&board).unwrap().replace("\"31 MiB\"", "\"4 KiB\"");
+    std::fs::write(&board, small).unwrap();
+    let refused = bulkhead_config::check_without_images(&case.system).err().unwrap();
+    assert_eq!(refused.list()[0].code, "BH0205", "{refused}");
+}
+
+/// To open a pipe waits for somebody who writes into it.
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_not_waited_for() {
+    let case = Case::new("system.toml", "[system]\nname = \"test\"\nboard = \"pipe\"\n");
+    let pipe = case.folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let refused = case.compile().unwrap_err();
+    assert!(
+        refused.list().iter().any(|each| each.message.contains("it is not a file")),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_hides_no_other_mistake() {
+    let text = "include = [\"absent.toml\", \"broken.toml\"]\n[system]\nname = \"Test\"\nboard = \"boards/bochs-skylake-x.toml\"\n";
+    let case = Case::new("system.toml", text);
+    std::fs::write(case.folder.path().join("broken.toml"), "[schedule]\nframe = 2 ms\n").unwrap();
+    let refused = case.compile().unwrap_err();
+    let codes: BTreeSet<_> = refused.list().iter().map(|each| each.code).collect();
+    assert_eq!(codes, BTreeSet::from(["BH0101", "BH0110", "BH0112"]), "{refused}");
+}
