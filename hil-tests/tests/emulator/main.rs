@@ -13,6 +13,7 @@ mod hygiene;
 mod jitter;
 mod long;
 mod monitor;
+mod pc;
 mod plans;
 mod planted;
 mod press_line;

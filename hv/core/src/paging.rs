@@ -670,6 +670,14 @@ mod tests {
             }
         }
 
+        /// The compiler cuts a pool for 2 MiB pages, and the hypervisor uses 1 GiB where the processor has them.
+        #[test]
+        fn larger_pages_never_need_more_tables(format in format(), list in mappings(4096)) {
+            let needed = |pages| tables_needed(format, pages, &list).unwrap();
+            prop_assert!(needed(LargePages::Up2M) <= needed(LargePages::None));
+            prop_assert!(needed(LargePages::Up1G) <= needed(LargePages::Up2M));
+        }
+
         #[test]
         fn no_list_makes_sizing_panic(
             format in format(), pages in large_pages(),

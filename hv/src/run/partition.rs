@@ -295,7 +295,9 @@ fn build_ept(partition: &Partition, pages: &'static [CoreCell<PageTable>]) -> Re
     if partition.schedule_at != 0 {
         mappings.push(schedule_pages(partition)).map_err(|_| Unready::Ept)?;
     }
-    paging::build(Format::Ept, LargePages::Up2M, &mappings, pool, base as u64)
+    // The pool is cut for pages of 2 MiB; larger ones need fewer tables.
+    let largest = if controls::has_huge_ept_pages() { LargePages::Up1G } else { LargePages::Up2M };
+    paging::build(Format::Ept, largest, &mappings, pool, base as u64)
         .map(|_| ())
         .map_err(|_| Unready::Ept)
 }

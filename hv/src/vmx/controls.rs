@@ -179,6 +179,11 @@ pub fn missing_controls(report: &mut dyn FnMut(&'static str)) {
     }
 }
 
+/// Whether this core walks EPT pages of 1 GiB. SDM 3D A.10: bit 17.
+pub fn has_huge_ept_pages() -> bool {
+    capability(IA32_VMX_EPT_VPID_CAP) & (1 << 17) != 0
+}
+
 /// The revision that each VMX region starts with. SDM 3D A.1.
 pub fn revision() -> u32 {
     capability(IA32_VMX_BASIC) as u32 & 0x7FFF_FFFF
