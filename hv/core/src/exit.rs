@@ -648,52 +648,112 @@ pub fn answer_port(access: PortAccess, registers: &mut Registers, vcpu: &mut Vcp
 }
 
 fn read_msr(registers: &mut Registers, vcpu: &mut VcpuState, now: impl FnOnce() -> u64) -> Action {
-    if answer_read_msr(registers, vcpu) {
-        return Action::Advance;
+    if let Some(action) = answer_read_msr(vcpu.kind, registers, vcpu) {
+        return action;
     }
-    let number = registers.rcx as u32;
-    let virtual_apic =
-        vcpu.kind == CoreKind::Shared && (msr::is_x2apic(number) || number == msr::TSC_DEADLINE);
-    let value = if virtual_apic { vcpu.apic.read(number, now()).ok() } else { None };
-    match value {
-        Some(value) => {
+    match vcpu.apic.read(registers.rcx as u32, now()) {
+        Ok(value) => {
             registers.set_edx_eax(value);
             Action::Advance
         }
-        None => {
-            vcpu.counters.deny(Denial::Msr);
-            Action::Inject(GENERAL_PROTECTION)
-        }
+        Err(_) => refuse_read(vcpu),
     }
 }
 
-/// Answers RDMSR of a register with one value for ever; false, with nothing done, for any other.
+/// Answers RDMSR of a register with one value for ever, and refuses it; `None`, with nothing done, for what only the virtual APIC can
+/// tell. `kind` is the vCPU's, which the caller knows beforehand.
 #[inline(always)]
-pub fn answer_read_msr(registers: &mut Registers, vcpu: &VcpuState) -> bool {
-    let value = msr::constant(registers.rcx as u32, &vcpu.msr);
+pub fn answer_read_msr(
+    kind: CoreKind,
+    registers: &mut Registers,
+    vcpu: &mut VcpuState,
+) -> Option<Action> {
+    let number = registers.rcx as u32;
+    if let Some(value) = msr::constant(number, &vcpu.msr) {
+        registers.set_edx_eax(value);
+        return Some(Action::Advance);
+    }
+    (!msr::is_virtual(kind, number)).then(|| refuse_read(vcpu))
+}
+
+/// Answers RDMSR of a register with one value for ever, for a vCPU with the devices of a PC; false, with nothing done, for any other:
+/// what is refused there is told behind [`handle`].
+#[inline(always)]
+pub fn answer_read_msr_of_pc(registers: &mut Registers, vcpu: &VcpuState) -> bool {
+    let number = registers.rcx as u32;
+    let wired = pc::msr::read(number).filter(|_| vcpu.kind == CoreKind::Dedicated);
+    let value = wired.or_else(|| msr::constant(number, &vcpu.msr));
     if let Some(value) = value {
         registers.set_edx_eax(value);
     }
     value.is_some()
 }
 
-/// The same for a vCPU with the devices of a PC.
 #[inline(always)]
-pub fn answer_read_msr_of_pc(registers: &mut Registers, vcpu: &VcpuState) -> bool {
-    if let Some(value) = pc::msr::read(registers.rcx as u32)
-        && vcpu.kind == CoreKind::Dedicated
-    {
-        registers.set_edx_eax(value);
-        return true;
+fn refuse_read(vcpu: &mut VcpuState) -> Action {
+    vcpu.counters.deny(Denial::Msr);
+    Action::Inject(GENERAL_PROTECTION)
+}
+
+/// Decides WRMSR as [`handle`] does, in a few instructions, where that takes no more; else `None`, with nothing done. `kind` is the
+/// vCPU's, which the caller knows beforehand.
+#[inline(always)]
+pub fn answer_write_msr(
+    kind: CoreKind,
+    registers: &Registers,
+    vcpu: &mut VcpuState,
+) -> Option<Action> {
+    let number = registers.rcx as u32;
+    match write_outright(kind, number, registers.edx_eax(), vcpu)? {
+        msr::WriteAction::Machine(value) => Some(Action::WriteMsr { msr: number, value }),
+        msr::WriteAction::Drop => Some(Action::Advance),
+        msr::WriteAction::Deny => Some(refuse_msr(vcpu, number)),
+        msr::WriteAction::Send(_) => None,
     }
-    answer_read_msr(registers, vcpu)
+}
+
+/// The same for a vCPU with the devices of a PC, but for what is refused: that is told behind [`handle`].
+#[inline(always)]
+pub fn answer_write_msr_of_pc(
+    kind: CoreKind,
+    registers: &Registers,
+    vcpu: &mut VcpuState,
+) -> Option<Action> {
+    let number = registers.rcx as u32;
+    let value = pc::msr::as_wired(number, registers.edx_eax());
+    match write_outright(kind, number, value, vcpu)? {
+        msr::WriteAction::Machine(value) => Some(Action::WriteMsr { msr: number, value }),
+        msr::WriteAction::Drop => Some(Action::Advance),
+        msr::WriteAction::Deny | msr::WriteAction::Send(_) => None,
+    }
 }
 
 #[inline(always)]
-fn write_msr(registers: &mut Registers, vcpu: &mut VcpuState, now: impl FnOnce() -> u64) -> Action {
+fn write_outright(
+    kind: CoreKind,
+    number: u32,
+    value: u64,
+    vcpu: &mut VcpuState,
+) -> Option<msr::WriteAction> {
+    if kind == CoreKind::Shared && vcpu.apic.write_plain(number, value) {
+        return Some(msr::WriteAction::Drop);
+    }
+    msr::write_outright(kind, number, value, &vcpu.msr)
+}
+
+fn write_msr(registers: &Registers, vcpu: &mut VcpuState, now: impl FnOnce() -> u64) -> Action {
     let number = registers.rcx as u32;
-    let value = registers.edx_eax();
-    if vcpu.kind == CoreKind::Shared && (msr::is_x2apic(number) || number == msr::TSC_DEADLINE) {
+    let mut value = registers.edx_eax();
+    if vcpu.pc.is_some() {
+        if vcpu.kind == CoreKind::Dedicated && pc::msr::is_idle_write(number, value) {
+            return Action::Advance;
+        }
+        value = pc::msr::as_wired(number, value);
+    }
+    if msr::is_virtual(vcpu.kind, number) {
+        if vcpu.apic.write_plain(number, value) {
+            return Action::Advance;
+        }
         return match vcpu.apic.write(number, value, now()) {
             Ok(Some(ipi)) => Action::Send(ipi),
             Ok(None) => Action::ApicChanged,
@@ -708,6 +768,7 @@ fn write_msr(registers: &mut Registers, vcpu: &mut VcpuState, now: impl FnOnce()
     }
 }
 
+#[inline(always)]
 fn refuse_msr(vcpu: &mut VcpuState, number: u32) -> Action {
     let denial = if msr::is_x2apic(number) { Denial::Interrupt } else { Denial::Msr };
     vcpu.counters.deny(denial);

@@ -114,6 +114,7 @@ pub struct Peers {
     /// APIC ids by vCPU number; no two are equal.
     ids: &'static [u32],
     own: usize,
+    own_id: u32,
 }
 
 /// The vCPU that a partition starts with, as firmware's bootstrap processor is on a bare machine.
@@ -123,7 +124,8 @@ impl Peers {
     /// A vCPU with number `own` among those with these APIC ids.
     #[must_use]
     pub const fn new(ids: &'static [u32], own: usize) -> Self {
-        Self { ids, own }
+        let own_id = if own < ids.len() { ids[own] } else { 0 };
+        Self { ids, own, own_id }
     }
 
     /// How many vCPUs the partition has.
@@ -138,10 +140,10 @@ impl Peers {
         self.own
     }
 
-    /// The vCPU's own APIC id.
+    /// The vCPU's own APIC id; 0 for a number that no vCPU has.
     #[must_use]
-    pub fn own_id(&self) -> u32 {
-        self.id(self.own)
+    pub const fn own_id(&self) -> u32 {
+        self.own_id
     }
 
     /// The APIC id of a vCPU of the partition; 0 for a number that no vCPU has.
@@ -179,6 +181,23 @@ impl Peers {
 #[must_use]
 pub const fn logical_id(id: u32) -> u32 {
     (id >> 4) << 16 | 1 << (id & 15)
+}
+
+/// The processor to which a command sends a fixed interrupt, where the command says so outright: by a physical id of the partition's,
+/// which is most often its own, or as "self". `None` where it takes [`judge`] to tell.
+///
+/// The broadcast destination is no processor's id, so it is never taken for one.
+#[must_use]
+#[inline(always)]
+pub(crate) fn outright(command: u64, peers: &Peers) -> Option<u32> {
+    const KIND: u64 = icr::RESERVED | delivery::MASK | icr::SHORTHAND;
+    const WITH_DESTINATION: u64 = KIND | icr::LOGICAL;
+    if command & WITH_DESTINATION == delivery::FIXED {
+        let destination = (command >> icr::DESTINATION_SHIFT) as u32;
+        let known = destination == peers.own_id || peers.ids.contains(&destination);
+        return known.then_some(destination);
+    }
+    (command & KIND == icr::SHORTHAND_SELF | delivery::FIXED).then_some(peers.own_id)
 }
 
 /// Judges the value that a vCPU writes to its interrupt command register.

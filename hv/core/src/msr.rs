@@ -26,6 +26,18 @@ pub enum CoreKind {
 pub struct MsrState {
     /// The vCPU among those of its partition.
     pub peers: Peers,
+    /// What its IA32_APIC_BASE says, the upper half of which is zero: worked out beforehand, because software asks often.
+    apic_base: u32,
+}
+
+impl MsrState {
+    /// The facts about this vCPU.
+    #[must_use]
+    pub const fn new(peers: Peers) -> Self {
+        let bootstrap = if peers.own() == BOOTSTRAP { apic_base::BOOTSTRAP } else { 0 };
+        let ready = apic_base::ADDRESS_RESET | apic_base::ENABLE | apic_base::X2APIC;
+        Self { peers, apic_base: (ready | bootstrap) as u32 }
+    }
 }
 
 /// What becomes of a write that exited.
@@ -115,6 +127,13 @@ pub const fn is_x2apic(number: u32) -> bool {
     number >= apic::FIRST && number <= apic::LAST
 }
 
+/// Whether a register of this number is the virtual APIC's on a core of this kind.
+#[must_use]
+#[inline(always)]
+pub const fn is_virtual(kind: CoreKind, number: u32) -> bool {
+    matches!(kind, CoreKind::Shared) && (is_x2apic(number) || number == TSC_DEADLINE)
+}
+
 /// Word of the bitmap page and bit in it, for reads; writes lie 256 words further. SDM 3C 25.6.9.
 const fn place(number: u32) -> Option<(usize, u64)> {
     let base = match number {
@@ -183,11 +202,6 @@ pub fn close_self_ipi(map: &mut [u64; 512]) {
     }
 }
 
-const fn apic_base_value(state: &MsrState) -> u64 {
-    let bootstrap = if state.peers.own() == BOOTSTRAP { apic_base::BOOTSTRAP } else { 0 };
-    apic_base::ADDRESS_RESET | apic_base::ENABLE | apic_base::X2APIC | bootstrap
-}
-
 /// String instructions are fast; neither BTS nor PEBS is there; everything else is off.
 const MISC_ENABLE_VALUE: u64 =
     misc_enable::FAST_STRINGS | misc_enable::BTS_UNAVAILABLE | misc_enable::PEBS_UNAVAILABLE;
@@ -197,7 +211,7 @@ const MISC_ENABLE_VALUE: u64 =
 #[inline(always)]
 pub(crate) const fn constant(number: u32, state: &MsrState) -> Option<u64> {
     match number {
-        msr::APIC_BASE => Some(apic_base_value(state)),
+        msr::APIC_BASE => Some(state.apic_base as u64),
         msr::MISC_ENABLE => Some(MISC_ENABLE_VALUE),
         // A guest reads its microcode revision, behind a write of 0 (SDM 3A 10.11.7.1), and its platform before it trusts a
         // list of errata. Both are the board's: 0 says that no microcode was loaded.
@@ -233,6 +247,32 @@ pub fn write(kind: CoreKind, number: u32, value: u64, state: &MsrState) -> Write
     }
 }
 
+/// Decides as [`write()`] does, in a few instructions, what software writes most; `None` where it takes [`write()`] to tell, and for the
+/// registers of a time-shared core's virtual APIC.
+#[must_use]
+#[inline(always)]
+pub(crate) fn write_outright(
+    kind: CoreKind,
+    number: u32,
+    value: u64,
+    state: &MsrState,
+) -> Option<WriteAction> {
+    if matches!(kind, CoreKind::Dedicated) {
+        if number == apic::ICR {
+            let target = ipi::outright(value, &state.peers)?;
+            return Some(WriteAction::Machine(fixed_command(target, value as u8)));
+        }
+        if let Some(judged) = judged_bits(number) {
+            return (value & judged == 0).then_some(WriteAction::Machine(value));
+        }
+    }
+    match constant(number, state) {
+        Some(same) if same == value => Some(WriteAction::Drop),
+        None if is_virtual(kind, number) => None,
+        _ => Some(WriteAction::Deny),
+    }
+}
+
 /// How a dedicated core carries an interrupt command out. A fixed interrupt to one vCPU goes to the machine's ICR in its plainest
 /// form: physical destination, edge-triggered. So the machine's own table of logical ids decides nothing, and trigger mode and level,
 /// which mean nothing for a fixed interrupt (SDM 3A 11.6.1), are not passed on. An NMI is never the machine's here: it would
@@ -250,6 +290,26 @@ fn command(ipi: Ipi, peers: &Peers) -> WriteAction {
 #[must_use]
 pub const fn fixed_command(apic_id: u32, vector: u8) -> u64 {
     (apic_id as u64) << icr::DESTINATION_SHIFT | icr::ASSERT | vector as u64
+}
+
+/// The bits of this local vector table entry that have to be judged by [`local_vector`]; `None` for another register. The others may be
+/// set in any combination, and are written as they are: the vector and the mask, that a pin, the thermal or the performance entry
+/// delivers an NMI, how a pin signals, and the TSC-deadline mode of the timer.
+#[inline(always)]
+pub(crate) fn judged_bits(number: u32) -> Option<u64> {
+    const ALWAYS: u64 = lvt::VECTOR | lvt::MASKED;
+    const PIN: u64 = ALWAYS | delivery::NMI | lvt::ACTIVE_LOW | lvt::LEVEL_TRIGGERED;
+    /// From the timer's on.
+    const JUDGED: [u64; 6] = [
+        !(ALWAYS | lvt::TIMER_DEADLINE),
+        !(ALWAYS | delivery::NMI),
+        !(ALWAYS | delivery::NMI),
+        !PIN,
+        !PIN,
+        !ALWAYS,
+    ];
+    const _: () = assert!(apic::LVT_TIMER + JUDGED.len() as u32 - 1 == apic::LVT_ERROR);
+    JUDGED.get(number.wrapping_sub(apic::LVT_TIMER) as usize).copied()
 }
 
 /// Judges a value for a local vector table entry and returns what to write; `None` is denied.
@@ -292,9 +352,9 @@ mod tests {
     use std::vec::Vec;
 
     /// The only vCPU of a partition.
-    const STATE: MsrState = MsrState { peers: Peers::new(&[5], 0) };
+    const STATE: MsrState = MsrState::new(Peers::new(&[5], 0));
     /// The second of three vCPUs.
-    const SECOND: MsrState = MsrState { peers: Peers::new(&[2, 5, 0x13], 1) };
+    const SECOND: MsrState = MsrState::new(Peers::new(&[2, 5, 0x13], 1));
     const D: CoreKind = CoreKind::Dedicated;
     const S: CoreKind = CoreKind::Shared;
 
@@ -505,7 +565,97 @@ mod tests {
         assert_eq!(to(0x82F, 0x1_0000), WriteAction::Deny, "no machine-check banks, no CMCI");
     }
 
+    const VECTORS: [u64; 5] = [0, 0xF, 0x10, 0x40, 0xFF];
+
+    /// Three vCPUs, each as the sender.
+    fn senders() -> impl Iterator<Item = MsrState> {
+        (0..3).map(|own| MsrState::new(Peers::new(&[2, 5, 0x13], own)))
+    }
+
+    /// Whether it is decided outright; if so, as by the whole rules.
+    fn is_outright(kind: CoreKind, number: u32, value: u64, state: &MsrState) -> bool {
+        let outright = write_outright(kind, number, value, state);
+        if let Some(action) = outright {
+            assert_eq!(
+                action,
+                write(kind, number, value, state),
+                "{kind:?} {number:#x} {value:#x}"
+            );
+        }
+        outright.is_some()
+    }
+
+    #[test]
+    fn every_kind_of_command_is_decided_outright_as_by_the_whole_rules() {
+        let destinations = [0, 2, 3, 5, 0x13, 0x4, 0x20, 0x24, 0x1_0008, u32::MAX];
+        for (state, vector) in senders().flat_map(|state| VECTORS.map(|vector| (state, vector))) {
+            let own = state.peers.own_id();
+            for bits in 0..1_u64 << 12 {
+                for destination in destinations {
+                    let command = u64::from(destination) << 32 | bits << 8 | vector;
+                    let outright = is_outright(D, 0x830, command, &state);
+                    // Bits 15 and 14, trigger mode and level, mean nothing for a fixed interrupt.
+                    let to_itself =
+                        bits & !0xC0 == 0 && destination == own || bits & !0xC8 == 1 << 10;
+                    assert!(outright || !to_itself, "{command:#x} takes long");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_destination_is_known_outright_by_all_of_its_bits() {
+        for (state, bit) in senders().flat_map(|state| (0..32).map(move |bit| (state, bit))) {
+            for destination in [2, 5, 0x13].map(|id| u64::from(id ^ 1_u32 << bit) << 32) {
+                for command in [0x40, 1 << 14 | 0x40, 1 << 11 | 0x40, 1 << 18 | 0x40] {
+                    is_outright(D, 0x830, destination | command, &state);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_local_vector_is_decided_outright_as_by_the_whole_rules() {
+        for number in 0x832..=0x837 {
+            let values = (0..1_u64 << 12).flat_map(|bits| VECTORS.map(|vector| bits << 8 | vector));
+            for value in values {
+                let outright = is_outright(D, number, value, &STATE);
+                let is_ordinary = value & !0x1_00FF == 0;
+                assert!(outright || !is_ordinary, "{value:#x} to {number:#x} takes long");
+            }
+            assert!(is_outright(D, 0x832, 2 << 17 | 0x20, &STATE), "TSC-deadline mode");
+            for bit in 0..64 {
+                is_outright(D, number, 1 << bit, &STATE);
+            }
+        }
+    }
+
+    #[test]
+    fn constants_and_unknown_registers_are_decided_outright() {
+        for (kind, state) in senders().flat_map(|state| [(D, state), (S, state)]) {
+            for number in (0..0x800).chain(0x840..0x8FF).chain(0xC000_0000..0xC000_0200) {
+                let virtual_apic = is_virtual(kind, number);
+                let value = constant(number, &state).unwrap_or(0);
+                for value in [0, 1, value, value ^ 1, value | 1 << 32, u64::MAX] {
+                    assert_eq!(is_outright(kind, number, value, &state), !virtual_apic);
+                }
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn whatever_is_decided_outright_is_what_the_whole_rules_say(
+            number in prop_oneof![0x800_u32..0x840, 0_u32..0x2000, any::<u32>()], value: u64, low: u32, own in 0_usize..3, dedicated: bool,
+        ) {
+            let state = MsrState::new(Peers::new(&[2, 5, 0x13], own));
+            let kind = if dedicated { D } else { S };
+            let to_itself = u64::from(state.peers.own_id()) << 32;
+            for value in [value, u64::from(low), to_itself | u64::from(low), to_itself | value & 0xFFFF] {
+                is_outright(kind, number, value, &state);
+            }
+        }
+
         #[test]
         fn nothing_but_the_apic_of_a_dedicated_core_reaches_the_machine(number in 0_u32..0x1000, value in any::<u64>()) {
             prop_assert!(!matches!(write(S, number, value, &STATE), WriteAction::Machine(_)));

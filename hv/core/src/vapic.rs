@@ -14,7 +14,7 @@ use hv_defs::apic::{
 };
 
 use crate::ipi::{self, BOOTSTRAP, FIRST_LEGAL_VECTOR, Ipi, Kind, Peers, Targets, Verdict};
-use crate::msr::local_vector;
+use crate::msr::{judged_bits, local_vector};
 
 /// IA32_TSC_DEADLINE, which belongs to the timer. SDM 3A 11.5.4.1.
 pub const TSC_DEADLINE: u32 = 0x6E0;
@@ -225,6 +225,18 @@ impl VirtualApic {
         Ok(None)
     }
 
+    /// Carries out a [`write`](Self::write) that needs no judging and after which neither an interrupt nor the timer stands otherwise:
+    /// such a value for an entry of the local vector table that is not the timer's. Else returns false, with nothing done.
+    #[inline(always)]
+    pub fn write_plain(&mut self, msr: u32, value: u64) -> bool {
+        let judged = if msr == LVT_TIMER { None } else { judged_bits(msr) };
+        let is_plain = judged.is_some_and(|judged| value & judged == 0);
+        if is_plain {
+            self.set_entry(msr, value as u32);
+        }
+        is_plain
+    }
+
     /// The processor left a write of SELF_IPI to us, because its vector is illegal: the value is in the page. SDM 3C 30.4.3.2.
     pub fn self_ipi_written(&mut self) {
         let vector = self.page.get(SELF_IPI) as u8;
@@ -374,15 +386,21 @@ impl VirtualApic {
     /// The rules are those of a dedicated core's real APIC, although nothing is wired here to deliver an SMI.
     fn write_lvt(&mut self, register: u32, value: u32) -> Result<(), Fault> {
         let value = local_vector(register, u64::from(value)).ok_or(Fault::Value)? as u32;
-        let forced = if self.is_enabled() { 0 } else { MASKED };
         let was = self.page.get(register);
-        self.page.set(register, value | forced);
+        self.set_entry(register, value);
         // SDM 3A 11.5.4.1: a change to or from TSC-deadline mode disarms the timer.
         if register == LVT_TIMER && (was ^ value) >> 18 & 1 == 1 {
             self.due = None;
             self.page.set(INITIAL_COUNT, 0);
         }
         Ok(())
+    }
+
+    /// While the APIC is disabled every entry stays masked. SDM 3A 11.4.7.2.
+    #[inline(always)]
+    fn set_entry(&mut self, register: u32, value: u32) {
+        let forced = if self.is_enabled() { 0 } else { MASKED };
+        self.page.set(register, value | forced);
     }
 
     fn mode(&self) -> TimerMode {
@@ -724,6 +742,17 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_is_written_plainly_unless_the_timer_hangs_on_it() {
+        let mut apic = apic();
+        assert!(apic.write_plain(LVT_ERROR, 0x1_0050));
+        assert_eq!(apic.read(LVT_ERROR, 0), Ok(0x1_0050));
+        assert!(!apic.write_plain(LVT_TIMER, 0x50));
+        assert!(!apic.write_plain(LVT_ERROR, 1 << 10));
+        assert!(!apic.write_plain(SVR, 0x1FF));
+        assert_eq!(apic.read(LVT_TIMER, 0), Ok(u64::from(MASKED)));
+    }
+
+    #[test]
     fn directions_and_reserved_bits_fault() {
         let mut apic = apic();
         for msr in [EOI, SELF_IPI, 0x804, 0x80E, 0x82F, 0x831, 0x840] {
@@ -802,6 +831,27 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(apic.deliverable(), model.deliverable());
+            }
+        }
+
+        #[test]
+        fn what_is_written_plainly_is_written_the_same(
+            msr in prop_oneof![LVT_TIMER..=LVT_ERROR, 0x800_u32..0x840, any::<u32>()], value: u64, shift in 0_u32..64,
+            before in any::<u32>(), enabled: bool,
+        ) {
+            for value in [value, value >> shift, value & 0x1_FFFF, value & 0x1_A4FF] {
+                let (mut plain, mut whole) = (apic(), apic());
+                for apic in [&mut plain, &mut whole] {
+                    apic.page.set(LVT_TIMER, before);
+                    apic.page.set(SVR, if enabled { SOFTWARE_ENABLE } else { 0 });
+                    apic.due = Some(1000);
+                    apic.changed = false;
+                }
+                if plain.write_plain(msr, value) {
+                    prop_assert_eq!(whole.write(msr, value, 2000), Ok(None));
+                }
+                prop_assert!(plain.page.0 == whole.page.0);
+                prop_assert_eq!((plain.due, plain.changed), (whole.due, whole.changed));
             }
         }
 

@@ -7,7 +7,7 @@ use hv_core::cpuid::{CpuidPolicy, Facts, Leaf};
 use hv_core::exit::{
     Action, ConsoleRing, Counters, DENIALS, Denial, Event, Exit, PlanCall, PortAccess, Registers,
     Rest, ScheduleRights, VcpuState, Violation, WindowView, answer_read_msr, answer_read_msr_of_pc,
-    handle, xcr0_is_valid,
+    answer_write_msr, answer_write_msr_of_pc, handle, xcr0_is_valid,
 };
 use hv_core::ipi::{Ipi, Kind as IpiKind, Peers, Targets};
 use hv_core::msr::{CoreKind, MsrState};
@@ -42,7 +42,7 @@ fn vcpu(kind: CoreKind) -> VcpuState {
         cpuid: CpuidPolicy::build(machine, &facts),
         xcr0_allowed: XCR0_ALLOWED,
         cr4_allowed: CR4_ALLOWED,
-        msr: MsrState { peers },
+        msr: MsrState::new(peers),
         apic: VirtualApic::new(Box::leak(Box::new(ApicPage::new())), peers),
         window: None,
         rights: ScheduleRights::default(),
@@ -458,6 +458,61 @@ fn instructions_that_no_partition_has_are_refused_and_counted() {
 }
 
 proptest! {
+    /// The quick half of an exit decides as the whole does, or does nothing at all.
+    #[test]
+    fn quick_answers_about_msrs_are_the_whole_ones(
+        number in prop_oneof![0x800_u32..0x840, 0_u32..0x2000, any::<u32>()], noise: u64, shift in 0_u32..64, to_itself: bool, shared: bool,
+    ) {
+        let kind = if shared { CoreKind::Shared } else { CoreKind::Dedicated };
+        let (mut quick, mut whole) = (vcpu(kind), vcpu(kind));
+        let value = noise >> shift | if to_itself { u64::from(ID) << 32 } else { 0 };
+        let with = Registers { rcx: u64::from(number), rax: value, rdx: value >> 32, ..Default::default() };
+        let (mut registers, mut same) = (with, with);
+        let action = answer_write_msr(kind, &registers, &mut quick);
+        if let Some(action) = action {
+            prop_assert_eq!(action, act(&mut whole, Exit::WriteMsr, &mut same));
+        }
+        prop_assert_eq!(quick.counters.denied, whole.counters.denied);
+        let action = answer_read_msr(kind, &mut registers, &mut quick);
+        if let Some(action) = action {
+            prop_assert_eq!(action, act(&mut whole, Exit::ReadMsr, &mut same));
+        }
+        prop_assert_eq!((registers, quick.counters.denied), (same, whole.counters.denied));
+        for register in 0x800..0x840 {
+            prop_assert_eq!(quick.apic.read(register, 0), whole.apic.read(register, 0));
+        }
+    }
+
+    /// The same for a PC, but for what is refused: that is left to the whole, behind which it is told.
+    #[test]
+    fn quick_answers_about_msrs_of_a_pc_are_the_whole_ones(
+        number in prop_oneof![0x82F_u32..0x838, 0x800_u32..0x840, any::<u32>()], noise: u64, shift in 0_u32..64, shared: bool,
+    ) {
+        let kind = if shared { CoreKind::Shared } else { CoreKind::Dedicated };
+        let made = || VcpuState { pc: pc().pc, ..vcpu(kind) };
+        let (mut quick, mut whole) = (made(), made());
+        let value = noise >> shift;
+        let mut registers = Registers { rcx: u64::from(number), rax: value, rdx: value >> 32, ..Default::default() };
+        let action = answer_write_msr_of_pc(kind, &registers, &mut quick);
+        prop_assert_eq!(quick.counters.kinds_denied(), 0);
+        if let Some(action) = action {
+            prop_assert_eq!(action, act(&mut whole, Exit::WriteMsr, &mut registers));
+        }
+        for register in 0x800..0x840 {
+            prop_assert_eq!(quick.apic.read(register, 0), whole.apic.read(register, 0));
+        }
+    }
+
+    #[test]
+    fn a_pc_may_open_the_pin_of_an_interrupt_controller_that_it_does_not_have(rest in 0_u64..0x100, shared: bool) {
+        let kind = if shared { CoreKind::Shared } else { CoreKind::Dedicated };
+        let mut vcpu = VcpuState { pc: pc().pc, ..vcpu(kind) };
+        let action = write(&mut vcpu, 0x835, 7 << 8 | rest);
+        let masked = Action::WriteMsr { msr: 0x835, value: 0x1_0700 | rest };
+        prop_assert_eq!(action, if shared { Action::ApicChanged } else { masked });
+        prop_assert_eq!(vcpu.counters.kinds_denied(), 0);
+    }
+
     /// Whatever a guest holds in its registers, a decision is made, and at most one denial counted.
     #[test]
     fn no_registers_make_a_decision_panic(
@@ -542,5 +597,6 @@ fn a_pc_is_told_of_the_machine_check_entry_and_a_bare_partition_is_not() {
     assert_eq!(registers.rax, 0x1_0000);
     let shared = VcpuState { pc: pc().pc, ..vcpu(CoreKind::Shared) };
     assert!(!answer_read_msr_of_pc(&mut registers, &shared), "the virtual APIC has no such entry");
-    assert!(!answer_read_msr(&mut registers, &dedicated()));
+    let answer = answer_read_msr(CoreKind::Dedicated, &mut registers, &mut dedicated());
+    assert_eq!(answer, Some(GENERAL_PROTECTION));
 }

@@ -71,5 +71,6 @@ pub mod lvt {
     pub const LEVEL_TRIGGERED: u64 = 1 << 15;
     pub const MASKED: u64 = 1 << 16;
     pub const TIMER_MODE: u64 = 3 << 17;
+    pub const TIMER_DEADLINE: u64 = 2 << 17;
     pub const TIMER_MODE_RESERVED: u64 = 3 << 17;
 }

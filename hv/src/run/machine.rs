@@ -27,7 +27,8 @@ pub fn wait_until(instant: u64) -> u64 {
 
 const X2APIC_ICR: u32 = 0x830;
 
-/// Writes an MSR on a guest's behalf; `hv_core::msr::write` checked number and value.
+/// Writes an MSR on a guest's behalf; `hv_core::msr` checked number and value.
+#[inline(always)]
 pub fn write_checked_msr(number: u32, value: u64) {
     // SAFETY: the policy passes only x2APIC registers of this core, with destinations that stay in the partition, delivery modes
     // that a guest can take, and values without reserved bits.

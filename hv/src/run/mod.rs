@@ -169,6 +169,10 @@ const SHARED: bool = true;
 const BARE: bool = false;
 const PC: bool = true;
 
+const fn kind<const KIND: bool>() -> CoreKind {
+    if KIND == DEDICATED { CoreKind::Dedicated } else { CoreKind::Shared }
+}
+
 /// Returns the vCPU, to be entered again, or null when [`on_long_exit`] has more to do. RBP and R12 to R15 are still the guest's.
 ///
 /// Each of the exits that software takes most has a function of its own, which this one jumps to: so the way of each is a straight
@@ -203,12 +207,20 @@ fn on_hypercall<const KIND: bool>(vcpu: &mut Vcpu) -> *mut Vcpu {
 
 #[inline(never)]
 fn on_read_msr<const KIND: bool>(vcpu: &mut Vcpu) -> *mut Vcpu {
-    if exits::answer_read_msr(vcpu) { enter_again::<KIND>(vcpu) } else { leave_whole(vcpu) }
+    if exits::answer_read_msr(vcpu, kind::<KIND>()) {
+        enter_again::<KIND>(vcpu)
+    } else {
+        leave_whole(vcpu)
+    }
 }
 
 #[inline(never)]
 fn on_write_msr<const KIND: bool>(vcpu: &mut Vcpu) -> *mut Vcpu {
-    if exits::answer_write_msr(vcpu) { enter_again::<KIND>(vcpu) } else { core::ptr::null_mut() }
+    if exits::answer_write_msr(vcpu, kind::<KIND>()) {
+        enter_again::<KIND>(vcpu)
+    } else {
+        leave_whole(vcpu)
+    }
 }
 
 #[inline(never)]
@@ -218,10 +230,10 @@ fn on_read_msr_of_pc<const KIND: bool>(vcpu: &mut Vcpu) -> *mut Vcpu {
 
 #[inline(never)]
 fn on_write_msr_of_pc<const KIND: bool>(vcpu: &mut Vcpu) -> *mut Vcpu {
-    if exits::answer_write_msr_of_pc(vcpu) {
+    if exits::answer_write_msr_of_pc(vcpu, kind::<KIND>()) {
         enter_again::<KIND>(vcpu)
     } else {
-        core::ptr::null_mut()
+        leave_whole(vcpu)
     }
 }
 
@@ -258,6 +270,8 @@ pub extern "C" fn on_long_pc_exit(vcpu: *mut Vcpu) -> *mut Vcpu {
     go_on(vcpu, then)
 }
 
+/// In line in both second halves, as [`after_exit`] is: what is handed on between the two then stays in registers.
+#[inline(always)]
 fn go_on(vcpu: *mut Vcpu, then: Then) -> *mut Vcpu {
     match then {
         Then::Same => vcpu,
@@ -266,6 +280,7 @@ fn go_on(vcpu: *mut Vcpu, then: Then) -> *mut Vcpu {
     }
 }
 
+#[inline(always)]
 fn after_exit(vcpu: &mut Vcpu) -> Then {
     match exits::finish(vcpu) {
         Next::Enter if vcpu.is_dedicated() || shared::rearm(vcpu) => Then::Same,

@@ -228,7 +228,7 @@ fn decisions(
         cpuid,
         xcr0_allowed,
         cr4_allowed: cr4_allowed(),
-        msr: MsrState { peers },
+        msr: MsrState::new(peers),
         apic: VirtualApic::new(apic_page, peers),
         window: None,
         rights: schedule_rights(partition),

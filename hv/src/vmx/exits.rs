@@ -2,7 +2,7 @@
 
 use hv_core::exit::{self, Action, Event, Exit, PlanCall, PortAccess, Rest, Violation};
 use hv_core::ipi::Ipi;
-use hv_core::pc;
+use hv_core::msr::CoreKind;
 use hv_defs::exit::reason;
 use hv_defs::vmcs::{field, interruption};
 
@@ -93,11 +93,18 @@ pub fn answer_hypercall(vcpu: &mut Vcpu) -> bool {
     close(vcpu, answered, reason::VMCALL)
 }
 
-/// The same for RDMSR.
+/// The same for RDMSR. `kind` is the vCPU's.
 #[inline(always)]
-pub fn answer_read_msr(vcpu: &mut Vcpu) -> bool {
-    let answered = exit::answer_read_msr(&mut vcpu.registers, &vcpu.state);
-    close(vcpu, answered, reason::RDMSR)
+pub fn answer_read_msr(vcpu: &mut Vcpu, kind: CoreKind) -> bool {
+    let action = exit::answer_read_msr(kind, &mut vcpu.registers, &mut vcpu.state);
+    close_with(vcpu, action, reason::RDMSR)
+}
+
+/// The same for WRMSR, which may have to be carried out on this core. `kind` is the vCPU's.
+#[inline(always)]
+pub fn answer_write_msr(vcpu: &mut Vcpu, kind: CoreKind) -> bool {
+    let action = exit::answer_write_msr(kind, &vcpu.registers, &mut vcpu.state);
+    close_with(vcpu, action, reason::WRMSR)
 }
 
 /// The same for a vCPU with the devices of a PC.
@@ -107,41 +114,18 @@ pub fn answer_read_msr_of_pc(vcpu: &mut Vcpu) -> bool {
     close(vcpu, answered, reason::RDMSR)
 }
 
+/// The same for WRMSR.
+#[inline(always)]
+pub fn answer_write_msr_of_pc(vcpu: &mut Vcpu, kind: CoreKind) -> bool {
+    let action = exit::answer_write_msr_of_pc(kind, &vcpu.registers, &mut vcpu.state);
+    close_with(vcpu, action, reason::WRMSR)
+}
+
 /// The same for IN and OUT.
 #[inline(always)]
 pub fn answer_port(vcpu: &mut Vcpu) -> bool {
     let answered = exit::answer_port(port_access(), &mut vcpu.registers, &mut vcpu.state);
     close(vcpu, answered, reason::IO_INSTRUCTION)
-}
-
-/// Carries WRMSR out if it concerns this core only; else leaves the rest of it in `vcpu.pending` and returns false.
-#[inline(always)]
-pub fn answer_write_msr(vcpu: &mut Vcpu) -> bool {
-    vcpu.state.counters.count(reason::WRMSR);
-    match exit::handle(&Exit::WriteMsr, &mut vcpu.registers, &mut vcpu.state, machine::tsc) {
-        Action::Advance => {}
-        Action::WriteMsr { msr, value } => machine::write_checked_msr(msr, value),
-        other => {
-            vcpu.pending = Pending::Action(other);
-            return false;
-        }
-    }
-    vcpu::advance();
-    true
-}
-
-/// The same for a vCPU with the devices of a PC: the value is judged as that platform is wired.
-#[inline(always)]
-pub fn answer_write_msr_of_pc(vcpu: &mut Vcpu) -> bool {
-    let (number, given) = (vcpu.registers.rcx as u32, vcpu.registers.edx_eax());
-    if vcpu.is_dedicated() && pc::msr::is_idle_write(number, given) {
-        return close(vcpu, true, reason::WRMSR);
-    }
-    let rax = vcpu.registers.rax;
-    vcpu.registers.rax = pc::msr::as_wired(number, given) & 0xFFFF_FFFF;
-    let answered = answer_write_msr(vcpu);
-    vcpu.registers.rax = rax;
-    answered
 }
 
 /// An exit that is answered is counted here, by a number that the compiler knows; another by the second half.
@@ -154,11 +138,27 @@ fn close(vcpu: &mut Vcpu, answered: bool, reason: u16) -> bool {
     answered
 }
 
+/// As [`close`], for an access to an MSR: does what was decided about it; `None` was not answered.
+#[inline(always)]
+fn close_with(vcpu: &mut Vcpu, action: Option<Action>, reason: u16) -> bool {
+    match action {
+        Some(Action::Advance) => vcpu::advance(),
+        Some(Action::WriteMsr { msr, value }) => {
+            machine::write_checked_msr(msr, value);
+            vcpu::advance();
+        }
+        Some(Action::Inject(event)) => vcpu::inject(event),
+        _ => return false,
+    }
+    vcpu.state.counters.count(reason);
+    true
+}
+
 /// The second half of an exit.
+#[inline(always)]
 pub fn finish(vcpu: &mut Vcpu) -> Next {
     match core::mem::replace(&mut vcpu.pending, Pending::Nothing) {
         Pending::Nothing => Next::Clock,
-        Pending::Action(action) => act(vcpu, action),
         Pending::Exit => {
             let raw = reason_with_flags();
             vcpu.state.counters.count(raw as u16);
@@ -167,7 +167,14 @@ pub fn finish(vcpu: &mut Vcpu) -> Next {
     }
 }
 
+#[inline(always)]
 fn decide(vcpu: &mut Vcpu, raw: u32) -> Next {
+    if raw == frequent::WRMSR {
+        // An instruction of the guest: no delivery of an event is interrupted by it.
+        let action =
+            exit::handle(&Exit::WriteMsr, &mut vcpu.registers, &mut vcpu.state, machine::tsc);
+        return act(vcpu, action);
+    }
     let exit = decode(vcpu, raw);
     keep_interrupted(vcpu);
     match exit {
@@ -203,6 +210,7 @@ fn decide(vcpu: &mut Vcpu, raw: u32) -> Next {
     act(vcpu, action)
 }
 
+#[inline(always)]
 fn act(vcpu: &mut Vcpu, action: Action) -> Next {
     match action {
         Action::Advance => vcpu::advance(),

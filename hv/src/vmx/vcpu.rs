@@ -5,7 +5,7 @@ use core::arch::asm;
 
 use bulkhead_table::Hygiene;
 use hv_core::cpuid::SpeculationMsrs;
-use hv_core::exit::{Action, Event, Preserved, Registers, VcpuState};
+use hv_core::exit::{Event, Preserved, Registers, VcpuState};
 use hv_core::inbox::Inbox;
 use hv_core::ipi::BOOTSTRAP;
 use hv_core::msr::CoreKind;
@@ -90,8 +90,6 @@ pub struct Start {
 pub enum Pending {
     /// The exit is dealt with, but the window or the guest's timer ran out meanwhile.
     Nothing,
-    /// This was decided.
-    Action(Action),
     /// All of it: nothing was done about the exit.
     Exit,
 }
@@ -477,6 +475,7 @@ pub fn advance() {
         unsafe { vmx::write(field::GUEST_INTERRUPTIBILITY, blocked & !BLOCKED) };
     }
     if vmx::read(field::GUEST_RFLAGS) & TRAP_FLAG != 0 {
+        core::hint::cold_path();
         pend_single_step();
     }
 }
@@ -484,7 +483,8 @@ pub fn advance() {
 /// RFLAGS.TF.
 const TRAP_FLAG: u64 = 1 << 8;
 
-#[cold]
+/// In line, because a call would cost each caller a stack frame.
+#[inline(always)]
 fn pend_single_step() {
     const SINGLE_STEP: u64 = 1 << 14;
     let pending = vmx::read(field::GUEST_PENDING_DEBUG);
@@ -496,6 +496,7 @@ fn pend_single_step() {
 const PROTECTION: u64 = 1;
 
 /// Has the next entry deliver `event`. SDM 3C 25.8.3.
+#[inline(always)]
 pub fn inject(event: Event) {
     let info = match event {
         Event::Exception { vector, error } => {
@@ -518,6 +519,7 @@ pub fn inject_interrupt(vector: u8) {
     write_entry_info(u32::from(vector) | interruption::EXTERNAL);
 }
 
+#[inline(always)]
 fn write_entry_info(info: u32) {
     // SAFETY: vector and type agree, as the callers build them. SDM 3C 25.8.3.
     unsafe { vmx::write(field::ENTRY_INTERRUPTION_INFO, u64::from(info | interruption::VALID)) };
