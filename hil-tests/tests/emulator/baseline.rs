@@ -21,7 +21,7 @@ const BLESS: &str = "BULKHEAD_BLESS";
 
 /// What an exit may take at most, mean ticks, on both kinds of core, idle and beside the neighbour that does everything: the project's
 /// aims, which no new baseline moves.
-const AIMS: [(&str, u64); 8] = [
+const AIMS: [(&str, u64); 11] = [
     ("cpuid-0", 90),
     ("cpuid-1", 90),
     ("cpuid-7", 90),
@@ -29,8 +29,17 @@ const AIMS: [(&str, u64); 8] = [
     ("cpuid-unknown", 90),
     ("vmcall", 80),
     ("rdmsr", 80),
+    ("wrmsr", 90),
+    ("wrmsr-checked", 90),
+    (REFUSED, 90),
     ("port-refused", 90),
 ];
+
+/// The same on a dedicated core alone. A timer for the past takes what it takes without a hypervisor.
+const DEDICATED_AIMS: [(&str, u64); 3] = [("ipi-own", 100), ("ipi-other", 165), ("timer-past", 10)];
+
+/// A refused WRMSR, of which the guest's own handler is no part of the exit.
+const REFUSED: &str = "wrmsr-refused";
 
 fn baseline() -> PathBuf {
     bench::root().join("hil-tests/baselines/demo-quick.json")
@@ -70,15 +79,28 @@ fn baseline_holds() {
 
 /// One complaint for each aim that is missed or was not measured.
 fn missed_aims(bench: &Bench) -> Vec<String> {
-    let places =
-        ["idle", "all"].map(|run| ["costs", "costs-shared"].map(|kind| format!("{run}/{kind}")));
-    let names = places.as_flattened().iter().flat_map(|place| {
-        AIMS.iter().map(move |(operation, aim)| (format!("{place}/{operation}/mean"), *aim))
+    let places = ["idle/costs", "idle/costs-shared", "all/costs", "all/costs-shared"];
+    let aims = places.into_iter().flat_map(|place| {
+        let dedicated = if place.ends_with("costs") { DEDICATED_AIMS.as_slice() } else { &[] };
+        AIMS.iter().chain(dedicated).map(move |(operation, aim)| (place, *operation, *aim))
     });
-    let seen = names.map(|(name, aim)| (bench.figures.get(&name).copied(), name, aim));
-    seen.filter(|(ticks, _, aim)| ticks.is_none_or(|ticks| ticks > *aim))
-        .map(|(ticks, name, aim)| format!("{name} is {ticks:?}, the aim is {aim}"))
-        .collect()
+    aims.filter_map(|(place, operation, aim)| {
+        let ticks = taken(bench, place, operation);
+        let kept = ticks.is_some_and(|ticks| ticks <= aim);
+        (!kept).then(|| format!("{place}/{operation}/mean is {ticks:?}, the aim is {aim}"))
+    })
+    .collect()
+}
+
+/// Mean ticks of an operation there, the pair of clock readings included; without what the guest's own handler takes where that was
+/// measured too. `None` where it was not measured.
+fn taken(bench: &Bench, place: &str, operation: &str) -> Option<u64> {
+    let mean = |name| bench.figures.get(&format!("{place}/{name}/mean")).copied();
+    let ticks = mean(operation)?;
+    if operation != REFUSED {
+        return Some(ticks);
+    }
+    (ticks + mean("rdtsc-pair")?).checked_sub(mean("exception-own")?)
 }
 
 #[test]
@@ -88,11 +110,17 @@ fn baseline_is_red_where_an_aim_is_missed() {
     assert_eq!(missed_aims(&bench), Vec::<String>::new());
     bench.figures.insert("all/costs-shared/vmcall/mean".into(), 81);
     bench.figures.remove("idle/costs/cpuid-d/mean");
+    bench.figures.insert("idle/costs/ipi-own/mean".into(), 101);
+    for (name, ticks) in [("wrmsr-refused", 149), ("exception-own", 61), ("rdtsc-pair", 3)] {
+        bench.figures.insert(format!("idle/costs-shared/{name}/mean"), ticks);
+    }
     let missed = missed_aims(&bench);
     assert_eq!(
         missed,
         [
             "idle/costs/cpuid-d/mean is None, the aim is 90",
+            "idle/costs/ipi-own/mean is Some(101), the aim is 100",
+            "idle/costs-shared/wrmsr-refused/mean is Some(91), the aim is 90",
             "all/costs-shared/vmcall/mean is Some(81), the aim is 80"
         ]
     );

@@ -113,6 +113,15 @@ pub fn refused_write(index: u32) -> u64 {
     refused!(index, "wrmsr")
 }
 
+/// A #GP that the processor itself raises, the guest's own exception handler included: what is left of a refusal without the
+/// hypervisor's part.
+#[must_use]
+pub fn own_exception() -> u64 {
+    /// A selector behind the end of any table.
+    const NOWHERE: u32 = 0xFFF8;
+    refused!(NOWHERE, "mov ds, cx")
+}
+
 /// Writes an MSR and returns the TSC as it was six instructions before: for what shows its effect in an interrupt handler.
 /// Like the functions of [`crate::hostile`] it is safe in the sense that the machine defines what happens.
 #[must_use]

@@ -10,7 +10,7 @@ use crate::screen::grouped;
 use crate::table::grid;
 
 /// What is measured, as the guest reports it, and as people read it.
-pub const OPERATIONS: [(&str, &str); 18] = [
+pub const OPERATIONS: [(&str, &str); 19] = [
     ("rdtsc-pair", "the pair of clock readings alone"),
     ("cpuid-0", "CPUID, leaf 0"),
     ("cpuid-1", "CPUID, leaf 1"),
@@ -23,6 +23,7 @@ pub const OPERATIONS: [(&str, &str); 18] = [
     ("wrmsr", "WRMSR, answered"),
     ("wrmsr-checked", "WRMSR, checked and carried out"),
     ("wrmsr-refused", "WRMSR, refused (guest's handler included)"),
+    ("exception-own", "#GP of the guest's own, to its handler and back"),
     ("port-refused", "port, refused"),
     ("ipi-own", "interrupt to the own vCPU, to its handler"),
     ("ipi-other", "interrupt to a spinning vCPU, to its handler"),

@@ -82,6 +82,7 @@ pub const ALL: &[Operation] = &[
     of("wrmsr-refused", Refused(|| write_msr(REFUSED_MSR, 0).is_err()), || {
         Some(round_trip::refused_write(REFUSED_MSR))
     }),
+    of("exception-own", Everywhere, || Some(round_trip::own_exception())),
     of("port-refused", Everywhere, || Some(round_trip::port_in())),
     of("ipi-own", Everywhere, || send(guest_rt::apic_id(), IpiKind::Fixed(VECTOR))),
     of("ipi-other", WithPartner, || send(PARTNER.load(Ordering::Relaxed), IpiKind::Fixed(VECTOR))),
