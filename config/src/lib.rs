@@ -50,7 +50,7 @@ mod who;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bulkhead_table::PAGE_SIZE;
+use bulkhead_table::{PAGE_SIZE, Platform};
 use sha2::{Digest, Sha256};
 
 pub use boot_info::{ADDRESS as BOOT_INFO_ADDRESS, LONGEST_ARGUMENTS};
@@ -311,6 +311,7 @@ fn load(
         (ImageKind::Kernel, Some(ramdisk)) => {
             pc::linux(&bytes, Some(&ramdisk?), &surroundings(plan, partition))
         }
+        _ if partition.platform == Platform::Pc => pc::elf(&bytes, &surroundings(plan, partition)),
         _ => image::flatten(&bytes, partition.region.size),
     };
     loaded.map_err(|refusal| findings.push(refused(partition, refusal))).ok()

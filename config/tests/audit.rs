@@ -33,6 +33,37 @@ fn every_accepted_file_passes_the_audit() {
     }
 }
 
+/// Where guests of other protocols find things, read out of the table as they do it.
+#[test]
+fn multiboot_and_pvh_start_by_their_own_protocol() {
+    let (_, text) = toml_files("tests/accept")
+        .into_iter()
+        .find(|(path, _)| path.ends_with("protocols.toml"))
+        .unwrap();
+    let compiled = Case::new("system.toml", &text).compile().unwrap();
+    let table = literal::table(&compiled.emit());
+    let [multiboot, pvh, plain] = &table.partitions[..] else { panic!("three partitions") };
+    let long = |info: &[u8], at: usize| u32::from_le_bytes(info[at..at + 4].try_into().unwrap());
+    let parameters = |of: &bulkhead_audit::model::Partition| of.boot_info[0x1000..].to_vec();
+    for other in [multiboot, pvh] {
+        assert_eq!((other.image.entry, other.boot_info_at), (0x1000, 0x1000));
+    }
+    let info = parameters(multiboot);
+    assert_eq!(long(&info, 0) & 0x45, 0x45, "memory, command line and map are there");
+    assert_eq!((long(&info, 4), long(&info, 8)), (639, 7 << 10));
+    assert_eq!((long(&info, 16), long(&info, 48)), (0x3000, 0x2100));
+    assert_eq!((long(&info, 44), long(&info, 0x100)), (5 * 24, 20));
+    assert_eq!(&multiboot.boot_info[0x2000..0x200E], b"console=0x3f8\0");
+    let info = parameters(pvh);
+    assert_eq!((long(&info, 0), long(&info, 4), long(&info, 48)), (0x336E_C578, 1, 5));
+    assert_eq!((long(&info, 24), long(&info, 32), long(&info, 40)), (0x3000, 0x4000, 0x2100));
+    assert_eq!(
+        (plain.image.entry, long(&plain.boot_info, 4)),
+        (0x10_0000, 0),
+        "Multiboot2 as ever"
+    );
+}
+
 #[test]
 fn no_rejecting_file_that_compiles_with_a_warning_fails_the_audit() {
     for (path, text) in toml_files("tests/reject") {

@@ -37,6 +37,7 @@ pub fn changed(system: &str, name: &str, changes: &[(&str, &str)]) -> PathBuf {
     let original = root().join(format!("partitions/{system}.toml"));
     let mut text = read(&original)
         .replace("image = \"guests/", "image = \"@/guests/")
+        .replace("= \"linux/", "= \"@/linux/")
         .replace("board = \"boards/", "board = \"@/boards/");
     for (old, new) in changes {
         text = exchange(&text, old, new, &original);

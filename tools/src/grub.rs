@@ -12,7 +12,7 @@ use crate::{paths, process};
 
 /// GRUB modules that the menus use, for both firmwares; what they depend on comes with them. The partition
 /// schemes are those that GRUB's own start file asks for.
-const MODULES: &str = "normal multiboot2 boot iso9660 fat test all_video part_acorn part_amiga part_apple \
+const MODULES: &str = "normal multiboot2 linux boot iso9660 fat test all_video part_acorn part_amiga part_apple \
     part_bsd part_dfly part_dvh part_gpt part_msdos part_plan part_sun part_sunpc";
 
 /// The hypervisor as it boots by BIOS, below `/boot`.
@@ -23,6 +23,11 @@ pub const BY_UEFI: &str = "bulkhead.elf";
 
 /// A guest that boots alone, below `/boot`.
 pub const GUEST: &str = "guest.elf";
+
+/// A kernel that boots alone, below `/boot`.
+pub const KERNEL: &str = "kernel";
+/// Its RAM disk.
+pub const RAM_DISK: &str = "initrd";
 
 /// Under UEFI there is no text screen: a kernel gets a framebuffer. Under BIOS it gets the VGA text screen.
 const PREAMBLE: &str = "set timeout=0
@@ -57,6 +62,14 @@ pub fn hypervisor_menu(partitions: &[&str]) -> String {
 pub fn native_menu(arguments: &str) -> String {
     let words: Vec<String> = arguments.split_whitespace().map(quoted).collect();
     format!("{PREAMBLE}multiboot2 /boot/guest.elf {}\nboot\n", words.join(" "))
+}
+
+/// The menu that starts a kernel alone, with its command line.
+#[must_use]
+pub fn native_kernel_menu(command_line: &str, has_ram_disk: bool) -> String {
+    let words: Vec<String> = command_line.split_whitespace().map(quoted).collect();
+    let disk = if has_ram_disk { format!("initrd /boot/{RAM_DISK}\n") } else { String::new() };
+    format!("{PREAMBLE}linux /boot/{KERNEL} {}\n{disk}boot\n", words.join(" "))
 }
 
 /// A word that GRUB's shell takes as it stands.
@@ -187,6 +200,14 @@ mod tests {
             menu.contains(r"guest.elf 'period=100us' 'name=it'\''s' 'tsc_khz=50000'"),
             "{menu}"
         );
+    }
+
+    #[test]
+    fn a_native_kernel_gets_its_command_line_and_ram_disk() {
+        let menu = native_kernel_menu("console=ttyS0 -- sh -c 'a b'", true);
+        assert!(menu.contains("linux /boot/kernel 'console=ttyS0' '--' 'sh' '-c'"), "{menu}");
+        assert!(menu.ends_with("initrd /boot/initrd\nboot\n"));
+        assert!(!native_kernel_menu("quiet", false).contains("initrd"));
     }
 
     #[test]

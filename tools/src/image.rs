@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use bulkhead_config::Compiled;
+use bulkhead_config::{Compiled, ImageKind};
 
 use crate::elf;
 use crate::error::{Error, Result};
@@ -203,18 +203,15 @@ pub fn build_native(options: &BuildOptions, partition: &str) -> Result<BuiltImag
     }
     let step =
         Step::begin(format!("disk image of {partition} without the hypervisor"), options.quiet);
-    let guest = paths::read(&prepared.images.join(format!("{partition}.elf")))?;
     let staging = prepared.work.join(format!("native-{partition}"));
     paths::remove_stale(&staging)?;
     let boot = staging.join("boot");
     paths::create(&boot)?;
-    let copy = grub::boot_copy(&guest, partition)?;
-    paths::write(&boot.join(grub::GUEST), &grub::without_framebuffer(&copy))?;
-    let arguments = compile::arguments(&prepared.compiled, partition);
-    let words = format!("{arguments} tsc_khz={}", facts.tsc_hz / 1000);
-    grub::make(&staging, &grub::native_menu(words.trim()), &prepared.image)?;
+    let menu = native_parts(&prepared, partition, &boot)?;
+    grub::make(&staging, &menu, &prepared.image)?;
     step.done();
     let manifest = Manifest {
+        cores: native_cores(&prepared, partition).unwrap_or(facts.cores),
         native: Some(partition.to_string()),
         digest: String::new(),
         image_size: file_size(&prepared.image)?,
@@ -229,6 +226,36 @@ pub fn build_native(options: &BuildOptions, partition: &str) -> Result<BuiltImag
         manifest,
         compiled: prepared.compiled,
     })
+}
+
+/// Lays down what boots without the hypervisor, and gives the menu for it.
+fn native_parts(prepared: &Prepared, partition: &str, boot: &Path) -> Result<String> {
+    let arguments = compile::arguments(&prepared.compiled, partition);
+    let file = |ending: &str| prepared.images.join(format!("{partition}.{ending}"));
+    if is_kernel(prepared, partition) {
+        let disk = file("initrd");
+        paths::write(&boot.join(grub::KERNEL), &paths::read(&file("kernel"))?)?;
+        if disk.is_file() {
+            paths::write(&boot.join(grub::RAM_DISK), &paths::read(&disk)?)?;
+        }
+        return Ok(grub::native_kernel_menu(arguments, disk.is_file()));
+    }
+    let copy = grub::boot_copy(&paths::read(&file("elf"))?, partition)?;
+    paths::write(&boot.join(grub::GUEST), &grub::without_framebuffer(&copy))?;
+    let words = format!("{arguments} tsc_khz={}", prepared.compiled.plan().tsc_hz() / 1000);
+    Ok(grub::native_menu(words.trim()))
+}
+
+fn is_kernel(prepared: &Prepared, partition: &str) -> bool {
+    let requests = prepared.compiled.plan().requests();
+    let mut own = requests.iter().filter(|request| request.partition == partition);
+    own.any(|request| request.kind == ImageKind::Kernel)
+}
+
+/// A kernel takes every processor that it finds: natively it finds as many as in its partition.
+fn native_cores(prepared: &Prepared, partition: &str) -> Option<usize> {
+    let found = prepared.compiled.plan().partitions().iter().find(|own| own.name == partition)?;
+    is_kernel(prepared, partition).then_some(found.cpus.len())
 }
 
 fn file_size(path: &Path) -> Result<u64> {

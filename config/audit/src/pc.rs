@@ -22,9 +22,14 @@ const COMMAND_LINE: usize = 0x228;
 const INIT_SIZE: usize = 0x260;
 const MAP: usize = 0x2D0;
 const MAP_ENTRY: usize = 20;
+/// PVH: the magic number of its start information. In its page, and in Multiboot's, the memory map lies here.
+const PVH_MAGIC: u32 = 0x336E_C578;
+const OTHER_MAP: usize = 0x100;
 const MOST_ENTRIES: usize = 128;
 /// Offset of the 64-bit entry in a kernel.
 const ENTRY: u64 = 0x200;
+/// Multiboot: a command line and a memory map are there.
+const MULTIBOOT_NEEDED: u32 = 1 << 2 | 1 << 6;
 /// Kinds in the memory map: RAM, reserved, ACPI tables.
 const RAM: u32 = 1;
 const KINDS: [u32; 3] = [RAM, 2, 3];
@@ -45,6 +50,14 @@ fn one(address: u64) -> Range {
 
 fn info_range(partition: &Partition) -> Range {
     Range { start: partition.boot_info_at, size: partition.boot_info.len() as u64 }
+}
+
+/// By which protocol a guest starts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Linux,
+    Pvh,
+    Multiboot,
 }
 
 /// Proves all of it.
@@ -87,15 +100,13 @@ impl Info<'_> {
     /// The ranges that the memory map calls RAM.
     fn memory_map(&self) -> Result<Vec<Range>, String> {
         let page = self.parameters()?;
-        let count = usize::from(page[MAP_LENGTH]);
+        let (entries, count) = entries(page);
         if !(1..=MOST_ENTRIES).contains(&count) {
             return Err(format!("has a memory map of {count} entries"));
         }
         let memory = self.writable();
         let (mut ram, mut end) = (Vec::new(), 0);
-        for entry in page[MAP..].chunks_exact(MAP_ENTRY).take(count) {
-            let range = Range { start: word(entry, 0), size: word(entry, 8) };
-            let kind = long(entry, 16);
+        for (range, kind) in entries.take(count) {
             let at = range.start;
             if range.size == 0 || at < end || at.checked_add(range.size).is_none() {
                 return Err(format!(
@@ -124,20 +135,18 @@ impl Info<'_> {
     /// Kernel, RAM disk and boot information: in RAM, and apart.
     fn start(&self, ram: &[Range]) -> Result<(), String> {
         let page = self.parameters()?;
-        if page.get(MAGIC..MAGIC + 4) != Some(b"HdrS") || page[LOADER] == 0 {
-            return Err("has no boot parameters of a Linux".to_owned());
+        if form(page) != Form::Linux {
+            return self.other_start(page);
+        }
+        if page[LOADER] == 0 {
+            return Err("is told of no boot loader".to_owned());
         }
         let image = Range { start: self.partition.image.load_at, size: self.partition.image.size };
         let kernel =
             Range { start: long(page, CODE_START).into(), size: long(page, INIT_SIZE).into() };
         let disk =
             Range { start: long(page, RAMDISK).into(), size: long(page, RAMDISK_SIZE).into() };
-        let own = Range {
-            start: self.partition.boot_info_at,
-            size: pc::PAGE_TABLES_END
-                .max(info_range(self.partition).end())
-                .saturating_sub(self.partition.boot_info_at),
-        };
+        let own = self.own();
         if !image.contains(&one(kernel.start.saturating_add(ENTRY))) {
             return Err(format!(
                 "enters its kernel at {:#x}, where nothing is loaded",
@@ -166,6 +175,32 @@ impl Info<'_> {
         self.command_line(long(page, COMMAND_LINE).into())
     }
 
+    /// The boot information, and the page tables that its code builds.
+    fn own(&self) -> Range {
+        let start = self.partition.boot_info_at;
+        let end = pc::PAGE_TABLES_END.max(info_range(self.partition).end());
+        Range { start, size: end.saturating_sub(start) }
+    }
+
+    /// What starts by PVH or Multiboot: one of the two, its image off the boot information, its words where they are said to be.
+    fn other_start(&self, page: &[u8]) -> Result<(), String> {
+        let image = Range { start: self.partition.image.load_at, size: self.partition.image.size };
+        let (line, map) = match form(page) {
+            Form::Pvh if long(page, 4) == 1 => (word(page, 24), word(page, 40)),
+            Form::Multiboot if long(page, 0) & MULTIBOOT_NEEDED == MULTIBOOT_NEEDED => {
+                (long(page, 16).into(), long(page, 48).into())
+            }
+            _ => return Err("has no boot parameters of a protocol that is known".to_owned()),
+        };
+        if map != pc::PARAMETERS + OTHER_MAP as u64 {
+            return Err(format!("is told of a memory map at {map:#x}, where none is"));
+        }
+        if image.overlaps(&self.own()) {
+            return Err("has an image that covers its boot information".to_owned());
+        }
+        self.command_line(line)
+    }
+
     fn command_line(&self, at: u64) -> Result<(), String> {
         let behind = info_range(self.partition).end().saturating_sub(at);
         let line = self.bytes(at, behind).unwrap_or_default();
@@ -180,7 +215,13 @@ impl Info<'_> {
 
     /// The ACPI tables, from the root pointer on.
     fn tables(&self, ram: &[Range], ids: &[u32]) -> Result<(), String> {
-        let root = word(self.parameters()?, ACPI_ROOT);
+        let page = self.parameters()?;
+        let root = match form(page) {
+            Form::Linux => word(page, ACPI_ROOT),
+            Form::Pvh => word(page, 32),
+            // It has no field for it.
+            Form::Multiboot => pc::ACPI,
+        };
         let pointer = self.whole(root, POINTER as u64, ram)?;
         if !pointer.starts_with(b"RSD PTR ") || sum(&pointer[..20]) != 0 {
             return Err("has no root pointer of ACPI where it looks for it".to_owned());
@@ -231,6 +272,28 @@ impl Info<'_> {
         }
         Ok(bytes)
     }
+}
+
+/// The protocol whose parameters these are.
+fn form(page: &[u8]) -> Form {
+    match (page.get(MAGIC..MAGIC + 4) == Some(b"HdrS"), long(page, 0)) {
+        (true, _) => Form::Linux,
+        (false, PVH_MAGIC) => Form::Pvh,
+        (false, _) => Form::Multiboot,
+    }
+}
+
+/// The entries of the memory map, and how many of them count.
+fn entries(page: &[u8]) -> (impl Iterator<Item = (Range, u32)>, usize) {
+    let (start, size, first, count) = match form(page) {
+        Form::Linux => (MAP, MAP_ENTRY, 0, usize::from(page[MAP_LENGTH])),
+        Form::Pvh => (OTHER_MAP, 24, 0, long(page, 48) as usize),
+        Form::Multiboot => (OTHER_MAP, 24, 4, long(page, 44) as usize / 24),
+    };
+    let entry = move |entry: &[u8]| {
+        (Range { start: word(entry, first), size: word(entry, first + 8) }, long(entry, first + 16))
+    };
+    (page[start..].chunks_exact(size).map(entry), count)
 }
 
 /// Whether a MADT names the local APICs with these ids and nothing else.

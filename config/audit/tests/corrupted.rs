@@ -409,7 +409,7 @@ const CORRUPTIONS: &[Corruption] = &[
         system.partitions[ALONE].platform = Platform::Bare;
         state(system, ALONE);
     }),
-    (Rule::PcStart, "no boot parameters", |system| other_linux(system, 0x2202, b"HDRS")),
+    (Rule::PcStart, "no boot parameters", |system| other_linux(system, 0x2210, &[0])),
     (Rule::PcStart, "a kernel where none is loaded", |system| {
         other_linux(system, 0x2214, &0x30_0000_u32.to_le_bytes());
     }),

@@ -5,12 +5,13 @@
 //! that both are one piece without a long gap.
 
 mod acpi;
+mod elf;
 mod kernel;
 mod trampoline;
 
 use bulkhead_table::{PAGE_SIZE, Range, pc};
 
-use crate::image::{About, FlatImage, LONGEST_IMAGE, Refusal};
+use crate::image::{self, About, FlatImage, LONGEST_IMAGE, Refusal};
 use crate::rules::Rule;
 use crate::units::size_text;
 use kernel::Kernel;
@@ -81,6 +82,77 @@ pub(crate) fn linux(
     Ok(FlatImage { bytes, load_at, entry: pc::TRAMPOLINE, boot_info: Some(boot_info) })
 }
 
+/// What is staged for an ELF file on a small PC: started as every guest is, or by the protocol that it carries a header or a note for.
+pub(crate) fn elf(file: &[u8], around: &Surroundings<'_>) -> Result<FlatImage, Refusal> {
+    let flat = image::flatten(file, around.memory)?;
+    let (entry, magic, parameters) = match elf::protocol(file) {
+        elf::Protocol::Multiboot2 => return Ok(flat),
+        elf::Protocol::Multiboot1 => (flat.entry, MULTIBOOT1_LOADER, multiboot1(around)),
+        elf::Protocol::Pvh(entry) => (entry, 0, pvh(around)),
+    };
+    let brought = entry >= flat.load_at && entry - flat.load_at < flat.bytes.len() as u64;
+    if !brought || flat.load_at < pc::PAGE_TABLES_END {
+        return Err(Refusal::new(
+            Rule::ImageOnBootInfo,
+            format!("the guest image lies at {:#x} and starts at {entry:#x}", flat.load_at),
+            "link it at 1 MiB: what a PC guest starts from lies below",
+        ));
+    }
+    // Below 3 GiB, as all of a partition's memory.
+    let code = trampoline::protected_mode(entry as u32, magic, pc::PARAMETERS as u32);
+    let boot_info = low_memory(code.map_err(not_encoded)?, parameters, around);
+    Ok(FlatImage { entry: pc::TRAMPOLINE, boot_info: Some(boot_info), ..flat })
+}
+
+/// Multiboot specification 0.6.96, section 3.2: what EAX holds; 3.3: fields of the information, and which are valid.
+const MULTIBOOT1_LOADER: u32 = 0x2BAD_B002;
+const MULTIBOOT1_VALID: u32 = 1 | 1 << 2 | 1 << 6 | 1 << 9;
+const LOADER_NAME: &[u8] = b"Bulkhead\0";
+const NAME_AT: usize = 0x80;
+/// Where the memory map of either lies in the page of the parameters.
+const OTHER_MAP: usize = 0x100;
+
+/// The information of Multiboot 1.
+fn multiboot1(around: &Surroundings<'_>) -> Vec<u8> {
+    let mut map = Vec::new();
+    for (range, kind) in memory_map(around) {
+        map.extend(20_u32.to_le_bytes());
+        map.extend([range.start, range.size].map(u64::to_le_bytes).concat());
+        map.extend(kind.to_le_bytes());
+    }
+    let mut page = vec![0; PAGE_SIZE as usize];
+    let mut put = |at: usize, value: u64| {
+        page[at..at + 4].copy_from_slice(&(value as u32).to_le_bytes());
+    };
+    put(0, MULTIBOOT1_VALID.into());
+    put(4, pc::LOW_END >> 10);
+    put(8, (around.memory - pc::HIGH) >> 10);
+    put(16, pc::COMMAND_LINE);
+    put(44, map.len() as u64);
+    put(48, pc::PARAMETERS + OTHER_MAP as u64);
+    put(64, pc::PARAMETERS + NAME_AT as u64);
+    page[NAME_AT..NAME_AT + LOADER_NAME.len()].copy_from_slice(LOADER_NAME);
+    page[OTHER_MAP..OTHER_MAP + map.len()].copy_from_slice(&map);
+    page
+}
+
+/// The start information of PVH, version 1: xen/include/public/arch-x86/hvm/start_info.h.
+fn pvh(around: &Surroundings<'_>) -> Vec<u8> {
+    const MAGIC: u32 = 0x336E_C578;
+    let map = memory_map(around);
+    let mut page = [MAGIC, 1, 0, 0].map(u32::to_le_bytes).concat();
+    let map_at = pc::PARAMETERS + OTHER_MAP as u64;
+    page.extend([0, pc::COMMAND_LINE, pc::ACPI, map_at].map(u64::to_le_bytes).concat());
+    page.extend([map.len() as u32, 0].map(u32::to_le_bytes).concat());
+    page.resize(OTHER_MAP, 0);
+    for (range, kind) in map {
+        page.extend([range.start, range.size].map(u64::to_le_bytes).concat());
+        page.extend([kind, 0].map(u32::to_le_bytes).concat());
+    }
+    page.resize(PAGE_SIZE as usize, 0);
+    page
+}
+
 fn command_line(kernel: &Kernel<'_>, line: &str) -> Result<(), Refusal> {
     if line.len() as u64 <= kernel.longest_command_line {
         return Ok(());
@@ -146,15 +218,22 @@ fn boot_info(
     around: &Surroundings<'_>,
 ) -> Result<Vec<u8>, Refusal> {
     let entry = layout.kernel + kernel::ENTRY_64;
-    let code = trampoline::long_mode(entry, pc::PARAMETERS).map_err(|error| {
-        let remedy = "report it: this is a mistake of the compiler";
-        Refusal::new(Rule::KernelBroken, format!("its start cannot be encoded: {error}"), remedy)
-    })?;
+    let code = trampoline::long_mode(entry, pc::PARAMETERS).map_err(not_encoded)?;
+    Ok(low_memory(code, parameters(kernel, layout, around), around))
+}
+
+fn not_encoded(error: iced_x86::IcedError) -> Refusal {
+    let remedy = "report it: this is a mistake of the compiler";
+    Refusal::new(Rule::KernelBroken, format!("its start cannot be encoded: {error}"), remedy)
+}
+
+/// The pieces of low memory, from [`pc::TRAMPOLINE`] on.
+fn low_memory(code: Vec<u8>, parameters: Vec<u8>, around: &Surroundings<'_>) -> Vec<u8> {
     let mut line = around.command_line.as_bytes().to_vec();
     line.push(0);
     let pieces = [
         (pc::TRAMPOLINE, code),
-        (pc::PARAMETERS, parameters(kernel, layout, around)),
+        (pc::PARAMETERS, parameters),
         (pc::COMMAND_LINE, line),
         (pc::ACPI, acpi::tables(&around.processors)),
     ];
@@ -164,7 +243,7 @@ fn boot_info(
         bytes.extend(piece);
     }
     bytes.resize(bytes.len().next_multiple_of(8), 0);
-    Ok(bytes)
+    bytes
 }
 
 /// The `boot_params` of Linux, a page.

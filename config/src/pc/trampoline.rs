@@ -3,7 +3,7 @@
 
 use bulkhead_table::{PAGE_SIZE, pc};
 use iced_x86::code_asm::{
-    CodeAssembler, cr0, cr3, cr4, ds, dword_ptr, eax, ecx, edi, es, fs, gs, rax, rsi, ss,
+    CodeAssembler, cr0, cr3, cr4, ds, dword_ptr, eax, ebx, ecx, edi, es, fs, gs, rax, rsi, ss,
 };
 use iced_x86::{Code, IcedError, Instruction};
 
@@ -49,6 +49,25 @@ pub(crate) fn long_mode(entry: u64, parameters: u64) -> Result<Vec<u8>, IcedErro
     place(&mut page, POINTER, &(table.len() as u16 - 1).to_le_bytes());
     place(&mut page, POINTER + 2, &((pc::TRAMPOLINE + TABLE) as u32).to_le_bytes());
     Ok(page)
+}
+
+/// Goes to `entry` in 32-bit mode as it is, with these values in EAX and EBX: Multiboot, PVH.
+///
+/// # Errors
+/// As [`long_mode`].
+pub(crate) fn protected_mode(
+    entry: u32,
+    eax_value: u32,
+    ebx_value: u32,
+) -> Result<Vec<u8>, IcedError> {
+    let mut code = CodeAssembler::new(32)?;
+    code.cli()?;
+    code.cld()?;
+    code.mov(eax, eax_value)?;
+    code.mov(ebx, ebx_value)?;
+    code.mov(ecx, entry)?;
+    code.jmp(ecx)?;
+    code.assemble(pc::TRAMPOLINE)
 }
 
 fn place(page: &mut [u8], at: u64, bytes: &[u8]) {
@@ -222,6 +241,19 @@ mod tests {
             }
         }
         memory
+    }
+
+    #[test]
+    fn a_guest_of_32_bits_gets_its_two_registers() {
+        let code = decoded(&protected_mode(0x10_0040, 7, 9).unwrap(), 32, 0);
+        let loads: BTreeMap<_, _> = code
+            .iter()
+            .filter(|each| each.mnemonic() == Mnemonic::Mov)
+            .map(|each| (each.op0_register(), each.immediate(1)))
+            .collect();
+        let of = |register| loads[&register];
+        assert_eq!((of(Register::EAX), of(Register::EBX), of(Register::ECX)), (7, 9, 0x10_0040));
+        assert_eq!(code.last().unwrap().op0_register(), Register::ECX);
     }
 
     #[test]

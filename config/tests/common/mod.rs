@@ -37,6 +37,7 @@ pub struct Elf {
 
 pub const LOAD: u32 = 1;
 pub const DYNAMIC: u32 = 2;
+const NOTE: u32 = 4;
 const X86_64: u16 = 62;
 const I386: u16 = 3;
 const ARM64: u16 = 183;
@@ -195,9 +196,22 @@ fn kernels() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// Guests that start by other protocols than the hypervisor's own: an ELF file of 32 bits with a Multiboot header, one of 64 with
+/// a note of PVH.
+fn protocols() -> Vec<(&'static str, Vec<u8>)> {
+    let header = [0x1BAD_B002_u32, 3, 0_u32.wrapping_sub(0x1BAD_B002 + 3)];
+    let mut multiboot = Elf { bits: 32, machine: I386, ..Elf::good() };
+    multiboot.segments[0].bytes[16..28].copy_from_slice(&header.map(u32::to_le_bytes).concat());
+    let mut note = [4_u32, 4, 18].map(u32::to_le_bytes).concat();
+    note.extend(b"Xen\0\x10\0\x10\0");
+    let mut pvh = Elf::good();
+    pvh.segments.push(Segment { kind: NOTE, ..segment(0, &note, 0) });
+    vec![("multiboot.elf", multiboot.build()), ("pvh.elf", pvh.build())]
+}
+
 /// The images that the tests' systems name, by file name.
 pub fn images() -> Vec<(&'static str, Vec<u8>)> {
-    [elf_images(), kernels()].concat()
+    [elf_images(), protocols(), kernels()].concat()
 }
 
 fn elf_images() -> Vec<(&'static str, Vec<u8>)> {

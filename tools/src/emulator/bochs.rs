@@ -17,8 +17,8 @@ pub const MODEL: &str = "corei7_skylake_x";
 /// Seconds since 1970 at which the emulated clock starts: a fixed one makes runs repeat.
 const START_TIME: u64 = 946_681_200;
 
-/// What Bochs writes into its log when a guest writes `Shutdown` to port 0x8900.
-const ORDERLY: &str = "Shutdown port: shutdown requested";
+/// What Bochs writes into its log when a guest writes `Shutdown` to port 0x8900, or switches off by ACPI.
+const ORDERLY: [&str; 2] = ["Shutdown port: shutdown requested", "ACPI control: soft power off"];
 
 /// A model's name as Bochs writes them; whether it has such a one, Bochs itself says.
 ///
@@ -111,7 +111,7 @@ debug: action=ignore
 /// Whether Bochs' log says that the machine switched itself off; otherwise the line that says why it ended.
 #[must_use]
 pub fn ending(log: &str) -> Ending {
-    if log.contains(ORDERLY) {
+    if ORDERLY.iter().any(|words| log.contains(words)) {
         return Ending::PoweredOff;
     }
     let panic = log.lines().find(|line| line.contains(">>PANIC<<"));
@@ -181,6 +181,7 @@ mod tests {
     #[test]
     fn the_log_tells_how_it_ended() {
         assert_eq!(ending("x >>PANIC<< Shutdown port: shutdown requested\n"), Ending::PoweredOff);
+        assert_eq!(ending("p >>PANIC<< ACPI control: soft power off\n"), Ending::PoweredOff);
         let broken = ending("00e[CPU0 ] >>PANIC<< exception with no resolution\n");
         assert_eq!(
             broken,
