@@ -35,8 +35,9 @@ const LONG_IDS: u32 = 255;
 /// controller; the real-time clock is there, for its "not present" is clear.
 const BOOT_ARCHITECTURE: u16 = 1 << 2 | 1 << 4;
 
-/// Bytes of a port window of the console.
+/// Ports of the console, and of the real-time clock.
 const CONSOLE_PORTS: u8 = 8;
+const CLOCK_PORTS: u8 = 2;
 
 /// The tables as they lie from [`pc::ACPI`] on, the root pointer first. `processors` are the ids of the partition's local APICs, by vCPU.
 pub(crate) fn tables(processors: &[u32]) -> Vec<u8> {
@@ -119,7 +120,8 @@ fn interrupts(processors: &[u32]) -> Sdt {
     table(*b"APIC", MADT_REVISION, &body)
 }
 
-/// The DSDT: how soft-off is called, and the console, which has no interrupt.
+/// The DSDT: how soft-off is called, the console and the real-time clock. None of the two has an interrupt: a kernel polls the one and
+/// takes the other without its alarm.
 fn differentiated() -> Sdt {
     let off = pc::SOFT_OFF;
     let soft_off = Name::new(Path::new("_S5_"), &Package::new(vec![&off, &off, &ZERO, &ZERO]));
@@ -128,9 +130,13 @@ fn differentiated() -> Sdt {
     let ports = IO::new(pc::CONSOLE, pc::CONSOLE, 1, CONSOLE_PORTS);
     let resources = Name::new(Path::new("_CRS"), &ResourceTemplate::new(vec![&ports]));
     let console = Device::new(Path::new("COM1"), vec![&identity, &number, &resources]);
+    let clock_identity = Name::new(Path::new("_HID"), &EISAName::new("PNP0B00"));
+    let clock_ports = IO::new(pc::CLOCK, pc::CLOCK, 1, CLOCK_PORTS);
+    let clock_resources = Name::new(Path::new("_CRS"), &ResourceTemplate::new(vec![&clock_ports]));
+    let clock = Device::new(Path::new("RTC_"), vec![&clock_identity, &clock_resources]);
     let mut body = Vec::new();
     soft_off.to_aml_bytes(&mut body);
-    Scope::new(Path::new("_SB_"), vec![&console]).to_aml_bytes(&mut body);
+    Scope::new(Path::new("_SB_"), vec![&console, &clock]).to_aml_bytes(&mut body);
     table(*b"DSDT", DSDT_REVISION, &body)
 }
 
@@ -214,6 +220,8 @@ mod tests {
         let has = |bytes: &[u8]| dsdt.windows(bytes.len()).any(|piece| piece == bytes);
         assert!(has(b"\x08_S5_\x12\x08\x04\x0A\x05\x0A\x05\x00\x00"), "{dsdt:x?}");
         assert!(has(b"\x5B\x82") && has(b"COM1\x08_HID\x0C\x41\xD0\x05\x01"), "{dsdt:x?}");
+        assert!(has(b"RTC_\x08_HID\x0C\x41\xD0\x0B\x00"), "{dsdt:x?}");
+        assert!(has(b"\x47\x01\x70\x00\x70\x00\x01\x02\x79"), "{dsdt:x?}");
         assert!(has(b"\x47\x01\xF8\x03\xF8\x03\x01\x08\x79"), "{dsdt:x?}");
     }
 

@@ -46,3 +46,6 @@ pub const RESET_VALUE: u8 = 1;
 
 /// First I/O port of the console, a 16550.
 pub const CONSOLE: u16 = 0x3F8;
+
+/// First I/O port of the real-time clock.
+pub const CLOCK: u16 = 0x70;
