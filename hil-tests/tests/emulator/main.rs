@@ -11,6 +11,7 @@ mod fidelity;
 mod growth;
 mod hygiene;
 mod jitter;
+mod limits;
 mod linux;
 mod long;
 mod monitor;

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use bulkhead_config::{Limit, Limited, Plan, PlannedRole};
-use bulkhead_table::Owner;
+use bulkhead_table::{Owner, Window};
 use serde::{Deserialize, Serialize};
 
 use super::percentiles::{Distribution, Percentile};
 use super::summary::is_under_hypervisor;
 use super::{Bench, NamedRun, SYSTEM};
 use crate::error::{Error, Result};
-use crate::report::{Histogram, Partition, Report};
+use crate::report::{Histogram, Partition, RanWindow, Report};
 use crate::screen::grouped;
 
 /// The plans of the runs, by their names.
@@ -215,18 +215,45 @@ fn context(report: &Report, plan: Option<&Plan>, at: u64) -> String {
     let (frame, offset) = (since / plan.frame(), since % plan.frame());
     out.push_str(&format!(", {} ticks into frame {}", grouped(offset), grouped(frame)));
     for core in plan.cores() {
-        let PlannedRole::Shared(plans) = &core.role else { continue };
-        let windows = plans.first().map_or(&[][..], Vec::as_slice);
-        let running = windows
-            .iter()
-            .find(|it| (it.start..it.start + it.length).contains(&offset))
-            .map_or("the time of a switch, or none's", |it| owner(plan, it.owner));
-        out.push_str(&format!(", when core {} had {running}", core.cpu));
+        if let PlannedRole::Shared(plans) = &core.role {
+            let windows = plans.first().map_or(&[][..], Vec::as_slice);
+            let had =
+                ran_on(report, core.cpu, at).unwrap_or_else(|| planned(plan, windows, offset));
+            out.push_str(&format!(", when core {} {had}", core.cpu));
+        }
     }
     for health in report.health.iter().filter(|it| it.frame == frame) {
         out.push_str(&format!("; {} on core {} in that frame", health.incident, health.cpu));
     }
     out
+}
+
+/// Who really ran on a core at that instant, and who before; `None` where the run did not keep that.
+fn ran_on(report: &Report, cpu: u16, at: u64) -> Option<String> {
+    let who = |it: &RanWindow| it.ran.clone().unwrap_or_else(|| "housekeeping".to_string());
+    let begun = report.trace.iter().filter(|it| it.cpu == cpu && it.entered <= at);
+    let begun: Vec<&RanWindow> = begun.collect();
+    match begun[..] {
+        [.., before, now] if at < now.left => {
+            Some(format!("ran {}, {} before it", who(now), who(before)))
+        }
+        _ => None,
+    }
+}
+
+/// Whose window it is so far into the frame, by the plan that the system starts with, and whose was before.
+fn planned(plan: &Plan, windows: &[Window], offset: u64) -> String {
+    // Ahead of the first window of a frame comes the last one of the frame before.
+    let begun = windows.iter().rposition(|it| it.start <= offset).or(windows.len().checked_sub(1));
+    let Some(begun) = begun else {
+        return "had no window".to_string();
+    };
+    let at = |index: usize| owner(plan, windows[index % windows.len()].owner);
+    let it = &windows[begun];
+    if (it.start..it.start + it.length).contains(&offset) {
+        return format!("had {}, {} before it", at(begun), at(begun + windows.len() - 1));
+    }
+    format!("was between {} and {}", at(begun), at(begun + 1))
 }
 
 fn owner(plan: &Plan, owner: Owner) -> &str {
@@ -299,12 +326,45 @@ mod tests {
     fn a_broken_limit_tells_when_and_beside_whom() {
         let broken = one("timer.max = \"5 us\"", 0);
         assert!(!broken.kept);
-        for part in ["700", "250", "1 of 20,000", "40,000 ticks into frame 3", "core 0 had noise"] {
+        for part in [
+            "700",
+            "250",
+            "1 of 20,000",
+            "40,000 ticks into frame 3",
+            "core 0 had noise, plc before it",
+        ] {
             assert!(broken.told.contains(part), "{part}: {}", broken.told);
         }
         let exits = one("exits_per_second = 2", 3);
         assert!(!exits.kept && exits.told.contains("CPUID 3"), "{}", exits.told);
         assert!(judge(&[exits]).unwrap_err().to_string().contains("exits_per_second"));
+    }
+
+    #[test]
+    fn who_ran_is_told_as_it_ran_or_by_the_plan() {
+        let ran = |who: Option<&str>, entered, left| RanWindow {
+            cpu: 0,
+            ran: who.map(str::to_string),
+            entered,
+            left,
+            ..RanWindow::default()
+        };
+        let trace = vec![ran(Some("plc"), 10, 20), ran(None, 30, 40), ran(Some("noise"), 50, 60)];
+        let report = Report { trace, ..Report::default() };
+        assert_eq!(ran_on(&report, 0, 35).as_deref(), Some("ran housekeeping, plc before it"));
+        assert_eq!(ran_on(&report, 0, 50).as_deref(), Some("ran noise, housekeeping before it"));
+        for unknown in [(0, 15), (0, 45), (0, 60), (1, 35)] {
+            assert_eq!(ran_on(&report, unknown.0, unknown.1), None, "{unknown:?}");
+        }
+        let plans = plans("exits_per_second = 0");
+        let plan = &plans[SYSTEM];
+        let PlannedRole::Shared(windows) = &plan.cores()[0].role else { panic!("not shared") };
+        let at = |microseconds: u64| planned(plan, &windows[0], microseconds * 50);
+        assert_eq!(at(25), "had plc, housekeeping before it");
+        assert_eq!(at(630), "was between plc and noise");
+        assert_eq!(at(5), "was between housekeeping and plc");
+        assert_eq!(at(1990), "was between housekeeping and plc");
+        assert_eq!(planned(plan, &[], 5), "had no window");
     }
 
     #[test]

@@ -12,8 +12,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest_rt::gap::next_gap;
 use guest_rt::{
-    Alarm, Guest, Histogram, Verdict, Window, disable_interrupts, enable_interrupts, print,
-    println, report_value, window,
+    Alarm, Guest, Histogram, Timeline, Verdict, Window, disable_interrupts, enable_interrupts,
+    print, println, report_value, window,
 };
 
 guest_rt::entry!(main);
@@ -26,6 +26,7 @@ static TIMER_CAME: AtomicU64 = AtomicU64::new(0);
 /// What the windows showed.
 struct Seen {
     starts: Histogram,
+    starts_over_time: Timeline,
     timers: Histogram,
     /// Whole frames in which the guest had no window.
     skipped: u64,
@@ -49,13 +50,16 @@ fn main(guest: &Guest) -> Verdict {
     report_value!("windows-skipped", seen.skipped, "windows");
     report_value!("windows-early", seen.early, "windows");
     report_value!("timers-missed", seen.timers_missed, "timers");
-    print!("{}{}", seen.starts.report("window-start"), seen.timers.report("timer-in-window"));
+    print!("{}", seen.starts.report("window-start"));
+    print!("{}", seen.starts_over_time.report("window-start"));
+    print!("{}", seen.timers.report("timer-in-window"));
     judge(&seen, limit)
 }
 
 fn watch(schedule: Window, windows: u64) -> Seen {
     let mut seen = Seen {
         starts: Histogram::new(),
+        starts_over_time: Timeline::new(windows),
         timers: Histogram::new(),
         skipped: 0,
         early: 0,
@@ -100,7 +104,10 @@ impl Seen {
 
     fn note_start(&mut self, came: u64, start: u64) {
         match came.checked_sub(start) {
-            Some(late) => self.starts.record(late),
+            Some(late) => {
+                self.starts.record(late);
+                self.starts_over_time.record(late, came);
+            }
             None => self.early += 1,
         }
     }
