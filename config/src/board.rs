@@ -1,6 +1,6 @@
 //! Checks the board file: each part by itself, so that one mistake does not hide the others.
 
-use bulkhead_table::{MAX_CORES, PAGE_SIZE, Range, Uart};
+use bulkhead_table::{MAX_CORES, PAGE_SIZE, Power, Range, Uart};
 
 use crate::diagnostics::{Finding, Findings};
 use crate::hygiene::{self, HygieneCosts};
@@ -71,6 +71,7 @@ pub(crate) struct CheckedBoard {
     pub memory: Option<Vec<At<Range>>>,
     pub hypervisor: Option<At<Range>>,
     pub uart: Option<Uart>,
+    pub power: Power,
     pub power_off: Option<Option<(u16, Vec<u8>)>>,
 }
 
@@ -103,6 +104,7 @@ pub(crate) fn check(board: &BoardFile, findings: &mut Findings) -> CheckedBoard 
         hypervisor: hypervisor(board, memory.as_deref(), findings),
         memory,
         uart: uart(board, findings),
+        power: board.power,
         power_off: power_off(board, findings),
     }
 }

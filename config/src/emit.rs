@@ -1,6 +1,6 @@
 //! Writes the proven system as Rust source: the static table and the sizes of the hypervisor's pools.
 
-use bulkhead_table::{FORMAT, Hygiene, Owner, Platform, Range, Region, Window};
+use bulkhead_table::{FORMAT, Hygiene, Owner, Platform, Power, Range, Region, Window};
 use proc_macro2::{Literal, TokenStream};
 use quote::quote;
 
@@ -99,6 +99,7 @@ fn board(board: &PlannedBoard) -> TokenStream {
             quote!(Some(&::bulkhead_table::PowerOff { port: #port, bytes: #text }))
         }
     };
+    let Power { turbo_off, base_frequency, c1_only } = board.power;
     quote! {
         ::bulkhead_table::Board {
             name: #name,
@@ -109,6 +110,11 @@ fn board(board: &PlannedBoard) -> TokenStream {
             tsc_skew: #skew,
             switch_budget: #budget,
             uart: ::bulkhead_table::Uart { port: #port, baud: #baud },
+            power: ::bulkhead_table::Power {
+                turbo_off: #turbo_off,
+                base_frequency: #base_frequency,
+                c1_only: #c1_only,
+            },
             power_off: #power_off,
         }
     }

@@ -87,6 +87,7 @@ fn value(form: Form) -> Value {
         Form::Flag => json!({ "type": "boolean" }),
         Form::Hygiene => list(json!({ "enum": HYGIENE_WORDS })),
         Form::Platform => json!({ "enum": PLATFORM_WORDS }),
+        Form::Word { words, .. } => json!({ "enum": words }),
         Form::Paths => list(path()),
         Form::Functions => list(json!({
             "type": "string",

@@ -43,6 +43,13 @@ pub enum Form {
     Hygiene,
     /// A machine: a word of [`PLATFORM_WORDS`].
     Platform,
+    /// One word out of these.
+    Word {
+        /// All that there are.
+        words: &'static [&'static str],
+        /// One of them, as it is written.
+        example: &'static str,
+    },
     /// A list of PCI functions: `["0000:00:1f.2"]`.
     Functions,
     /// A table of its own, `[section]`.
@@ -81,6 +88,7 @@ impl Form {
             Self::Flag => "true or false",
             Self::Hygiene => "a list of `l1d-flush`, `branch-barrier`, `buffer-clear`",
             Self::Platform => "`bare` or `pc`",
+            Self::Word { .. } => "a word",
             Self::Functions => "a list of PCI addresses",
             Self::Table(_) => "a section of its own",
             Self::Tables(_) => "any number of sections",
@@ -109,6 +117,7 @@ impl Form {
             Self::Flag => "true",
             Self::Hygiene => "[\"l1d-flush\", \"buffer-clear\"]",
             Self::Platform => "\"pc\"",
+            Self::Word { example, .. } => example,
             Self::Functions => "[\"0000:00:1f.2\"]",
             Self::Table(section) | Self::Tables(section) | Self::NamedTables(section) => {
                 section.header
@@ -439,6 +448,7 @@ pub const BOARD_FILE: Section = Section {
         must("hypervisor", Form::Table(&HYPERVISOR), "the hypervisor's own memory"),
         must("serial", Form::Table(&SERIAL), "where the log goes"),
         may("power-off", Form::Table(&POWER_OFF), "how to switch the machine off"),
+        may("power", Form::Table(&POWER), "who owns frequency, turbo and idle states"),
         may("hygiene", Form::Table(&HYGIENE), "what cleaning at a switch of partitions takes"),
         must(
             "core",
@@ -529,6 +539,31 @@ pub const POWER_OFF: Section = Section {
     later: &[],
 };
 
+/// What `[power]` says: the hypervisor's word, and that it stays as firmware left it.
+const TURBO: Form = Form::Word { words: &["off", FIRMWARE], example: "\"off\"" };
+const FREQUENCY: Form = Form::Word { words: &["base", FIRMWARE], example: "\"base\"" };
+const IDLE: Form = Form::Word { words: &["c1", FIRMWARE], example: "\"c1\"" };
+
+/// As firmware left it.
+pub const FIRMWARE: &str = "firmware";
+
+/// `[power]`.
+pub const POWER: Section = Section {
+    header: "[power]",
+    meaning: "Who owns frequency, turbo and idle states: the hypervisor sets them at boot, on each core, or they stay as `firmware` left them, \
+        which is so without a key too.",
+    keys: &[
+        may("turbo", TURBO, "`off` (IA32_MISC_ENABLE), or `firmware`"),
+        may(
+            "frequency",
+            FREQUENCY,
+            "`base`: held at the guaranteed one (HWP, or IA32_PERF_CTL), or `firmware`",
+        ),
+        may("idle", IDLE, "`c1`: nothing deeper, C1E neither (MSR_POWER_CTL), or `firmware`"),
+    ],
+    later: &[],
+};
+
 /// `[hygiene]`.
 pub const HYGIENE: Section = Section {
     header: "[hygiene]",
@@ -605,6 +640,7 @@ pub const BOARD_SECTIONS: &[&Section] = &[
     &HYPERVISOR,
     &SERIAL,
     &POWER_OFF,
+    &POWER,
     &HYGIENE,
     &CORE,
     &CACHE,

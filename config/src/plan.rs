@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bulkhead_table::{Hygiene, PartitionId, Platform, Range, Region, Uart, Window};
+use bulkhead_table::{Hygiene, PartitionId, Platform, Power, Range, Region, Uart, Window};
 
 use crate::board::{CheckedBoard, Clock};
 use crate::boot_info;
@@ -55,6 +55,7 @@ pub(crate) struct PlannedBoard {
     pub hygiene: HygieneCosts,
     pub hypervisor: Range,
     pub uart: Uart,
+    pub power: Power,
     pub power_off: Option<(u16, Vec<u8>)>,
 }
 
@@ -476,6 +477,7 @@ fn planned_board(board: CheckedBoard) -> Option<PlannedBoard> {
         hygiene: board.hygiene,
         hypervisor: board.hypervisor?.value,
         uart: board.uart?,
+        power: board.power,
         power_off: board.power_off?,
     })
 }

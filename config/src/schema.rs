@@ -3,6 +3,8 @@
 //! A value that could not be read is `None` and already reported; the checks go on with the rest, so that
 //! all mistakes are told at once.
 
+use bulkhead_table::Power;
+
 use crate::diagnostics::{Finding, Findings};
 use crate::documents::Documents;
 use crate::language as lang;
@@ -98,6 +100,7 @@ pub(crate) struct BoardFile {
     pub serial_port: Option<At<u64>>,
     pub baud: Option<At<u64>>,
     pub power_off: Option<PowerOff>,
+    pub power: Power,
     pub hygiene: Option<HygieneCosts>,
     pub cores: Option<At<Vec<CoreEntry>>>,
     pub caches: Option<At<Vec<CacheEntry>>>,
@@ -284,6 +287,7 @@ pub(crate) fn read_board(documents: &Documents<'_>, findings: &mut Findings) -> 
     let hypervisor = reader.table(&root, "hypervisor", &lang::HYPERVISOR);
     let serial = reader.table(&root, "serial", &lang::SERIAL);
     let power_off = reader.table(&root, "power-off", &lang::POWER_OFF);
+    let power = reader.table(&root, "power", &lang::POWER);
     let hygiene = reader.table(&root, "hygiene", &lang::HYGIENE);
     let cores = reader.tables(&root, "core", &lang::CORE);
     let caches = reader.tables(&root, "cache", &lang::CACHE);
@@ -303,6 +307,7 @@ pub(crate) fn read_board(documents: &Documents<'_>, findings: &mut Findings) -> 
             port: reader.number(&view, "port", MOST_PORT),
             bytes: reader.text(&view, "bytes"),
         }),
+        power: power.map(|view| read_power(&mut reader, &view)).unwrap_or_default(),
         hygiene: hygiene.map(|view| HygieneCosts {
             l1d_flush: reader.duration(&view, "l1d-flush"),
             branch_barrier: reader.duration(&view, "branch-barrier"),
@@ -322,6 +327,20 @@ pub(crate) fn read_board(documents: &Documents<'_>, findings: &mut Findings) -> 
             place: list.place,
         }),
         surroundings: surroundings::read(&mut reader, &root),
+    }
+}
+
+fn read_power(reader: &mut Reader<'_>, view: &View<'_>) -> Power {
+    // A word that nobody knows has been reported: what it stands for is of no account then.
+    let mut ours = |name, word: &str| {
+        reader
+            .word(view, name, &[word, lang::FIRMWARE])
+            .is_some_and(|written| written.value == word)
+    };
+    Power {
+        turbo_off: ours("turbo", "off"),
+        base_frequency: ours("frequency", "base"),
+        c1_only: ours("idle", "c1"),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::bench::{root, sure};
 pub type Facts = BTreeMap<String, Value>;
 
 /// Sections, and keys of sections, that a person chooses.
-const CHOICES: [&str; 4] = ["board", "hypervisor", "power-off", "hygiene"];
+const CHOICES: [&str; 5] = ["board", "hypervisor", "power-off", "power", "hygiene"];
 const CHOSEN_KEYS: [(&str, &[&str]); 2] =
     [("clock", &["tolerance", "skew", "switch-budget"]), ("serial", &["baud"])];
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hv_core::health::{HealthEvent, Incident, Party};
 use hv_core::trace::WindowRecord;
-use hv_core::wire::{Fate, Stat, StatKey, SwitchStep};
+use hv_core::wire::{Fate, POWER, Stat, StatKey, SwitchStep};
 
 use crate::decode::{Counts, Event};
 use crate::elf::hex;
@@ -106,6 +106,8 @@ impl<'m> Collector<'m> {
             build_id: self.build_id.clone(),
             native: manifest.native.clone(),
             complete: self.complete || self.native_is_over(),
+            power: self.all(StatKey::Power, 0).filter_map(power).collect(),
+            smis: self.one(StatKey::Smis, 0),
             partitions,
             boot,
             cores: self.cores(),
@@ -200,6 +202,7 @@ impl<'m> Collector<'m> {
             restarts: self.one(StatKey::Restarts, id),
             console_lost: self.all(StatKey::ConsoleLost, id).map(|stat| stat.value).sum(),
             first_entry,
+            stopped_at: self.one(StatKey::StoppedAt, id),
             entry_after_boot: self.since_boot(first_entry),
             verdict: measured.verdict,
             histograms: measured.histograms,
@@ -267,6 +270,13 @@ fn party(manifest: &Manifest, party: Party) -> Option<String> {
         Party::Partition(id) => Some(manifest.partition_name(id)),
         Party::Hypervisor => None,
     }
+}
+
+/// A key of `[power]` and who owns it.
+fn power(stat: &Stat) -> Option<(String, String)> {
+    let (key, ours) = POWER.get(usize::try_from(stat.detail).ok()?)?;
+    let owner = if stat.value == 0 { "firmware" } else { ours };
+    Some(((*key).to_string(), owner.to_string()))
 }
 
 /// A step of a switch and its ticks.
@@ -350,6 +360,7 @@ mod tests {
             stat(StatKey::HypervisorEntry, 0, 0, 1000),
             stat(StatKey::FirstEntry, 0, 0, 1500),
             stat(StatKey::FirstEntry, 1, 0, 1700),
+            stat(StatKey::StoppedAt, 1, 0, 2000),
             stat(StatKey::SwitchMax, 0, 0, 400),
             console(0, "@bulkhead value cpuid 97 ticks"),
             Event::End,
@@ -364,7 +375,7 @@ mod tests {
         assert_eq!((motion.entry_after_boot, motion.value("cpuid")), (Some(500), Some(97)));
         let plc = report.partition("plc").unwrap();
         assert_eq!(plc.exits, BTreeMap::from([("reason 900".to_string(), 2)]));
-        assert_eq!(plc.span_exits, None);
+        assert_eq!((plc.span_exits, plc.stopped_at), (None, Some(2000)));
         let windows = plc.windows.unwrap();
         assert_eq!((windows.run, windows.late, windows.lateness_max), (50, 1, Some(30)));
         assert_eq!(plc.denied, BTreeMap::from([("MSR".to_string(), 4)]));

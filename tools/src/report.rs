@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::elf::Sizes;
+use crate::screen::grouped;
 
 /// Version of the report's layout; a field that changes its meaning raises it.
 pub const FORMAT: u32 = 2;
@@ -36,6 +37,12 @@ pub struct Report {
     pub native: Option<String>,
     /// Whether the hypervisor said that all was drained before the machine went down.
     pub complete: bool,
+    /// By key of the board file's `[power]`: what the hypervisor set it to, or `firmware`.
+    #[serde(default)]
+    pub power: BTreeMap<String, String>,
+    /// System-management interrupts that came while it ran; absent where the processor does not count them.
+    #[serde(default)]
+    pub smis: Option<u64>,
     /// The partitions, in the order of the system file.
     pub partitions: Vec<Partition>,
     /// Boot and clock.
@@ -87,6 +94,9 @@ pub struct Partition {
     pub console_lost: u64,
     /// Time-stamp counter just before its first entry.
     pub first_entry: Option<u64>,
+    /// Time-stamp counter when the hypervisor decided to stop it; absent where it did not.
+    #[serde(default)]
+    pub stopped_at: Option<u64>,
     /// Ticks from the hypervisor's first instruction to the partition's first entry.
     pub entry_after_boot: Option<u64>,
     /// What the guest measured.
@@ -249,6 +259,25 @@ pub struct Size {
 }
 
 impl Report {
+    /// Who owns frequency, turbo and idle states, in words.
+    #[must_use]
+    pub fn power_told(&self) -> String {
+        let told: Vec<_> = self.power.iter().map(|(key, set)| format!("{key} {set}")).collect();
+        told.join(", ")
+    }
+
+    /// What is known of system-management interrupts, in words.
+    #[must_use]
+    pub fn smis_told(&self) -> String {
+        match self.smis {
+            None => "not countable here".to_string(),
+            Some(0) => "none".to_string(),
+            Some(count) => format!(
+                "WARNING: {}; what each took is in the figures, and no partition could prevent it",
+                grouped(count)
+            ),
+        }
+    }
     /// The partition of this name.
     #[must_use]
     pub fn partition(&self, name: &str) -> Option<&Partition> {

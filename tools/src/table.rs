@@ -168,6 +168,8 @@ fn system(report: &Report) -> String {
     }
     if let Some(skew) = report.boot.tsc_skew {
         line("TSC skew between cores", format!("{} ticks", grouped(skew)));
+        line("power", report.power_told());
+        line("management interrupts", report.smis_told());
     }
     let hypervisor = report.size.hypervisor;
     if hypervisor.text > 0 {

@@ -1,6 +1,8 @@
 //! The table as the audit holds it: what `bulkhead_table` defines, owned, so that it can come out of an image.
 
-use bulkhead_table::{Hygiene, Image, Owner, PartitionId, Platform, Range, Region, Uart, Window};
+use bulkhead_table::{
+    Hygiene, Image, Owner, PartitionId, Platform, Power, Range, Region, Uart, Window,
+};
 
 use crate::proof::Party;
 
@@ -33,6 +35,7 @@ pub struct Board {
     pub tsc_skew: u64,
     pub switch_budget: u64,
     pub uart: Uart,
+    pub power: Power,
     pub power_off: Option<PowerOff>,
 }
 

@@ -18,6 +18,7 @@ pub(super) fn compare(both: &mut Both<'_>) {
     clock(both);
     hygiene(both);
     surroundings(both);
+    power(both);
     own(both);
     log(both);
     limits(both);
@@ -211,6 +212,27 @@ fn said_otherwise(before: &Entry, now: &Entry) -> Vec<String> {
         }
     }
     changes
+}
+
+/// Who owns frequency, turbo and idle states.
+fn power(both: &mut Both<'_>) {
+    let (old, new) = (both.old.plan.board.power, both.new.plan.board.power);
+    let facts = [
+        ("has its turbo otherwise", "off", old.turbo_off, new.turbo_off, "power.turbo"),
+        (
+            "has its frequency otherwise",
+            "held",
+            old.base_frequency,
+            new.base_frequency,
+            "power.frequency",
+        ),
+        ("has its idle states otherwise", "C1 only", old.c1_only, new.c1_only, "power.idle"),
+    ];
+    for (what, ours, before, now, path) in facts {
+        let text = |own: bool| if own { ours } else { "as firmware left it" }.to_owned();
+        let (before, now) = (text(before), text(now));
+        fact(both, &Fact { subject: "board", what, before, now, paths: &[path, "power"] });
+    }
 }
 
 fn log(both: &mut Both<'_>) {

@@ -18,7 +18,7 @@ pub mod note;
 pub mod pc;
 
 /// Version of the layout of these types; the hypervisor refuses a table of another version.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// Most logical processors that a table can name. Bounds every per-core array of the hypervisor.
 pub const MAX_CORES: usize = 256;
@@ -125,8 +125,22 @@ pub struct Board {
     pub switch_budget: u64,
     /// The serial port that carries the log.
     pub uart: Uart,
+    /// What is taken over from firmware of how the processor manages its power.
+    pub power: Power,
     /// How to switch the machine off; `None` halts with a sentence.
     pub power_off: Option<&'static PowerOff>,
+}
+
+/// What the hypervisor takes over of frequency, turbo and idle states. The rest stays as firmware left it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Power {
+    /// Turbo is off.
+    pub turbo_off: bool,
+    /// The frequency is held at the one that the processor guarantees.
+    pub base_frequency: bool,
+    /// A core that sleeps gets no deeper than C1, and not into C1E.
+    pub c1_only: bool,
 }
 
 /// A 16550-compatible serial port.

@@ -1,7 +1,7 @@
 //! Reads the emitted table out of its Rust source, so that the very text that the hypervisor is compiled from is audited.
 
 use bulkhead_audit::model::{Board, Core, Partition, PowerOff, Role, Shutdown, System};
-use bulkhead_table::{Hygiene, Image, Owner, Platform, Range, Region, Rights, Uart, Window};
+use bulkhead_table::{Hygiene, Image, Owner, Platform, Power, Range, Region, Rights, Uart, Window};
 use quote::ToTokens;
 use syn::{Expr, ExprLit, Item, Lit};
 
@@ -129,7 +129,7 @@ fn system(value: &Value) -> System {
 }
 
 fn board(value: &Value) -> Board {
-    let uart = value.field("uart");
+    let (uart, power) = (value.field("uart"), value.field("power"));
     Board {
         name: value.field("name").text(),
         apic_ids: value.field("apic_ids").list(Value::long),
@@ -139,6 +139,11 @@ fn board(value: &Value) -> Board {
         tsc_skew: value.field("tsc_skew").number(),
         switch_budget: value.field("switch_budget").number(),
         uart: Uart { port: uart.field("port").half(), baud: uart.field("baud").long() },
+        power: Power {
+            turbo_off: power.field("turbo_off").flag(),
+            base_frequency: power.field("base_frequency").flag(),
+            c1_only: power.field("c1_only").flag(),
+        },
         power_off: value.field("power_off").option().map(|value| PowerOff {
             port: value.field("port").half(),
             bytes: value.field("bytes").bytes(),

@@ -10,11 +10,11 @@ pub const CORES: usize = 4usize;
 pub const EPT_PAGES: usize = 14usize;
 /// The system, as proven at build time.
 pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::PartitionTable {
-    format: 3,
+    format: 4,
     system: "everything",
     digest: [
-        41, 73, 97, 247, 147, 14, 252, 203, 88, 227, 182, 223, 70, 103, 253, 6, 69, 247,
-        209, 58, 201, 15, 96, 136, 59, 127, 2, 246, 30, 252, 132, 141,
+        32, 145, 17, 140, 179, 40, 227, 185, 55, 70, 49, 149, 217, 29, 107, 113, 50, 107,
+        206, 250, 10, 124, 16, 70, 80, 169, 0, 196, 150, 204, 61, 211,
     ],
     board: ::bulkhead_table::Board {
         name: "bochs-skylake-x",
@@ -32,6 +32,11 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
         uart: ::bulkhead_table::Uart {
             port: 0x3f8,
             baud: 115200,
+        },
+        power: ::bulkhead_table::Power {
+            turbo_off: false,
+            base_frequency: false,
+            c1_only: false,
         },
         power_off: Some(
             &::bulkhead_table::PowerOff {

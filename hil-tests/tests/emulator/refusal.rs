@@ -72,6 +72,35 @@ fn refusal_of_another_clock() {
     refused(&run, &["declares 60000000 Hz", "[clock] tsc"]);
 }
 
+/// The emulator's processor, with another of its settings: by itself it answers zero for an MSR that it does not have, and so it faults, as a
+/// board's does.
+const FAULTING: &str = "corei7_skylake_x, ignore_bad_msrs=0";
+
+/// The emulated processor has no turbo to switch off, no frequency to hold and no C1E: a board file that asks for them is not this board's.
+#[test]
+fn refusal_of_power_states_that_are_not_there() {
+    let owned = [
+        ("turbo = \"firmware\"", "turbo = \"off\""),
+        ("frequency = \"firmware\"", "frequency = \"base\""),
+        ("idle = \"firmware\"", "idle = \"c1\""),
+    ];
+    let board = systems::changed_board("refusal-power", &owned);
+    let board = format!("board = \"{}\"", board.display());
+    let changes = [("board = \"@/boards/bochs-skylake-x.toml\"", board.as_str())];
+    let system = systems::changed("demo", "refusal-power", &changes);
+    let image = bench::build(&system, "refusal-power").image;
+    for model in [None, Some(FAULTING.to_string())] {
+        let run = bench::run_with(RunOptions {
+            image: image.clone(),
+            cpu_model: model,
+            ..RunOptions::default()
+        });
+        refused(&run, &["APIC id 0", "`turbo = \"off\"`", "[power]"]);
+        refused(&run, &["APIC id 0", "`frequency = \"base\"`", "[power]"]);
+        refused(&run, &["APIC id 0", "`idle = \"c1\"`", "[power]"]);
+    }
+}
+
 /// A sentence refuses the board and contains all of `words`.
 pub fn refused(run: &Run, words: &[&str]) {
     let sentences: Vec<&str> =

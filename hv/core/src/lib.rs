@@ -17,6 +17,7 @@ pub mod msr;
 pub mod paging;
 pub mod pc;
 pub mod port;
+pub mod power;
 pub mod ring;
 pub mod schedule;
 pub mod stream;

@@ -237,9 +237,21 @@ pub enum StatKey {
     /// Console bytes that were lost; only of a partition with a serial port. `detail`: 0 sent by a partition that did not ask whether
     /// there was room, 1 typed to a partition that did not take them.
     ConsoleLost,
+    /// TSC when the hypervisor decided to stop the partition; not told of one that it did not stop.
+    StoppedAt,
+    /// System: system-management interrupts that the core which keeps house took since it began to; not told where it does not count
+    /// them.
+    Smis,
+    /// System: who owns frequency, turbo and idle states; `detail` is a place in [`POWER`], the value 1 where the hypervisor set it as the
+    /// board file says, 0 where firmware's setting stayed.
+    Power,
     /// Not of this version.
     Unknown(u16),
 }
+
+/// What of the processor's power management [`StatKey::Power`] tells: the key of the board file, and what it is where the hypervisor owns
+/// it.
+pub const POWER: [(&str, &str); 3] = [("turbo", "off"), ("frequency", "base"), ("idle", "c1")];
 
 /// The steps of a switch, in their order. Together they are the whole switch, waiting left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -329,8 +341,7 @@ impl Fate {
 pub struct Live {
     /// How it stands.
     pub fate: Fate,
-    /// Exits and denied accesses so far; `None` where they cannot be read while it runs, because it runs on another core than the
-    /// housekeeping.
+    /// Exits and denied accesses so far; `None` of a partition with so many vCPUs that reading them would take too long.
     pub counts: Option<LiveCounts>,
     /// Windows that it was given so far, gifts of others included; 0 on a dedicated core.
     pub windows: u64,
@@ -338,7 +349,7 @@ pub struct Live {
     pub late: u64,
 }
 
-/// Figures that only the partition's own core may read.
+/// What the vCPUs of a partition counted, as of when it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveCounts {
     /// Exits of all reasons.
@@ -378,7 +389,7 @@ impl Live {
 }
 
 /// Known keys and their numbers on the wire.
-const STAT_KEYS: [(StatKey, u16); 20] = [
+const STAT_KEYS: [(StatKey, u16); 23] = [
     (StatKey::Exits, 1),
     (StatKey::SpanExits, 2),
     (StatKey::WindowsRun, 3),
@@ -399,6 +410,9 @@ const STAT_KEYS: [(StatKey, u16); 20] = [
     (StatKey::SwitchStep, 18),
     (StatKey::Restarts, 19),
     (StatKey::ConsoleLost, 20),
+    (StatKey::StoppedAt, 21),
+    (StatKey::Smis, 22),
+    (StatKey::Power, 23),
 ];
 
 impl StatKey {

@@ -4,17 +4,30 @@
 pub const TIME_STAMP_COUNTER: u32 = 0x10;
 pub const PLATFORM_ID: u32 = 0x17;
 pub const APIC_BASE: u32 = 0x1B;
+/// How many system-management interrupts this processor took, in its lower half. SDM 4 chapter 2, in the tables of the families that have
+/// it.
+pub const SMI_COUNT: u32 = 0x34;
 pub const SPEC_CTRL: u32 = 0x48;
 pub const PRED_CMD: u32 = 0x49;
 pub const BIOS_SIGN_ID: u32 = 0x8B;
+/// Not architectural; the same on all cores of Intel's since Nehalem.
+pub const PLATFORM_INFO: u32 = 0xCE;
 pub const FLUSH_CMD: u32 = 0x10B;
 pub const SYSENTER_CS: u32 = 0x174;
 pub const SYSENTER_ESP: u32 = 0x175;
 pub const SYSENTER_EIP: u32 = 0x176;
+pub const PERF_CTL: u32 = 0x199;
 pub const MISC_ENABLE: u32 = 0x1A0;
 pub const DEBUGCTL: u32 = 0x1D9;
+/// As [`PLATFORM_INFO`].
+pub const POWER_CTL: u32 = 0x1FC;
 pub const PAT: u32 = 0x277;
 pub const TSC_DEADLINE: u32 = 0x6E0;
+pub const PM_ENABLE: u32 = 0x770;
+pub const HWP_CAPABILITIES: u32 = 0x771;
+pub const HWP_REQUEST: u32 = 0x774;
+/// The first of those that no processor will ever have.
+pub const NOBODYS: u32 = 0x4000_0000;
 pub const EFER: u32 = 0xC000_0080;
 pub const STAR: u32 = 0xC000_0081;
 pub const LSTAR: u32 = 0xC000_0082;

@@ -12,6 +12,7 @@ mod firmware;
 mod info;
 mod machine;
 mod memory_map;
+mod power;
 mod processor;
 mod skew;
 mod staging;

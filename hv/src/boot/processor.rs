@@ -6,6 +6,7 @@ use raw_cpuid::CpuId;
 use x86_64::registers::model_specific::Msr;
 
 use super::defects::Defects;
+use super::power;
 use crate::cpu;
 use crate::table::TABLE;
 
@@ -83,6 +84,7 @@ pub fn missing_abilities(report: &mut dyn FnMut(&'static str)) {
         "no-execute pages (CPUID.80000001H:EDX.NX); switch them on in the firmware's set-up",
     );
     missing_hygiene(&mut need);
+    power::take_over(&mut need);
     if has(|info| info.has_vmx()) {
         need(
             unlock_vmx(),

@@ -10,6 +10,7 @@ use x86_64::registers::control::Cr2;
 use x86_64::structures::idt::{Entry, InterruptDescriptorTable};
 
 use super::descriptors::{DOUBLE_FAULT_STACK, MACHINE_CHECK_STACK, NMI_STACK};
+use super::guarded;
 use super::stacks::guards;
 use crate::memory::PAGE;
 
@@ -17,6 +18,7 @@ use crate::memory::PAGE;
 // The common part builds what `Frame` describes. Handlers that return keep every register that Rust may change.
 global_asm!(
     ".balign 16",
+    ".global exception_stubs",
     "exception_stubs:",
     ".set vector, 0",
     ".rept 32",
@@ -186,7 +188,6 @@ fn build() -> InterruptDescriptorTable {
     set(&mut idt.invalid_tss, 10, None);
     set(&mut idt.segment_not_present, 11, None);
     set(&mut idt.stack_segment_fault, 12, Some(DOUBLE_FAULT_STACK));
-    set(&mut idt.general_protection_fault, 13, None);
     set(&mut idt.page_fault, 14, Some(DOUBLE_FAULT_STACK));
     set(&mut idt.x87_floating_point, 16, None);
     set(&mut idt.alignment_check, 17, None);
@@ -197,11 +198,13 @@ fn build() -> InterruptDescriptorTable {
     set(&mut idt.hv_injection_exception, 28, None);
     set(&mut idt.vmm_communication_exception, 29, None);
     set(&mut idt.security_exception, 30, None);
-    // SAFETY: both stubs save what Rust may change and end in IRET, which also unblocks NMIs.
+    // SAFETY: both stubs of interrupts save what Rust may change and end in IRET, which also unblocks NMIs; the one of #GP changes no
+    // register, and what it does not catch goes to the ordinary stub.
     unsafe {
         idt.non_maskable_interrupt
             .set_handler_addr(VirtAddr::new(&raw const nmi_stub as u64))
             .set_stack_index(NMI_STACK);
+        idt.general_protection_fault.set_handler_addr(VirtAddr::new(guarded::protection_handler()));
         for entry in idt.slice_mut(FIRST_INTERRUPT..=u8::MAX) {
             entry.set_handler_addr(VirtAddr::new(&raw const discard_stub as u64));
         }

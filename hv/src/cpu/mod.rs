@@ -3,6 +3,7 @@
 pub mod apic;
 mod descriptors;
 mod exceptions;
+pub mod guarded;
 pub mod stacks;
 
 use raw_cpuid::CpuId;

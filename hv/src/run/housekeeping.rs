@@ -15,6 +15,7 @@ use hv_core::wire::{self, Kind, Packet, Stat, StatKey};
 use super::cell::CoreCell;
 use super::partition::VcpuIndex;
 use super::{machine, module, partition, pc, percpu, restart, shared};
+use crate::cpu::guarded;
 use crate::log::RINGS;
 use crate::table::{CORES, TABLE};
 use crate::vmx::vcpu::Vcpu;
@@ -66,6 +67,8 @@ struct Drain {
     /// TSC from which on the next record of how a partition stands is due, and the partition whose turn it is.
     live_due: u64,
     live_next: usize,
+    /// System-management interrupts that this core had taken when it greeted; `None` where it does not count them.
+    smis_before: Option<u32>,
     /// Diagnostics that were dropped, by index of the core in the table.
     lost: [u64; CORES],
 }
@@ -79,6 +82,7 @@ static DRAIN: CoreCell<Drain> = CoreCell::new(Drain {
     typed: Decoder::new(),
     live_due: 0,
     live_next: 0,
+    smis_before: None,
     lost: [0; CORES],
 });
 
@@ -156,6 +160,7 @@ impl Drain {
     fn encode_next(&mut self) -> bool {
         if !self.greeted {
             self.greeted = true;
+            self.smis_before = guarded::smi_count();
             self.encode_hello();
             return true;
         }
@@ -312,7 +317,7 @@ fn kick_dedicated() {
 }
 
 fn send_figures(drain: &mut Drain) {
-    let lost = drain.lost;
+    let (lost, smis_before) = (drain.lost, drain.smis_before);
     let mut tell = |key, subject: usize, detail: usize, value| {
         let stat = Stat { key, subject: subject as u16, detail: detail as u32, value };
         drain.send(Kind::Stat, 0, &stat.to_bytes());
@@ -323,6 +328,14 @@ fn send_figures(drain: &mut Drain) {
     tell(StatKey::TscHz, 0, 0, machine.tsc_hz);
     tell(StatKey::TscSkew, 0, 0, machine.tsc_skew);
     tell(StatKey::PerCpuBytes, 0, 0, partition::PER_CPU_BYTES as u64);
+    let power = TABLE.board.power;
+    for (detail, owned) in [power.turbo_off, power.base_frequency, power.c1_only].iter().enumerate()
+    {
+        tell(StatKey::Power, 0, detail, u64::from(*owned));
+    }
+    if let Some((before, now)) = smis_before.zip(guarded::smi_count()) {
+        tell(StatKey::Smis, 0, 0, u64::from(now.wrapping_sub(before)));
+    }
     for index in 0..TABLE.partitions.len() {
         tell_partition(index, &mut tell);
     }
@@ -404,6 +417,9 @@ fn tell_vcpu(
     tell: &mut impl FnMut(StatKey, usize, usize, u64),
 ) {
     tell(StatKey::FirstEntry, index, number, vcpu.first_entry);
+    if vcpu.stopped_at > 0 {
+        tell(StatKey::StoppedAt, index, number, vcpu.stopped_at);
+    }
     if vcpu.windows.run > 0 {
         tell(StatKey::WindowsRun, index, number, vcpu.windows.run);
         tell(StatKey::WindowsLate, index, number, vcpu.windows.late);

@@ -309,6 +309,7 @@ fn on_rare(vcpu: &mut Vcpu, next: Next) -> Then {
             return end_partition(vcpu, fate);
         }
         Next::Stop(violation) => {
+            vcpu.stopped_at = machine::tsc();
             explain(vcpu, violation);
             return end_partition(vcpu, Fate::Stopped);
         }

@@ -69,6 +69,8 @@ pub struct Vcpu {
     pub requeued: Option<u8>,
     /// TSC just before the first entry; 0 before that.
     pub first_entry: u64,
+    /// TSC when the hypervisor decided to stop the partition for what this vCPU did; 0 while it did not.
+    pub stopped_at: u64,
     /// What is left to do about the exit that was taken last.
     pub pending: Pending,
     start: Start,
@@ -213,6 +215,7 @@ impl Vcpu {
             first_entry: 0,
             start: parts.start,
             stopped_for: 0,
+            stopped_at: 0,
         }
     }
 
