@@ -78,8 +78,8 @@ fn monitor_shows_a_running_system_on_a_terminal() {
         "noise",
         "running",
         "dedicated",
-        "at end",
     ]);
+    assert!(!terminal.screen().contents().contains("at end"), "{}", terminal.screen().contents());
     assert!(!terminal.screen().contents().contains("health:"));
 
     line.write_all(&late_window()).unwrap();
@@ -210,6 +210,28 @@ fn monitor_writes_a_trace_with_every_window_once() {
             (number(&slice["args"]["left"]) - number(&slice["args"]["entered"]), &slice["dur"]);
         assert!((at.as_f64().unwrap() - ticks as f64 / 50.0).abs() < 0.001, "{slice}");
     }
+}
+
+/// Exits of a dedicated core are told while it runs, by another core, and at no exit of its own.
+#[test]
+fn monitor_counts_exits_of_a_dedicated_core_live() {
+    let folder = bench::folder("monitor");
+    let (log, trace) = (folder.join("live.log"), folder.join("live.json"));
+    paths::write(&log, &DEMO_RUN.serial).unwrap();
+    let options = ["--trace", trace.to_str().unwrap()];
+    assert!(monitor(&log, &DEMO.elf, &options).stdout(Stdio::null()).status().unwrap().success());
+    let file: Value = serde_json::from_slice(&fs::read(&trace).unwrap()).unwrap();
+    let counters = file["traceEvents"].as_array().unwrap().iter();
+    let told: Vec<u64> = counters
+        .filter(|event| event["ph"] == "C" && event["name"] == "exits of motion")
+        .map(|event| event["args"]["exits"].as_u64().unwrap())
+        .collect();
+    println!("exits of motion, as told live: {told:?}");
+    let motion = DEMO_RUN.report.partition("motion").unwrap();
+    assert!(told.len() >= 10 && told.is_sorted(), "{told:?}");
+    // It prints what it measured at the end; before that it measures, and takes none.
+    assert!(told[0] > 0 && told[9] == told[1], "{told:?}");
+    assert!(told.last().unwrap() <= &motion.exits_total(), "{told:?}");
 }
 
 fn monitor(log: &Path, elf: &Path, options: &[&str]) -> Command {

@@ -13,6 +13,7 @@ use hv_core::msr::{self, CoreKind, MsrState};
 use hv_core::paging::{self, Access, Format, LargePages, Mapping, Memory, PageTable};
 use hv_core::ring::Ring;
 use hv_core::vapic::{ApicPage, VirtualApic};
+use hv_core::wire::LiveCounts;
 
 use super::cell::CoreCell;
 use super::{interrupts, machine, pc, restart, window};
@@ -185,6 +186,33 @@ pub unsafe fn vcpu(index: VcpuIndex) -> Option<&'static mut Vcpu> {
     }
     // SAFETY: the caller's contract; `make` filled the cell before it set the flag.
     VCPUS.get(index).map(|cell| unsafe { cell.get().assume_init_mut() })
+}
+
+/// What a vCPU counted so far; `None` when it was not made. Any core may ask at any time.
+pub fn counted(index: VcpuIndex) -> Option<LiveCounts> {
+    let index = usize::from(index.0);
+    if !MADE.get(index)?.load(Ordering::Acquire) {
+        return None;
+    }
+    let vcpu = VCPUS.get(index)?.address().cast::<Vcpu>();
+    // SAFETY: `make` filled the cell before it set the flag, and it stays. No reference is made to what another core may be writing:
+    // each counter is an aligned word, which the machine reads as it was before or after a write.
+    unsafe {
+        Some(LiveCounts {
+            exits: sum(&raw const (*vcpu).state.counters.exits),
+            denied: sum(&raw const (*vcpu).state.counters.denied),
+        })
+    }
+}
+
+/// The sum of words that another core may be writing.
+///
+/// # Safety
+/// The words are there.
+unsafe fn sum<const N: usize>(words: *const [u64; N]) -> u64 {
+    let first = words.cast::<u64>();
+    // SAFETY: the caller's contract; the index stays below the array's length.
+    (0..N).fold(0, |sum, at| u64::wrapping_add(sum, unsafe { first.add(at).read_volatile() }))
 }
 
 /// Guest-physical address of a vCPU's schedule page; 0 on a dedicated core.
