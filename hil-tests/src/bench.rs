@@ -121,6 +121,15 @@ pub fn copy(built: &BuiltImage, name: &str) -> PathBuf {
     image
 }
 
+/// Set to write what tests compare with, instead of comparing.
+pub const BLESS: &str = "BULKHEAD_BLESS";
+
+/// Whether [`BLESS`] is set.
+#[must_use]
+pub fn writes_again() -> bool {
+    std::env::var_os(BLESS).is_some()
+}
+
 /// Whether what takes minutes is to run too: `cargo verify --long`.
 #[must_use]
 pub fn is_long() -> bool {

@@ -7,6 +7,7 @@
 pub mod attack;
 pub mod bench;
 pub mod boards;
+pub mod browser;
 pub mod checks;
 pub mod linux;
 pub mod picture;

@@ -303,6 +303,14 @@ pub(crate) fn too_late(limit: Duration, latest: &str) -> Error {
 /// # Errors
 /// [`Error::Verdict`] with a sentence for each.
 pub fn judge(run: &Run, manifest: &Manifest) -> Result<()> {
+    judge_all_but("", run, manifest)
+}
+
+/// As [`judge`], where the partition `offender` is there to be stopped by the hypervisor.
+///
+/// # Errors
+/// As [`judge`], or it was not stopped.
+pub fn judge_all_but(offender: &str, run: &Run, manifest: &Manifest) -> Result<()> {
     if !run.report.complete {
         let last = run.text().last().unwrap_or("nothing");
         return Err(Error::Verdict(format!(
@@ -326,7 +334,12 @@ pub fn judge(run: &Run, manifest: &Manifest) -> Result<()> {
             ));
         }
         let unfinished = must && !partition.has_ended_well();
-        if alone || !(partition.went_wrong() || unfinished) {
+        let wrong = if partition.name == offender {
+            partition.fate != "stopped"
+        } else {
+            partition.went_wrong() || unfinished
+        };
+        if alone || !wrong {
             continue;
         }
         let words = partition.verdict.as_ref().map(|v| format!(": {}", v.text)).unwrap_or_default();

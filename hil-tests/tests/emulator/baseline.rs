@@ -10,14 +10,13 @@ use std::time::Duration;
 
 use bulkhead::RunOptions;
 use bulkhead::bench::compare::{self, Comparison, Old};
-use bulkhead::bench::suite::Suite;
-use bulkhead::bench::{Bench, BenchOptions, markdown, measure};
+use bulkhead::bench::{Bench, markdown};
 use bulkhead::paths;
+use hil_tests::bench::BLESS;
 use hil_tests::plant::{self, Fault};
 use hil_tests::{bench, checks, systems};
 
-/// Set to write the baseline and the README's table instead of comparing them.
-const BLESS: &str = "BULKHEAD_BLESS";
+use crate::shared::QUICK;
 
 /// What an exit may take at most, mean ticks, on both kinds of core, idle and beside the neighbour that does everything: the project's
 /// aims, which no new baseline moves.
@@ -47,21 +46,10 @@ fn baseline() -> PathBuf {
 
 #[test]
 fn baseline_holds() {
-    let _permit = bench::permit();
-    let outcome = bench::sure(
-        "measure",
-        measure(&BenchOptions {
-            system: bench::root().join("partitions/demo.toml"),
-            suite: Some(Suite::Quick),
-            work: Some(bench::folder("baseline")),
-            timeout: Some(bench::LIMIT),
-            quiet: true,
-            ..BenchOptions::default()
-        }),
-    );
-    bench::sure("the demo", outcome.verdict);
+    let outcome = &*QUICK;
+    bench::sure("the demo", outcome.verdict.as_ref());
     checks::want_none(&missed_aims(&outcome.bench));
-    if std::env::var_os(BLESS).is_some() {
+    if bench::writes_again() {
         let text = outcome.bench.baseline();
         bench::sure("write the baseline", paths::write(&baseline(), text.as_bytes()));
         bench::sure("write the README", paths::write(&readme(), tabled(&outcome.bench).as_bytes()));
@@ -132,7 +120,7 @@ fn readme() -> PathBuf {
 
 /// The README with the table of these figures.
 fn tabled(bench: &Bench) -> String {
-    markdown::put_in(&systems::read(&readme()), &markdown::render(bench))
+    markdown::put_in(&systems::read(&readme()), markdown::MARKS, &markdown::render(bench))
         .expect("the README has the marks of its table of figures")
 }
 

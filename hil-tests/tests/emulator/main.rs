@@ -15,6 +15,7 @@ mod limits;
 mod linux;
 mod long;
 mod monitor;
+mod page;
 mod pc;
 mod plans;
 mod planted;

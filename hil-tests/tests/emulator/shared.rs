@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
+use bulkhead::bench::suite::Suite;
+use bulkhead::bench::{BenchOptions, Outcome, measure};
 use bulkhead::{BuiltImage, Run, guests, probe, process};
 use hil_tests::bench;
 
@@ -12,6 +14,20 @@ pub static DEMO: LazyLock<BuiltImage> =
 
 /// Its run in Bochs.
 pub static DEMO_RUN: LazyLock<Run> = LazyLock::new(|| bench::run(&DEMO.image));
+
+/// What the bench measures on the demo's board, suite `quick`.
+pub static QUICK: LazyLock<Outcome> = LazyLock::new(|| {
+    let _permit = bench::permit();
+    let options = BenchOptions {
+        system: bench::root().join("partitions/demo.toml"),
+        suite: Some(Suite::Quick),
+        work: Some(bench::folder("baseline")),
+        timeout: Some(bench::LIMIT),
+        quiet: true,
+        ..BenchOptions::default()
+    };
+    bench::sure("measure", measure(&options))
+});
 
 /// The image of `systems/plans.toml`, which tells the windows that ran, and its run.
 pub static PLANS: LazyLock<(BuiltImage, Run)> = LazyLock::new(|| {

@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "measures in assembly")]
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicU32, AtomicU64};
 
 use crate::interrupts::RECOVERY;
 
@@ -147,6 +148,43 @@ pub fn write_msr_from(index: u32, value: u64) -> u64 {
         );
     }
     u64::from(high) << 32 | u64::from(low)
+}
+
+/// Notes the lower half of the TSC over and over until `until` is not zero: behind an interrupt that somebody counts there, `last` is at
+/// most four instructions older than the one that was interrupted, if the handler looks before this goes on.
+pub fn note_until(last: &AtomicU32, until: &AtomicU64) {
+    // SAFETY: changes registers and `last`; both words live while it runs.
+    unsafe {
+        asm!(
+            "2: rdtsc",
+            "mov [{last}], eax",
+            "cmp qword ptr [{until}], 0",
+            "je 2b",
+            last = in(reg) last.as_ptr(),
+            until = in(reg) until.as_ptr(),
+            out("eax") _,
+            out("edx") _,
+            options(nostack),
+        );
+    }
+}
+
+/// Reads a byte at `address` at the instant `at`, which is less than 2^31 ticks ahead: three to five instructions behind it.
+pub fn touch_at(address: u64, at: u64) {
+    // SAFETY: only reads. Who asks for an address that is not its own asks for what follows.
+    unsafe {
+        asm!(
+            "2: rdtsc",
+            "sub eax, {at:e}",
+            "js 2b",
+            "mov al, [{address}]",
+            at = in(reg) at,
+            address = in(reg) address,
+            out("eax") _,
+            out("edx") _,
+            options(nostack, readonly),
+        );
+    }
 }
 
 /// Lets `turns` times two instructions pass. Where the clock moves in steps, measurements that begin at every place of a step

@@ -2,14 +2,16 @@
 
 use super::Bench;
 use super::suite::IDLE;
-use super::summary::OPERATIONS;
-use super::systems::{COSTS, COSTS_SHARED, TIMER, WINDOWS};
+use super::summary::{OPERATIONS, UNMEASURED};
+use super::systems::{COSTS, COSTS_SHARED, STOPPED, TIMER, WINDOWS};
 use crate::screen::grouped;
 
 /// Between these lines of a page stands what [`render`] gives.
-pub const BEGIN: &str = "<!-- figures, written from hil-tests/baselines: begin -->\n";
-/// The end of it.
-pub const END: &str = "<!-- figures: end -->";
+pub const MARKS: Marks =
+    ("<!-- figures, written from hil-tests/baselines: begin -->\n", "<!-- figures: end -->");
+
+/// The line before what is written by a program into a page, and the line behind it.
+pub type Marks = (&'static str, &'static str);
 
 /// Figures of a distribution that the table shows.
 const LATENCIES: [(&str, &str, &str, &str); 5] = [
@@ -41,19 +43,23 @@ fn told(bench: &Bench, name: &str) -> String {
 fn costs(bench: &Bench) -> String {
     let mut out = "| What it takes, mean | Dedicated core | Shared core | No hypervisor |\n| --- | --- | --- | --- |\n".to_string();
     for (name, words) in OPERATIONS {
-        let of =
-            |run: &str, partition: &str| told(bench, &format!("{run}/{partition}/{name}/mean"));
+        let of = |run: &str, partition: &str| format!("{run}/{partition}/{name}/mean");
+        let stopped = of(IDLE, STOPPED);
+        let shared =
+            if bench.figures.contains_key(&stopped) { stopped } else { of(IDLE, COSTS_SHARED) };
         out.push_str(&format!(
             "| {words} | {} | {} | {} |\n",
-            of(IDLE, COSTS),
-            of(IDLE, COSTS_SHARED),
-            of("native-costs", COSTS)
+            told(bench, &of(IDLE, COSTS)),
+            told(bench, &shared),
+            told(bench, &of("native-costs", COSTS))
         ));
     }
     let floor = told(bench, &format!("floor/{COSTS}/floor/mean"));
     out.push_str(&format!(
         "| the floor: an exit and the way back, nothing between | {floor} | | |\n"
     ));
+    let (what, why) = UNMEASURED;
+    out.push_str(&format!("| {what} | {why} | | |\n"));
     out
 }
 
@@ -81,11 +87,11 @@ fn latencies(bench: &Bench) -> String {
     out
 }
 
-/// A page with `tables` between its marks; `None` when it has no marks.
+/// A page with `tables` between these marks; `None` when it has none.
 #[must_use]
-pub fn put_in(page: &str, tables: &str) -> Option<String> {
-    let from = page.find(BEGIN)? + BEGIN.len();
-    let to = from + page.get(from..)?.find(END)?;
+pub fn put_in(page: &str, (begin, end): Marks, tables: &str) -> Option<String> {
+    let from = page.find(begin)? + begin.len();
+    let to = from + page.get(from..)?.find(end)?;
     Some(format!("{}{tables}{}", page.get(..from)?, page.get(to..)?))
 }
 
@@ -103,11 +109,12 @@ mod tests {
         {
             assert!(tables.contains(part), "{part}: {tables}");
         }
-        let page = format!("before\n{BEGIN}old\n{END}\nafter\n");
-        let written = put_in(&page, &tables).unwrap();
+        let (begin, end) = MARKS;
+        let page = format!("before\n{begin}old\n{end}\nafter\n");
+        let written = put_in(&page, MARKS, &tables).unwrap();
         assert!(written.starts_with("before") && written.ends_with("after\n"));
         assert!(written.contains("VMCALL") && !written.contains("old"));
-        assert_eq!(put_in(&written, &tables), Some(written.clone()));
-        assert_eq!(put_in("no marks", &tables), None);
+        assert_eq!(put_in(&written, MARKS, &tables), Some(written.clone()));
+        assert_eq!(put_in("no marks", MARKS, &tables), None);
     }
 }

@@ -19,12 +19,12 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::image::{BuildOptions, BuiltImage, build_image, build_native};
 use crate::paths;
-use crate::report::Report;
-use crate::run::{RunOptions, judge, run_image};
+use crate::report::{Histogram, Report};
+use crate::run::{RunOptions, judge, judge_all_but, run_image};
 use figures::Figures;
 use limits::{Checked, Plans};
 use suite::{IDLE, Suite};
-use systems::{COSTS, Composition, TIMER};
+use systems::{COSTS, Composition, STOPPED, TIMER};
 
 /// Version of the layout of [`Bench`].
 pub const FORMAT: u32 = 1;
@@ -115,7 +115,8 @@ impl Bench {
         self.run(SYSTEM)
     }
 
-    fn add(&mut self, name: String, report: Report) {
+    fn add(&mut self, name: String, mut report: Report) {
+        note_refused_memory(&mut report);
         self.figures.extend(figures::of_report(&name, &report));
         self.runs.push(NamedRun { name, report });
     }
@@ -242,7 +243,29 @@ impl Maker<'_> {
     /// Runs what has to end well.
     fn run(&self, built: &BuiltImage) -> Result<Report> {
         let run = self.options.run(built)?;
-        judge(&run, &built.manifest)?;
+        judge_all_but(STOPPED, &run, &built.manifest)?;
         Ok(run.report)
+    }
+}
+
+/// What an access to memory that nobody gave takes until the hypervisor decided: the guest told when it would try, and the hypervisor when
+/// that was.
+fn note_refused_memory(report: &mut Report) {
+    for partition in &mut report.partitions {
+        let Some((stopped, at)) = partition.stopped_at.zip(partition.value("touches-at")) else {
+            continue;
+        };
+        let ticks = stopped.saturating_sub(at);
+        partition.histograms.push(Histogram {
+            name: "memory-refused".to_string(),
+            unit: "ticks".to_string(),
+            count: 1,
+            min: ticks,
+            median: ticks,
+            p99_9: ticks,
+            max: ticks,
+            bins: vec![(ticks, 1)],
+            ..Histogram::default()
+        });
     }
 }

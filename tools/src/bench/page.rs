@@ -6,11 +6,11 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::limits::Plans;
 use super::percentiles::{Distribution, PERCENTILES};
 use super::suite::IDLE;
-use super::summary::{OPERATIONS, histogram, is_under_hypervisor};
-use super::systems::{COSTS, COSTS_SHARED};
+use super::summary::{OPERATIONS, UNMEASURED, histogram, is_under_hypervisor, on_shared};
+use super::systems::{COSTS, STOPPED};
 use super::{Bench, FLOOR, NATIVE, NamedRun, SYSTEM, charts};
 use crate::gantt;
-use crate::report::{Histogram, Partition};
+use crate::report::{Histogram, Partition, Report};
 use crate::screen::grouped;
 
 /// What this page needs beyond the style of the system report.
@@ -107,11 +107,12 @@ fn costs(bench: &Bench) -> Option<Markup> {
                 @for (name, words) in OPERATIONS { tr {
                     th scope="row" { (words) }
                     (cell(histogram(bench, IDLE, COSTS, name)))
-                    (cell(histogram(bench, IDLE, COSTS_SHARED, name)))
+                    (cell(on_shared(bench, IDLE, name)))
                     (cell(histogram(bench, &native, COSTS, name)))
                     @for run in &neighbours { (cell(run.report.partition(COSTS).and_then(|it| it.histogram(name)))) }
                 } }
                 tr { th scope="row" { "the floor" } (cell(floor)) td.number { span.none { "-" } } td.number { span.none { "-" } } @for _ in &neighbours { td {} } }
+                tr { th scope="row" { (UNMEASURED.0) } td colspan=(3 + neighbours.len()) { (UNMEASURED.1) } }
             }
         } }
         (cost_bars(bench, floor))
@@ -127,8 +128,8 @@ fn cost_bars(bench: &Bench, floor: Option<&Histogram>) -> Markup {
     let bars: Vec<(&str, Option<u64>, Option<u64>)> = OPERATIONS
         .iter()
         .map(|(name, words)| {
-            let of = |partition| histogram(bench, IDLE, partition, name).map(mean);
-            (*words, of(COSTS), of(COSTS_SHARED))
+            let dedicated = histogram(bench, IDLE, COSTS, name).map(mean);
+            (*words, dedicated, on_shared(bench, IDLE, name).map(mean))
         })
         .collect();
     let most = bars.iter().filter_map(|it| it.1.max(it.2)).max().unwrap_or(1).max(1);
@@ -158,7 +159,8 @@ fn cost_bars(bench: &Bench, floor: Option<&Histogram>) -> Markup {
 
 /// The latencies of a run: partition and histogram.
 fn latencies(run: &NamedRun) -> impl Iterator<Item = (&Partition, &Histogram)> {
-    let of = run.report.partitions.iter().filter(|it| !it.name.starts_with(COSTS));
+    let of = run.report.partitions.iter();
+    let of = of.filter(|it| !it.name.starts_with(COSTS) && it.name != STOPPED);
     of.flat_map(|it| it.histograms.iter().filter(|h| h.count > 0).map(move |h| (it, h)))
 }
 
@@ -299,10 +301,12 @@ fn ran(bench: &Bench, plans: &Plans) -> Option<Markup> {
 
 fn runs(bench: &Bench) -> Option<Markup> {
     let ticks = |value: Option<u64>| value.map_or_else(|| "-".to_string(), grouped);
+    let power = bench.own().map(Report::power_told).filter(|told| !told.is_empty());
     Some(html! {
+        @if let Some(told) = power { p { "Frequency, turbo and idle states, as the board file's " code { "[power]" } " says: " b { (told) } "; " code { "firmware" } " is as firmware left it." } }
         div.scroll { table {
             caption { "Ticks. Lateness is the entry behind the declared start of a window." }
-            thead { tr { th { "run" } th.number { "boot to the last partition" } th { "switches" } th { "partition" } th.number { "windows" } th.number { "late" } th.number { "entered behind" } } }
+            thead { tr { th { "run" } th.number { "boot to the last partition" } th { "switches" } th { "partition" } th.number { "windows" } th.number { "late" } th.number { "entered behind" } th { "system-management interrupts" } } }
             tbody { @for run in bench.runs.iter().filter(|run| run.report.native.is_none()) {
                 @let shared: Vec<_> = run.report.partitions.iter().filter_map(|it| Some((it, it.windows?))).collect();
                 tr {
@@ -311,6 +315,7 @@ fn runs(bench: &Bench) -> Option<Markup> {
                     td { @for core in run.report.cores.iter().filter(|core| core.switch_max.is_some()) {
                         "core " (core.cpu) ": " (ticks(core.switch_min)) "\u{2013}" (ticks(core.switch_max)) " " } }
                     td {} td {} td {} td {}
+                    td { @if run.report.smis.is_some_and(|count| count > 0) { span.bad { (run.report.smis_told()) } } @else { (run.report.smis_told()) } }
                 }
                 @for (partition, windows) in shared { tr {
                     td {} td {} td {}
@@ -318,6 +323,7 @@ fn runs(bench: &Bench) -> Option<Markup> {
                     td.number { (grouped(windows.run)) }
                     td.number { (grouped(windows.late)) }
                     td.number { (ticks(windows.lateness_min)) "\u{2013}" (ticks(windows.lateness_max)) }
+                    td {}
                 } }
             } }
         } }
@@ -327,7 +333,6 @@ fn runs(bench: &Bench) -> Option<Markup> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Report;
 
     #[test]
     fn the_page_stands_alone_and_says_what_a_tick_is() {

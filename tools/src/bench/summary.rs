@@ -3,14 +3,14 @@
 use super::limits::Checked;
 use super::percentiles::{Distribution, PERCENTILES};
 use super::suite::IDLE;
-use super::systems::{COSTS, COSTS_SHARED, TIMER, WINDOWS};
+use super::systems::{COSTS, COSTS_SHARED, STOPPED, TIMER, WINDOWS};
 use super::{Bench, FLOOR, NATIVE, SYSTEM};
 use crate::report::{Histogram, Report};
 use crate::screen::grouped;
 use crate::table::grid;
 
 /// What is measured, as the guest reports it, and as people read it.
-pub const OPERATIONS: [(&str, &str); 19] = [
+pub const OPERATIONS: [(&str, &str); 24] = [
     ("rdtsc-pair", "the pair of clock readings alone"),
     ("cpuid-0", "CPUID, leaf 0"),
     ("cpuid-1", "CPUID, leaf 1"),
@@ -25,12 +25,21 @@ pub const OPERATIONS: [(&str, &str); 19] = [
     ("wrmsr-refused", "WRMSR, refused (guest's handler included)"),
     ("exception-own", "#GP of the guest's own, to its handler and back"),
     ("port-refused", "port, refused"),
+    ("memory-refused", "memory of nobody's, to the decision to stop"),
     ("ipi-own", "interrupt to the own vCPU, to its handler"),
     ("ipi-other", "interrupt to a spinning vCPU, to its handler"),
     ("nmi-other", "NMI to a spinning vCPU (by a kick)"),
+    ("nmi-arrives", "of that, to the last instruction of the other vCPU"),
+    ("nmi-exit", "of that, its exit and the way into its handler"),
     ("timer", "timer behind its deadline"),
+    ("timer-exit", "what a timer takes of the running code"),
     ("timer-past", "timer armed for the past, to its handler"),
+    ("window-end", "end of a window, to the timer's exit"),
 ];
+
+/// What is not measured yet, and why; every table says so.
+pub const UNMEASURED: (&str, &str) =
+    ("interrupt of a device", "not measured: no device can be given to a partition yet");
 
 /// A histogram of a run.
 #[must_use]
@@ -41,6 +50,13 @@ pub fn histogram<'b>(
     name: &str,
 ) -> Option<&'b Histogram> {
     bench.run(run)?.partition(partition)?.histogram(name)
+}
+
+/// What an operation costs on the shared core of a run: as the cost guest measured it, or where that ends a partition, another.
+#[must_use]
+pub fn on_shared<'b>(bench: &'b Bench, run: &str, name: &str) -> Option<&'b Histogram> {
+    let of = |partition| histogram(bench, run, partition, name);
+    of(COSTS_SHARED).or_else(|| of(STOPPED))
 }
 
 /// The whole bench of a suite as text.
@@ -87,7 +103,7 @@ fn costs(bench: &Bench) -> String {
         rows.push(vec![
             words.to_string(),
             three(histogram(bench, IDLE, COSTS, name)),
-            three(histogram(bench, IDLE, COSTS_SHARED, name)),
+            three(on_shared(bench, IDLE, name)),
             three(histogram(bench, &native, COSTS, name)),
         ]);
     }
@@ -97,7 +113,8 @@ fn costs(bench: &Bench) -> String {
         "-".to_string(),
         "-".to_string(),
     ]);
-    format!("\n{}", grid(&rows))
+    let (what, why) = UNMEASURED;
+    format!("\n{}  {what}: {why}\n", grid(&rows))
 }
 
 fn latencies(bench: &Bench) -> String {
@@ -167,7 +184,8 @@ fn latency_row(
 }
 
 fn runs(bench: &Bench) -> String {
-    let head = ["run", "boot to last partition", "switch", "windows", "late"];
+    let head =
+        ["run", "boot to last partition", "switch", "windows", "late", "management interrupts"];
     let mut rows = vec![head.map(str::to_string).to_vec()];
     for run in bench.runs.iter().filter(|run| run.report.native.is_none()) {
         let report = &run.report;
@@ -184,7 +202,10 @@ fn runs(bench: &Bench) -> String {
             ),
             grouped(count),
             grouped(late),
+            report.smis_told(),
         ]);
     }
-    format!("\n{}", grid(&rows))
+    let power = bench.own().map(Report::power_told).filter(|told| !told.is_empty());
+    let power = power.map(|told| format!("  power: {told}\n")).unwrap_or_default();
+    format!("\n{}{power}", grid(&rows))
 }

@@ -1,6 +1,6 @@
 //! The systems that a suite measures on a board beside the user's own: the bench, with one neighbour after the other.
 //!
-//! Core 0 is shared by a task in windows, the guest that measures costs, and the neighbour. Cores 1 and 2 are dedicated to the
+//! Core 0 is shared by a task in windows, the guest that measures costs, one that is stopped for what it touches, and the neighbour. Cores 1 and 2 are dedicated to the
 //! same cost guest, core 3 to a cyclic timer task.
 
 use std::path::Path;
@@ -19,13 +19,17 @@ pub const TIMER: &str = "timer";
 /// The partition that watches its windows.
 pub const WINDOWS: &str = "windows";
 
+/// The partition that touches memory which nobody gave it, and is stopped for that.
+pub const STOPPED: &str = "stopped";
+
 /// Cores that the bench takes.
 const CORES: usize = 4;
 
 /// Windows of core 0 in microseconds, one behind the other: whose, and how long.
-const LENGTHS: [(&str, u64); 4] = [
+const LENGTHS: [(&str, u64); 5] = [
     ("partition.windows", 300),
     ("partition.costs-shared", 500),
+    ("partition.stopped", 100),
     ("partition.noise", 300),
     ("housekeeping", 400),
 ];
@@ -62,6 +66,7 @@ pub fn text(plan: &Plan, board: &Path, guests: &Path, of: &Composition<'_>) -> R
          [partition.{COSTS_SHARED}]\nimage = \"{bench}\"\narguments = \"runs={runs}\"\nmemory = \"8 MiB\"\ncores = [0]\n\
          [partition.{TIMER}]\nimage = \"{latency}\"\narguments = \"period={period} samples={samples} mode=hlt\"\nmemory = \"8 MiB\"\ncores = [3]\n\
          [partition.{WINDOWS}]\nimage = \"{plc}\"\narguments = \"windows={count}\"\nmemory = \"8 MiB\"\ncores = [0]\n\
+         [partition.{STOPPED}]\nimage = \"{bench}\"\narguments = \"only=memory\"\nmemory = \"8 MiB\"\ncores = [0]\n\
          [partition.noise]\nimage = \"{noise}\"\narguments = \"mode={neighbour}\"\nmemory = \"8 MiB\"\ncores = [0]\n\
          {windows}",
         board = board.display(),

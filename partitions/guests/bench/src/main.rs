@@ -2,16 +2,16 @@
 //!
 //! Each operation is run many times and reported as a histogram under its name, the pair of clock readings around it included;
 //! `rdtsc-pair` is that pair alone. Arguments: `runs=1000`; `partner=ID`, the APIC id of a second core of the partition, which spins and
-//! takes interrupts; `only=all|floor`, where `floor` measures the least that an exit can cost, under a hypervisor that is built
-//! for that.
-//!
-//! An access to memory that nobody gave the guest is not among the operations: it ends the partition.
+//! takes interrupts; `only=all|floor|memory`, where `floor` measures the least that an exit can cost, under a hypervisor that is built
+//! for that. `memory` touches memory that nobody gave the guest, at an instant that it tells beforehand: the hypervisor stops it, and tells
+//! when it decided to.
 #![no_std]
 #![no_main]
 
 mod operations;
 
-use guest_rt::{Guest, Histogram, Page, Verdict, print, round_trip};
+use guest_rt::gap::{Gap, LOOP, next_gap};
+use guest_rt::{Guest, Histogram, Page, Verdict, print, report_value, round_trip, tsc};
 
 use operations::{Operation, partner};
 
@@ -31,15 +31,61 @@ fn main(guest: &Guest) -> Verdict {
     }
     let schedule = Page::find();
     let mut dice = Dice(0x2545_F491);
-    let floor = guest.choice("only", &["all", "floor"]) == "floor";
-    let list = if floor { operations::FLOOR } else { operations::ALL };
+    let list = match guest.choice("only", &["all", "floor", "memory"]) {
+        "memory" => return touch(schedule.as_ref()),
+        "floor" => operations::FLOOR,
+        _ => operations::ALL,
+    };
     for operation in list.iter().filter(|it| it.is_possible(guest.machine(), partner.is_some())) {
         match measure(operation, runs, schedule.as_ref(), &mut dice) {
             Some(costs) => print!("{}", costs.report(operation.name)),
             None => return Verdict::fail("an interrupt did not come"),
         }
     }
+    if let Some(page) = &schedule {
+        let (ends, early) = window_ends(runs, page);
+        print!("{}", ends.report("window-end"));
+        report_value!("windows-ended-early", early, "windows");
+    }
     Verdict::pass("everything was measured")
+}
+
+/// Where no guest of the bench has memory: its own ends far below, and the identity map of guest-rt far above.
+const NOBODYS: u64 = 2 << 30;
+/// Frames that the guest has to tell when it will touch that, and ticks where there are none.
+const FRAMES_AHEAD: u64 = 20;
+const TICKS_AHEAD: u64 = 20_000_000;
+
+/// Touches memory that is not the guest's, in the middle of a window.
+fn touch(schedule: Option<&Page>) -> Verdict {
+    let at = schedule.map_or_else(
+        || tsc() + TICKS_AHEAD,
+        |page| {
+            let now = page.read();
+            let middle = now.window_start.midpoint(now.window_end);
+            middle + FRAMES_AHEAD * now.frame_length
+        },
+    );
+    report_value!("touches-at", at, "tsc");
+    round_trip::touch_at(NOBODYS, at);
+    Verdict::fail("nobody stopped it")
+}
+
+/// How far behind the declared end of a window its last instruction is; and how many windows ended before that.
+fn window_ends(runs: u64, page: &Page) -> (Histogram, u64) {
+    let (mut ends, mut early) = (Histogram::new(), 0);
+    let told = page.read();
+    // A quarter of the time that others have of a frame: an interrupt of the guest's own is much shorter.
+    let away = told.frame_length.saturating_sub(told.window_end - told.window_start) / 4;
+    let away = u32::try_from(away).unwrap_or(u32::MAX);
+    for _ in 0..runs {
+        let end = page.read().window_end;
+        let Gap { last, .. } = next_gap(away);
+        // The last reading is the loop older than the last instruction.
+        early += u64::from(last + LOOP < end);
+        ends.record(last.saturating_sub(end));
+    }
+    (ends, early)
 }
 
 /// `None` when an interrupt did not come.

@@ -28,6 +28,10 @@ const PATIENCE: u64 = 10_000_000;
 
 /// TSC at which the last interrupt's handler read the clock; 0: it did not come yet.
 static CAME: AtomicU64 = AtomicU64::new(0);
+/// Lower half of the TSC as the interrupted code read it last, on this core and on the partner's, and as it had when the interrupt came.
+static LAST: AtomicU32 = AtomicU32::new(0);
+static PARTNERS_LAST: AtomicU32 = AtomicU32::new(0);
+static BEFORE: AtomicU32 = AtomicU32::new(0);
 /// APIC id of the second core.
 static PARTNER: AtomicU32 = AtomicU32::new(0);
 
@@ -87,7 +91,10 @@ pub const ALL: &[Operation] = &[
     of("ipi-own", Everywhere, || send(guest_rt::apic_id(), IpiKind::Fixed(VECTOR))),
     of("ipi-other", WithPartner, || send(PARTNER.load(Ordering::Relaxed), IpiKind::Fixed(VECTOR))),
     of("nmi-other", WithPartner, || send(PARTNER.load(Ordering::Relaxed), IpiKind::Nmi)),
+    of("nmi-arrives", WithPartner, || kick().map(|kick| kick.arrives)),
+    of("nmi-exit", WithPartner, || kick().map(|kick| kick.exit)),
     of("timer", Everywhere, timer),
+    of("timer-exit", Everywhere, timer_exit),
     of("timer-past", Everywhere, timer_past),
 ];
 
@@ -104,11 +111,42 @@ impl Operation {
 
     /// Sets up the handlers that it needs.
     pub fn prepare(&self) {
-        on_interrupt(VECTOR, |came| CAME.store(came, Ordering::Release));
-        on_nmi(|| CAME.store(tsc(), Ordering::Release));
+        on_interrupt(VECTOR, |came| note(came, &LAST));
+        on_nmi(|| note(tsc(), &PARTNERS_LAST));
         // Routes the timer to its vector; it does not run out.
-        Alarm::new(TIMER_VECTOR, |came| CAME.store(came, Ordering::Release)).set(u64::MAX);
+        Alarm::new(TIMER_VECTOR, note_own).set(u64::MAX);
     }
+}
+
+/// Of an interrupt that came at `came`: when, and what the interrupted code had read last.
+fn note(came: u64, last: &AtomicU32) {
+    BEFORE.store(last.load(Ordering::Relaxed), Ordering::Relaxed);
+    CAME.store(came, Ordering::Release);
+}
+
+fn note_own(came: u64) {
+    note(came, &LAST);
+}
+
+/// Ticks from the last reading of the interrupted code to the handler. Call it once [`CAME`] is set.
+fn interruption() -> u64 {
+    let came = CAME.load(Ordering::Acquire) as u32;
+    u64::from(came.wrapping_sub(BEFORE.load(Ordering::Relaxed)))
+}
+
+/// What an NMI to the partner took.
+struct Kick {
+    /// From the sender to the partner's last instruction.
+    arrives: u64,
+    /// From there to the partner's handler.
+    exit: u64,
+}
+
+fn kick() -> Option<Kick> {
+    let whole = send(PARTNER.load(Ordering::Relaxed), IpiKind::Nmi)?;
+    let exit = interruption();
+    // The partner's reading may be a step of the clock older than the sender's.
+    Some(Kick { arrives: whole.saturating_sub(exit), exit })
 }
 
 /// Interrupts a vCPU that spins, and returns the ticks to its handler's first look at the clock.
@@ -121,6 +159,18 @@ fn send(target: u32, kind: IpiKind) -> Option<u64> {
 fn timer() -> Option<u64> {
     let instant = tsc() + AHEAD;
     Some(Deadline::new(Wait::Spinning).wait(instant).wrapping_sub(instant))
+}
+
+/// What a timer that comes takes from the code that runs: from its last instruction to the handler.
+fn timer_exit() -> Option<u64> {
+    CAME.store(0, Ordering::Release);
+    let alarm = Alarm::new(TIMER_VECTOR, note_own);
+    enable_interrupts();
+    // To set it takes an exit where the APIC is virtual, and the loop must have begun by then.
+    alarm.set(tsc() + 4 * AHEAD);
+    round_trip::note_until(&LAST, &CAME);
+    disable_interrupts();
+    Some(interruption())
 }
 
 /// From arming the timer for an instant that has passed to its handler.
@@ -143,13 +193,18 @@ fn await_interrupt(trigger: impl Fn() -> u64) -> Option<u64> {
 
 /// The second core of the partition.
 pub mod partner {
-    use super::{AtomicU32, Ordering, PARTNER, enable_interrupts, hostile};
+    use super::{
+        AtomicU32, AtomicU64, Ordering, PARTNER, PARTNERS_LAST, enable_interrupts, hostile,
+        round_trip,
+    };
 
     /// The x2APIC's spurious interrupt register, and its value with the APIC switched on.
     const SPURIOUS: u32 = 0x80F;
     const SWITCHED_ON: u64 = 0x1FF;
 
     static READY: AtomicU32 = AtomicU32::new(0);
+    /// What the partner waits for.
+    static NEVER: AtomicU64 = AtomicU64::new(0);
 
     /// Starts it; returns whether it takes interrupts now.
     pub fn start(id: u32, tsc_khz: u64) -> bool {
@@ -169,7 +224,7 @@ pub mod partner {
         enable_interrupts();
         READY.store(1, Ordering::Release);
         loop {
-            core::hint::spin_loop();
+            round_trip::note_until(&PARTNERS_LAST, &NEVER);
         }
     }
 }
