@@ -13,8 +13,8 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
     format: 4,
     system: "everything",
     digest: [
-        32, 145, 17, 140, 179, 40, 227, 185, 55, 70, 49, 149, 217, 29, 107, 113, 50, 107,
-        206, 250, 10, 124, 16, 70, 80, 169, 0, 196, 150, 204, 61, 211,
+        39, 102, 88, 182, 244, 131, 225, 14, 97, 246, 204, 192, 150, 192, 10, 215, 187,
+        231, 16, 81, 36, 251, 80, 182, 53, 100, 0, 38, 176, 187, 169, 12,
     ],
     board: ::bulkhead_table::Board {
         name: "bochs-skylake-x",
