@@ -98,9 +98,9 @@ fn jitter_has_no_drift_in_a_million_frames() {
     let mut system = Sharing::default();
     let jitter = time::jitter(0);
     system.partition(&jitter, "jitter", &format!("until-frame={frames}"), 0);
-    system.window(&format!("partition.{jitter}"), 0, 16);
+    system.window(&format!("partition.{jitter}"), 0, 25);
     system.must_finish(&jitter);
-    system.housekeeping(10);
+    system.housekeeping(25);
     let image = bench::build(&system.write(name, &board, "200 s"), name).image;
     let timeout = Some(Duration::from_secs(900));
     let run = bench::run_with(RunOptions { image, timeout, ..RunOptions::default() });

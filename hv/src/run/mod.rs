@@ -301,7 +301,13 @@ fn on_rare(vcpu: &mut Vcpu, next: Next) -> Then {
                 return Then::Leave(machine::tsc());
             }
         }
-        Next::Plan(call) => shared::answer(vcpu, call),
+        Next::Plan(call) => {
+            shared::answer(vcpu, call);
+            // Neither a timer nor an interrupt is any other than before.
+            if shared::rearm(vcpu) {
+                return Then::Same;
+            }
+        }
         Next::Rest(rest) => return take_rest(vcpu, rest),
         Next::Nmi => take_nmi(vcpu),
         Next::Finish { passed } => {
