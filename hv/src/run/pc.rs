@@ -13,15 +13,17 @@ use crate::vmx::vcpu::Vcpu;
 
 /// Partitions with such a platform.
 pub const COUNT: usize = PLACES.1;
+/// Whether there is one.
+pub const ANY: bool = COUNT != 0;
 
 /// By partition: its place among those.
-const PLACES: ([usize; PARTITIONS], usize) = {
-    let mut places = [usize::MAX; PARTITIONS];
+const PLACES: ([Option<usize>; PARTITIONS], usize) = {
+    let mut places = [None; PARTITIONS];
     let mut count = 0;
     let mut id = 0;
     while id < PARTITIONS {
         if matches!(TABLE.partitions[id].platform, Platform::Pc) {
-            places[id] = count;
+            places[id] = Some(count);
             count += 1;
         }
         id += 1;
@@ -37,7 +39,7 @@ static TYPED_LOST: [AtomicU32; COUNT] = [const { AtomicU32::new(0) }; COUNT];
 
 /// The place of a partition among those with such a platform.
 pub fn place(id: PartitionId) -> Option<usize> {
-    PLACES.0.get(usize::from(id)).copied().filter(|place| *place < COUNT)
+    PLACES.0.get(usize::from(id)).copied().flatten()
 }
 
 /// The devices of a partition, where it has them.

@@ -54,7 +54,7 @@ impl Restart {
 /// Whether partition `id` is to start again.
 #[inline]
 pub fn is_asked(id: PartitionId) -> bool {
-    pc::COUNT > 0 && of(id).is_some_and(Restart::is_asked)
+    pc::ANY && of(id).is_some_and(Restart::is_asked)
 }
 
 /// The same, and nothing ended the partition meanwhile.
