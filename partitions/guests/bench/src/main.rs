@@ -74,12 +74,12 @@ fn touch(schedule: Option<&Page>) -> Verdict {
 /// How far behind the declared end of a window its last instruction is; and how many windows ended before that.
 fn window_ends(runs: u64, page: &Page) -> (Histogram, u64) {
     let (mut ends, mut early) = (Histogram::new(), 0);
-    let told = page.read();
-    // A quarter of the time that others have of a frame: an interrupt of the guest's own is much shorter.
-    let away = told.frame_length.saturating_sub(told.window_end - told.window_start) / 4;
-    let away = u32::try_from(away).unwrap_or(u32::MAX);
     for _ in 0..runs {
-        let end = page.read().window_end;
+        let told = page.read();
+        let end = told.window_end;
+        // A quarter of the time until its next window, which may be in the same frame: an interrupt of the guest's own is much shorter.
+        let others = told.next_start.min(told.window_start + told.frame_length).saturating_sub(end);
+        let away = u32::try_from(others / 4).unwrap_or(u32::MAX);
         let Gap { last, .. } = next_gap(away);
         // The last reading is the loop older than the last instruction.
         early += u64::from(last + LOOP < end);
