@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Read, Write};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::{Duration, Instant};
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
@@ -23,6 +24,9 @@ const LEAVE: u8 = 0x1D;
 /// Most bytes that are sent at a time: a partition's ring takes 256, and a system that takes a key in time takes these.
 const AT_ONCE: usize = 8;
 
+/// How long a partition is quiet behind a prompt: its output comes in pieces, and one may end within a line.
+const QUIET: Duration = Duration::from_millis(500);
+
 /// What is to be done with the line now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Typed {
@@ -36,6 +40,7 @@ pub enum Typed {
 pub struct Console {
     keys: Keys,
     typed: Receiver<Vec<u8>>,
+    last_heard: Instant,
     _raw: Option<Raw>,
 }
 
@@ -60,7 +65,8 @@ impl Console {
                 }
             }
         });
-        Ok(Self { keys: Keys::new(partition, !interactive), typed, _raw: raw })
+        let keys = Keys::new(partition, !interactive);
+        Ok(Self { keys, typed, last_heard: Instant::now(), _raw: raw })
     }
 
     /// Shows what the partition said.
@@ -69,6 +75,9 @@ impl Console {
         // A reader that went away is no error: the run goes on.
         let _closed = out.write_all(bytes).and_then(|()| out.flush());
         self.keys.heard(bytes);
+        if !bytes.is_empty() {
+            self.last_heard = Instant::now();
+        }
     }
 
     /// What to do with the line.
@@ -76,7 +85,9 @@ impl Console {
         loop {
             match self.typed.try_recv() {
                 Ok(bytes) => self.keys.typed(&bytes),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return self.keys.next(),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => {
+                    return self.keys.next(self.last_heard.elapsed() >= QUIET);
+                }
             }
         }
     }
@@ -121,11 +132,13 @@ impl Keys {
         }
     }
 
-    fn next(&mut self) -> Typed {
+    /// What goes out now; `quiet` says whether nothing has come for a while.
+    fn next(&mut self, quiet: bool) -> Typed {
         if self.leaves {
             return Typed::Leave;
         }
-        let held = self.waiting.is_empty() || !self.spoke || (self.piped && !self.prompted);
+        let held =
+            self.waiting.is_empty() || !self.spoke || (self.piped && !(self.prompted && quiet));
         if held {
             return Typed::Send(Vec::new());
         }
@@ -178,7 +191,7 @@ mod tests {
     use super::*;
 
     fn sent(keys: &mut Keys) -> Vec<u8> {
-        match keys.next() {
+        match keys.next(true) {
             Typed::Send(bytes) => bytes,
             Typed::Leave => panic!("left"),
         }
@@ -203,6 +216,7 @@ mod tests {
         keys.heard(b"starting\n");
         assert_eq!(sent(&mut keys), b"");
         keys.heard(b"# ");
+        assert_eq!(keys.next(false), Typed::Send(Vec::new()), "more may follow");
         assert_eq!(sent(&mut keys), b"\x10\x40one\n");
         assert_eq!(sent(&mut keys), b"", "its answer is not there yet");
         keys.heard(b"one\r\ndone\r\n");
@@ -224,9 +238,9 @@ mod tests {
     fn only_a_terminal_leaves() {
         let mut keys = Keys::new(0, false);
         keys.typed(b"\x1d");
-        assert_eq!(keys.next(), Typed::Leave);
+        assert_eq!(keys.next(true), Typed::Leave);
         let mut keys = Keys::new(0, true);
         keys.typed(b"\x1d");
-        assert_eq!(keys.next(), Typed::Send(Vec::new()));
+        assert_eq!(keys.next(true), Typed::Send(Vec::new()));
     }
 }
