@@ -50,7 +50,7 @@ pub fn kernels(folder: Option<&Path>, quiet: bool) -> Result<Vec<PathBuf>> {
     };
     for (name, meta) in KERNELS {
         let package = packages.behind(meta)?;
-        write(name, &kernel(&mut packages, &package)?)?;
+        write(name, &paths::read(&kernel(&mut packages, &package)?)?)?;
     }
     let busybox = busybox(&mut packages)?;
     write(SHELL, &ramdisk::build(&busybox, &[], &[])?)?;
@@ -65,22 +65,28 @@ pub fn kernels(folder: Option<&Path>, quiet: bool) -> Result<Vec<PathBuf>> {
 }
 
 /// The kernel in a package: its only one.
-fn kernel(packages: &mut Packages, package: &str) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// The package cannot be downloaded, or has none.
+pub fn kernel(packages: &mut Packages, package: &str) -> Result<PathBuf> {
     let folder = packages.files(package, "./boot/vmlinuz-*")?.join("boot");
     let entries =
         std::fs::read_dir(&folder).map_err(|cause| Error::file("read", &folder, &cause))?;
     let mut found = entries.flatten().map(|entry| entry.path());
-    let path = found.next().ok_or_else(|| {
+    found.next().ok_or_else(|| {
         Error::failed(
             format!("cannot take the kernel out of {package}"),
             "there is none in it",
             "name a kernel file of your own in the system file",
         )
-    })?;
-    paths::read(&path)
+    })
 }
 
-fn busybox(packages: &mut Packages) -> Result<PathBuf> {
+/// Debian's busybox, linked statically.
+///
+/// # Errors
+/// The package cannot be downloaded, or does not hold it.
+pub fn busybox(packages: &mut Packages) -> Result<PathBuf> {
     let (package, file) = BUSYBOX;
     Ok(packages.files(package, file)?.join(file.trim_start_matches("./")))
 }

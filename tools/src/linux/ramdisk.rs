@@ -49,13 +49,26 @@ impl Wanted {
 /// # Errors
 /// A file cannot be read, or a library is nowhere.
 pub fn build(busybox: &Path, files: &[Wanted], roots: &[PathBuf]) -> Result<Vec<u8>> {
+    with_init(INIT, busybox, files, roots)
+}
+
+/// The same with another first program, a script.
+///
+/// # Errors
+/// As [`build`].
+pub fn with_init(
+    init: &str,
+    busybox: &Path,
+    files: &[Wanted],
+    roots: &[PathBuf],
+) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for folder in ["bin", "dev", "proc", "sys", "tmp", "etc", "usr/bin"] {
         archive.folder(folder);
     }
     // The kernel gives it to the first program before anything is mounted.
     archive.device("dev/console", 5, 1);
-    archive.file("init", INIT.as_bytes(), true);
+    archive.file("init", init.as_bytes(), true);
     archive.file("bin/busybox", &paths::read(busybox)?, true);
     let mut libraries = Libraries { roots, found: BTreeSet::new() };
     for wanted in files {
