@@ -17,36 +17,28 @@ pub mod output;
 pub mod typed;
 pub mod uart;
 
+use bulkhead_table::pc::{RESET_VALUE, SOFT_OFF};
 use hv_defs::apic::{LVT_CMCI, LVT_LINT0, delivery, lvt};
 
 use crate::exit::PortAccess;
 use clock::{Rtc, WallClock};
 use uart::Uart;
 
-/// Ports of the devices. ACPI 6.4 4.8.3.6 (reset register), 4.8.3.7 (sleep control and status); the compiler's FADT names the same.
+/// Ports of the devices. Those that the compiler's ACPI tables name stand in the contract with it. ACPI 6.4 4.8.3.6 (reset register),
+/// 4.8.3.7 (sleep control and status).
 pub mod port {
-    /// First of the eight ports of the serial port (COM1).
-    pub const UART: u16 = 0x3F8;
-    /// Last of them.
+    pub use bulkhead_table::pc::{
+        CLOCK as RTC_INDEX, CONSOLE as UART, RESET, SLEEP_CONTROL, SLEEP_STATUS,
+    };
+
+    /// Last port of the serial port.
     pub const UART_LAST: u16 = UART + 7;
-    /// Index of the real-time clock.
-    pub const RTC_INDEX: u16 = 0x70;
     /// Data of the real-time clock.
-    pub const RTC_DATA: u16 = 0x71;
+    pub const RTC_DATA: u16 = RTC_INDEX + 1;
     /// Written for a short pause.
     pub const DELAY: u16 = 0x80;
-    /// Sleep control register.
-    pub const SLEEP_CONTROL: u16 = 0x600;
-    /// Sleep status register.
-    pub const SLEEP_STATUS: u16 = 0x601;
-    /// Reset register.
-    pub const RESET: u16 = 0x604;
 }
 
-/// What written to [`port::RESET`] restarts the partition.
-pub const RESET_VALUE: u8 = 1;
-/// Sleep type that switches it off: `\_S5` in the compiler's DSDT.
-pub const SLEEP_TYPE_OFF: u8 = 5;
 /// Sleep control: enable, and where the type stands. ACPI 6.4 table 4.18.
 const SLEEP_ENABLE: u8 = 1 << 5;
 const SLEEP_TYPE_SHIFT: u8 = 2;
@@ -137,7 +129,7 @@ impl Pc {
 }
 
 const fn switches_off(control: u8) -> bool {
-    control & SLEEP_ENABLE != 0 && control >> SLEEP_TYPE_SHIFT & SLEEP_TYPE_MASK == SLEEP_TYPE_OFF
+    control & SLEEP_ENABLE != 0 && control >> SLEEP_TYPE_SHIFT & SLEEP_TYPE_MASK == SOFT_OFF
 }
 
 /// What an operating system that was not told otherwise expects of MSRs, and a bare guest does not get.
