@@ -8,15 +8,10 @@ use std::io::{IsTerminal, Read, Write};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
+use hv_core::pc::typed::{DLE, FIRST};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::error::{Error, Result};
-
-/// Data link escape.
-const DLE: u8 = 0x10;
-
-/// What is added to the id of a selected partition.
-const SELECT: u8 = 0x40;
 
 /// Ctrl-], as in telnet: ends the run.
 const LEAVE: u8 = 0x1D;
@@ -144,7 +139,7 @@ impl Keys {
         }
         let mut out = Vec::new();
         if !self.selected {
-            out.extend([DLE, SELECT + self.partition]);
+            out.extend([DLE, FIRST + self.partition]);
             self.selected = true;
         }
         while out.len() < AT_ONCE {
