@@ -1,16 +1,19 @@
-//! What an exit and a switch cost does not grow: with partitions, with cores, with windows.
+//! What an exit and a switch cost does not grow: with partitions, with cores, with windows; and the README's table of it.
 //!
-//! The smallest system and the largest are always run; with `cargo verify --long` those between them too, one dimension at a time.
+//! The smallest systems and the largest are always run, and held to the committed figures too; with `cargo verify --long` those between
+//! them as well. `BULKHEAD_BLESS=1 cargo test -p hil-tests --test emulator growth_costs` runs all of them, and writes the figures and
+//! the README's table again.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
-use bulkhead::Report;
+use bulkhead::bench::markdown;
+use bulkhead::paths;
+use hil_tests::bench::BLESS;
+use hil_tests::growth::{
+    ALL, DEDICATED, Growth, LARGEST, MARKS, Row, SHARED, SMALLEST, Size, YARDSTICK,
+};
 use hil_tests::{bench, checks, systems};
-
-/// How far two systems may be apart, in ticks: for a cost two steps of the clock. For the longest switch what a larger system meets
-/// and a smaller one does not; seen: 65. A search through the windows, at two instructions each, would take 250 more.
-const SAME_COST: u64 = 10;
-const SAME_SWITCH: u64 = 100;
 
 /// Microseconds between two windows: the switch budget of the board.
 const GAP: usize = 25;
@@ -19,96 +22,88 @@ const WINDOW: usize = 60;
 /// Microseconds of the housekeeping window.
 const HOUSEKEEPING: usize = 400;
 
-/// The size of a system.
-#[derive(Clone, Copy, Debug)]
-struct Size {
-    /// On the shared core.
-    partitions: usize,
-    /// Of the board; all but core 0 are dedicated.
-    cores: usize,
-    /// On the shared core in a frame, besides that of housekeeping; 128 in all is the most that a core can have.
-    windows: usize,
+fn baseline() -> PathBuf {
+    bench::root().join("hil-tests/baselines/growth.json")
 }
 
-/// With two, so that there is a switch from one partition to another.
-const SMALLEST: Size = Size { partitions: 2, cores: 2, windows: 2 };
-const LARGEST: Size = Size { partitions: 25, cores: 8, windows: 127 };
+fn readme() -> PathBuf {
+    bench::root().join("README.md")
+}
 
-/// Between them, one dimension at a time. 25 on the shared core and 7 on dedicated ones are 32 partitions.
-const BETWEEN: [Size; 6] = [
-    Size { partitions: 8, windows: 8, ..SMALLEST },
-    Size { partitions: 30, windows: 30, ..SMALLEST },
-    Size { cores: 4, ..SMALLEST },
-    Size { cores: 8, ..SMALLEST },
-    Size { windows: 16, ..SMALLEST },
-    Size { windows: 127, ..SMALLEST },
-];
+/// The figures as they are committed.
+fn committed() -> Growth {
+    bench::sure("read the figures", serde_json::from_str(&systems::read(&baseline())))
+}
 
-/// What was seen: ticks.
-#[derive(Clone, Copy, Debug)]
-struct Costs {
-    dedicated: u64,
-    shared: u64,
-    switch: u64,
+/// The README with the table of these figures.
+fn tabled(growth: &Growth) -> String {
+    markdown::put_in(&systems::read(&readme()), MARKS, &growth.table())
+        .expect("the README has the marks of its table of growth")
+}
+
+#[test]
+fn growth_is_what_the_readme_says() {
+    let growth = committed();
+    let sizes: Vec<Size> = growth.rows.iter().map(|row| row.size).collect();
+    assert_eq!(sizes, ALL);
+    checks::want_none(&growth.grown());
+    assert_eq!(tabled(&growth), systems::read(&readme()), "run `growth_costs` with {BLESS}=1");
 }
 
 #[test]
 fn growth_costs_nothing() {
-    let least = measure(SMALLEST);
-    let between: &[Size] = if bench::is_long() { &BETWEEN } else { &[] };
-    let mut complaints = Vec::new();
-    for size in between.iter().chain([&LARGEST]) {
-        let costs = measure(*size);
-        let figures = [
-            ("CPUID on a dedicated core", least.dedicated, costs.dedicated, SAME_COST),
-            ("CPUID on a shared core", least.shared, costs.shared, SAME_COST),
-            ("the longest switch", least.switch, costs.switch, SAME_SWITCH),
-        ];
-        for (what, few, many, allowed) in figures {
-            if many > few + allowed {
-                complaints.push(format!("{what} grew from {few} to {many} ticks with {size:?}"));
-            }
-        }
+    let every = bench::is_long() || bench::writes_again();
+    let sizes: &[Size] = if every { &ALL } else { &[SMALLEST, YARDSTICK, LARGEST] };
+    let growth = measure(sizes);
+    println!("{}", growth.table());
+    checks::want_none(&growth.grown());
+    if bench::writes_again() {
+        bench::sure("write the figures", paths::write(&baseline(), growth.to_json().as_bytes()));
+        bench::sure("write the README", paths::write(&readme(), tabled(&growth).as_bytes()));
+        return;
     }
-    checks::want_none(&complaints);
+    let worse = growth.worse_than(&committed());
+    if !worse.is_empty() {
+        println!("if that is meant, run this test once with {BLESS}=1 and commit what it writes");
+    }
+    checks::want_none(&worse);
 }
 
-fn measure(size: Size) -> Costs {
-    let Size { partitions, cores, windows } = size;
-    let name = format!("growth-{partitions}-{cores}-{windows}");
-    let image = bench::build(&system(&name, size), &name).image;
-    let report = bench::run(&image).report;
-    let mut complaints = checks::check_end(&report);
-    complaints.extend(["costs-0", "costs-1"].map(|it| checks::check_passed(&report, it)).concat());
-    checks::want_none(&complaints);
-    let switch = report.cores.iter().filter_map(|core| core.switch_max).max();
-    let costs = Costs {
-        dedicated: cpuid(&report, "costs-1"),
-        shared: cpuid(&report, "costs-0"),
-        switch: switch.unwrap_or(0),
-    };
-    println!("{size:?}: {costs:?}");
-    costs
+fn measure(sizes: &[Size]) -> Growth {
+    let mut growth = Growth { emulator: String::new(), ticks: String::new(), rows: Vec::new() };
+    for size in sizes {
+        let name = format!("growth-{}-{}-{}", size.partitions, size.cores, size.windows);
+        let image = bench::build(&system(&name, *size), &name).image;
+        let report = bench::run(&image).report;
+        let mut complaints = checks::check_end(&report);
+        complaints.extend(finishing(*size).iter().flat_map(|it| checks::check_passed(&report, it)));
+        checks::want_none(&complaints);
+        growth.rows.push(Row::new(*size, &report));
+        println!("{:?}", growth.rows.last());
+        (growth.emulator, growth.ticks) = (report.emulator, report.ticks);
+    }
+    growth
 }
 
-/// The median CPUID of a partition.
-fn cpuid(report: &Report, name: &str) -> u64 {
-    report.partition(name).unwrap().histogram("cpuid-7").unwrap().median
+/// Who measures, and so ends.
+fn finishing(size: Size) -> &'static [&'static str] {
+    if size.cores > 1 { &[SHARED, DEDICATED] } else { &[SHARED] }
 }
 
 /// On core 0 `costs-0` and idle partitions, whose windows take turns; on each other core a partition of its own, of which `costs-1`
 /// measures and the others run for ever.
-fn system(name: &str, size: Size) -> std::path::PathBuf {
+fn system(name: &str, size: Size) -> PathBuf {
     let mut text = format!(
         "[system]\nname = \"growth\"\nboard = \"{}\"\n[schedule]\nframe = \"{} us\"\n\
-         [shutdown]\nwhen-finished = [\"costs-0\", \"costs-1\"]\nat-latest = \"20 s\"\n[housekeeping]\ncore = 0\n\
+         [shutdown]\nwhen-finished = {:?}\nat-latest = \"20 s\"\n[housekeeping]\ncore = 0\n\
          [[housekeeping.window]]\nstart = \"{GAP} us\"\nlength = \"{HOUSEKEEPING} us\"\n",
         board(name, size.cores).display(),
-        GAP + HOUSEKEEPING + size.windows * (GAP + WINDOW) + GAP
+        GAP + HOUSEKEEPING + size.windows * (GAP + WINDOW) + GAP,
+        finishing(size)
     );
     for partition in 0..size.partitions {
         let (called, guest) = if partition == 0 {
-            ("costs-0".to_string(), "bench\"\narguments = \"runs=60")
+            (SHARED.to_string(), "bench\"\narguments = \"runs=60")
         } else {
             (format!("idle-{partition}"), "noise\"\narguments = \"mode=idle")
         };
@@ -122,7 +117,9 @@ fn system(name: &str, size: Size) -> std::path::PathBuf {
             .unwrap();
         }
     }
-    partition_with(&mut text, "costs-1", "bench\"\narguments = \"runs=200", 1);
+    if size.cores > 1 {
+        partition_with(&mut text, DEDICATED, "bench\"\narguments = \"runs=200", 1);
+    }
     for core in 2..size.cores {
         partition_with(
             &mut text,
@@ -143,7 +140,7 @@ fn partition_with(text: &mut String, name: &str, guest: &str, core: usize) {
 }
 
 /// The project's board with so many cores.
-fn board(name: &str, cores: usize) -> std::path::PathBuf {
+fn board(name: &str, cores: usize) -> PathBuf {
     const SHIPPED: &str = "[[core]]\napic-id = 1\n[[core]]\napic-id = 2\n[[core]]\napic-id = 3\n";
     let wanted: String = (1..cores).map(|id| format!("[[core]]\napic-id = {id}\n")).collect();
     systems::changed_board(name, &[(SHIPPED, &wanted)])
