@@ -9,6 +9,7 @@ use crate::acpi::{self, Dma, DmaRange, IoApic, Iommu, Madt, Override, Path, PmTi
 use crate::facts::{Core, Facts};
 use crate::memory::{Range, memory_and_reserved};
 use crate::pci::{self, Address, Device};
+use crate::power::{self, Found};
 use crate::topology::{self, Cache};
 use crate::{Clock, topology::Core as PlacedCore};
 
@@ -55,6 +56,8 @@ pub struct Board {
     pub cores: Vec<PlacedCore>,
     /// Caches of data.
     pub caches: Vec<Cache>,
+    /// What the hypervisor could own of turbo, frequency and idle states.
+    pub power: [Found; 3],
     /// RAM above 1 MiB.
     pub memory: Vec<Range>,
     /// What is neither RAM nor free.
@@ -107,6 +110,7 @@ impl Board {
             clock: facts.tsc_hz.filter(|hz| *hz > 0).map(|hz| Clock::conclude(hz, boot)),
             cores,
             caches,
+            power: power::conclude(boot, &facts.power),
             memory,
             reserved,
             uarts: facts.uarts.clone(),

@@ -65,6 +65,7 @@ pub const QUERIES: &[(u32, u32)] = &[
     (4, 2),
     (4, 3),
     (4, 4),
+    (6, 0),
     (7, 0),
     (0xB, 0),
     (0xB, 1),
@@ -190,6 +191,8 @@ pub struct Facts {
     pub tsc_hz: Option<u64>,
     /// VT-x.
     pub vmx: Vmx,
+    /// The boot core's registers of frequency, turbo and idle states that could be read, as (register, value).
+    pub power: Vec<(u32, u64)>,
     /// What could not be read and why, in words.
     pub notes: Vec<String>,
 }
@@ -261,6 +264,9 @@ impl Facts {
             }
             Vmx::LinuxFlags(flags) => writeln!(out, "vmx-flags {}", flags.join(" "))?,
         }
+        for (register, value) in &self.power {
+            writeln!(out, "power {register:x} {value:x}")?;
+        }
         for note in &self.notes {
             writeln!(out, "note {}", note.replace('\n', " "))?;
         }
@@ -305,6 +311,7 @@ impl Facts {
             "vmx-registers" => self.vmx = Vmx::Registers(Vec::new()),
             "vmx" => self.parse_vmx(&mut words)?,
             "vmx-flags" => self.vmx = Vmx::LinuxFlags(words.map(ToString::to_string).collect()),
+            "power" => self.power.push(register(&mut words)?),
             "note" => self.notes.push(line.strip_prefix("note").unwrap_or_default().trim().into()),
             _ => return Err("a word that says what fact the line is"),
         }
@@ -345,12 +352,11 @@ impl Facts {
     }
 
     fn parse_vmx(&mut self, words: &mut SplitWhitespace<'_>) -> Result<(), &'static str> {
-        let [register, value] = numbers(words)?;
-        let register = u32::try_from(register).map_err(|_| "a number of 32 bits")?;
+        let read = register(words)?;
         let Vmx::Registers(registers) = &mut self.vmx else {
             return Err("a line `vmx-registers` before it");
         };
-        registers.push((register, value));
+        registers.push(read);
         Ok(())
     }
 }
@@ -366,6 +372,12 @@ fn numbers<const N: usize>(words: &mut SplitWhitespace<'_>) -> Result<[u64; N], 
         *part = number(words)?;
     }
     Ok(parts)
+}
+
+/// A model-specific register and its value.
+fn register(words: &mut SplitWhitespace<'_>) -> Result<(u32, u64), &'static str> {
+    let [register, value] = numbers(words)?;
+    Ok((u32::try_from(register).map_err(|_| "a number of 32 bits")?, value))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -24,6 +24,7 @@ pub mod facts;
 pub mod log;
 mod memory;
 pub mod pci;
+pub mod power;
 mod summary;
 mod toml;
 pub mod topology;

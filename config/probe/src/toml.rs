@@ -8,6 +8,7 @@ use core::fmt::{Display, Write};
 use crate::board::Board;
 use crate::facts::COM;
 use crate::pci::Device;
+use crate::power::Found;
 
 /// Where the hypervisor is linked, and how much a probe proposes for it.
 const HYPERVISOR_START: u64 = 0x10_0000;
@@ -35,6 +36,7 @@ impl Board {
         self.clock_section(&mut out);
         self.hypervisor_section(&mut out);
         self.serial_section(&mut out);
+        self.power_section(&mut out);
         self.cores_section(&mut out);
         self.memory_section(&mut out);
         self.abilities_section(&mut out);
@@ -114,6 +116,30 @@ impl Board {
         put!(out, "port = {:#x}", self.uarts.first().unwrap_or(&COM[0]));
         comment(out, "A choice.");
         put!(out, "baud = 115200");
+    }
+
+    /// Comments only: whoever uses the board decides, and a word that the processor lacks is refused at boot.
+    fn power_section(&self, out: &mut String) {
+        put!(out, "");
+        comment(
+            out,
+            "A choice: who owns turbo, frequency and idle states. Without a section [power] they stay as firmware leaves them. On a board \
+             for real-time work the hypervisor should: a core that changes its clock, or is slow to wake, is late. It refuses at boot, by \
+             name, what it finds there that it cannot own.",
+        );
+        if self.power.iter().any(|found| found.can) {
+            comment(
+                out,
+                "As the machine stood when it was read, it can own this; take the `#` off these lines:",
+            );
+            put!(out, "# [power]");
+        }
+        for Found { key, word, why, .. } in self.power.iter().filter(|found| found.can) {
+            put!(out, "# {key} = \"{word}\"   # {why}");
+        }
+        for Found { key, word, why, .. } in self.power.iter().filter(|found| !found.can) {
+            comment(out, &format!("Not proposed: `{key} = \"{word}\"`, because {why}."));
+        }
     }
 
     fn cores_section(&self, out: &mut String) {

@@ -48,6 +48,14 @@ fn function() -> impl Strategy<Value = PciFunction> {
         .prop_map(|(address, config, bar_sizes)| PciFunction { address, config, bar_sizes })
 }
 
+/// MSR_PLATFORM_INFO, IA32_PERF_CTL, IA32_MISC_ENABLE, MSR_POWER_CTL, IA32_PM_ENABLE, IA32_HWP_CAPABILITIES, or another.
+fn power_register() -> impl Strategy<Value = u32> {
+    prop_oneof![
+        6 => proptest::sample::select(vec![0xCE, 0x199, 0x1A0, 0x1FC, 0x770, 0x771]),
+        1 => any::<u32>()
+    ]
+}
+
 fn facts() -> impl Strategy<Value = Facts> {
     let tables = (bytes(200), bytes(200), bytes(200), bytes(200), bytes(200)).prop_map(
         |(madt, fadt, hpet, dmar, ivrs)| {
@@ -67,8 +75,9 @@ fn facts() -> impl Strategy<Value = Facts> {
         proptest::collection::vec(function(), 0..6),
         proptest::collection::vec(any::<(u64, u32)>(), 0..3),
         any::<Option<u64>>(),
+        proptest::collection::vec((power_register(), any::<u64>()), 0..6),
     )
-        .prop_map(|(cores, memory, tables, pci, io_apics, tsc_hz)| Facts {
+        .prop_map(|(cores, memory, tables, pci, io_apics, tsc_hz, power)| Facts {
             cores,
             memory,
             tables,
@@ -80,6 +89,7 @@ fn facts() -> impl Strategy<Value = Facts> {
             tsc_hz,
             uarts: vec![0x3F8],
             vmx: Vmx::Registers(vec![(0x481, u64::MAX)]),
+            power,
             notes: vec!["a note".into()],
         })
 }

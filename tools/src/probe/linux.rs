@@ -8,12 +8,12 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use bulkhead_board::Facts;
 use bulkhead_board::abilities::vmx_registers;
 use bulkhead_board::acpi::WANTED;
 use bulkhead_board::facts::{
     COM, Core, IoApicPins, MemoryKind, MemoryRange, PciFunction, QUERIES, Vmx,
 };
+use bulkhead_board::{Facts, power};
 use rustix::fs::OFlags;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -31,6 +31,7 @@ pub fn gather(root: &Path) -> Facts {
     reader.kernel_log();
     reader.uarts();
     reader.vmx();
+    reader.power();
     reader.facts
 }
 
@@ -184,8 +185,18 @@ impl Reader<'_> {
         self.facts.uarts.sort_unstable_by_key(|port| COM.iter().position(|com| com == port));
     }
 
+    fn power(&mut self) {
+        match self.msr() {
+            Some(read) => self.facts.power = power::registers(self.facts.cores.first(), read),
+            None => self.note(
+                "the registers of turbo, frequency and idle states could not be read; load the driver (modprobe msr) and run it as root",
+            ),
+        }
+    }
+
     fn vmx(&mut self) {
-        let registers = self.vmx_registers();
+        let registers = self.msr().map(|read| vmx_registers(self.facts.cores.first(), read));
+        let registers = registers.unwrap_or_default();
         if !registers.is_empty() {
             self.facts.vmx = Vmx::Registers(registers);
             return;
@@ -198,17 +209,15 @@ impl Reader<'_> {
         }
     }
 
-    /// Through the `msr` driver, where it is loaded and the core has VT-x.
-    fn vmx_registers(&self) -> Vec<(u32, u64)> {
-        let Ok(file) = fs::File::open(self.root.join("dev/cpu/0/msr")) else {
-            return Vec::new();
-        };
-        let read = |register: u32| {
+    /// Reads registers of the boot core through the `msr` driver, where it is loaded: it answers with an error where there is none of that
+    /// number.
+    fn msr(&self) -> Option<impl Fn(u32) -> Option<u64> + use<>> {
+        let file = fs::File::open(self.root.join("dev/cpu/0/msr")).ok()?;
+        Some(move |register: u32| {
             let mut value = [0; 8];
             file.read_exact_at(&mut value, u64::from(register)).ok()?;
             Some(u64::from_le_bytes(value))
-        };
-        vmx_registers(self.facts.cores.first(), read)
+        })
     }
 }
 

@@ -117,6 +117,55 @@ mod tests {
         assert!(error.contains("x.log") && error.contains("holds no board file"), "{error}");
     }
 
+    /// Facts of a processor of Intel's that shows turbo and SpeedStep, and whose registers hold these values.
+    fn powered(power: &str) -> Board {
+        let text = format!(
+            "core 0\nleaf 0 0 6 756e6547 6c65746e 49656e69\nleaf 1 0 0 0 80 0\nleaf 6 0 2 0 0 0\n{power}"
+        );
+        Board::conclude(NAME, &Facts::parse(&text).unwrap())
+    }
+
+    #[test]
+    fn what_the_hypervisor_can_own_is_proposed_and_not_chosen() {
+        let read = "power ce 2400\npower 199 2d00\npower 1a0 850089\npower 1fc 2\n";
+        let text = powered(read).to_toml("here");
+        assert!(!text.lines().any(|line| line.starts_with("[power]")), "{text}");
+        let words = ["# [power]", "# turbo = ", "# frequency = ", "# idle = "];
+        let proposed = |line: &&str| words.iter().any(|word| line.starts_with(word));
+        let section: Vec<&str> = text.lines().filter(proposed).map(|line| &line[2..]).collect();
+        assert_eq!(section.len(), words.len(), "{text}");
+
+        // With the `#` taken off the compiler takes it.
+        let boards = paths::root().unwrap().join("partitions/boards");
+        let shipped = std::fs::read_to_string(boards.join("bochs-skylake-x.toml")).unwrap();
+        let as_firmware_left_it =
+            "[power]\nturbo = \"firmware\"\nfrequency = \"firmware\"\nidle = \"firmware\"\n";
+        assert!(shipped.contains(as_firmware_left_it));
+        let board = shipped.replace(as_firmware_left_it, &(section.join("\n") + "\n"));
+        let system = std::fs::read_to_string(boards.join("../demo.toml")).unwrap();
+        let guests = boards.join("../guests").display().to_string();
+        let system = system.replace("\"guests/", &format!("\"{guests}/"));
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("boards")).unwrap();
+        std::fs::write(folder.path().join("boards/bochs-skylake-x.toml"), &board).unwrap();
+        std::fs::write(folder.path().join("demo.toml"), system).unwrap();
+        crate::compile::plan(&folder.path().join("demo.toml")).unwrap();
+    }
+
+    #[test]
+    fn what_was_not_seen_of_power_is_said() {
+        let text = powered("").to_toml("here");
+        assert!(text.contains("\n# turbo = \"off\"   # the processor raises its clock"), "{text}");
+        for part in ["Not proposed: `frequency = \"base\"`", "Not proposed: `idle = \"c1\"`"] {
+            assert!(text.contains(part), "{part} is missing in: {text}");
+        }
+        let nothing = Board::conclude(NAME, &Facts::default()).to_toml("here");
+        assert!(
+            !nothing.contains("# [power]") && nothing.contains("Not proposed: `turbo"),
+            "{nothing}"
+        );
+    }
+
     #[test]
     fn names_are_checked() {
         check_name("press-7").unwrap();

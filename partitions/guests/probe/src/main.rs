@@ -15,10 +15,10 @@ use alloc::vec::Vec;
 
 use bulkhead_board::abilities::vmx_registers;
 use bulkhead_board::facts::{COM, Core, IoApicPins, MemoryKind, MemoryRange, QUERIES, Vmx};
-use bulkhead_board::{Board, Facts, NAME, acpi, log, topology};
+use bulkhead_board::{Board, Facts, NAME, acpi, log, power, topology};
 use guest_rt::probe::cores::StartPage;
 use guest_rt::probe::{Boot, physical};
-use guest_rt::{Verdict, cpuid, print, println};
+use guest_rt::{Verdict, cpuid, hostile, print, println};
 
 guest_rt::probe_entry!(main);
 
@@ -62,6 +62,9 @@ fn gather(boot: &Boot) -> Facts {
     if !registers.is_empty() {
         facts.vmx = Vmx::Registers(registers);
     }
+    // Not every processor has these: an exception is an answer.
+    let read = |register| hostile::read_msr(register).ok();
+    facts.power = power::registers(facts.cores.first(), read);
     facts
 }
 
