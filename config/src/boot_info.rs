@@ -10,7 +10,13 @@ const LOADER_NAME: &str = "Bulkhead";
 const TAG_END: u32 = 0;
 const TAG_COMMAND_LINE: u32 = 1;
 const TAG_LOADER_NAME: u32 = 2;
+/// Start, end and text of a module.
+pub(crate) const TAG_MODULE: u32 = 3;
+/// KiB of lower and of upper memory.
+pub(crate) const TAG_BASIC_MEMORY: u32 = 4;
 const TAG_MEMORY_MAP: u32 = 6;
+/// A copy of the root pointer of ACPI, from version 2 on.
+pub(crate) const TAG_ACPI_POINTER: u32 = 15;
 /// Kind of an entry: RAM for the guest to use.
 pub(crate) const AVAILABLE: u32 = 1;
 /// Kind of an entry: there is something that is no RAM.
@@ -20,10 +26,20 @@ const MEMORY_ENTRY_VERSION: u32 = 0;
 
 /// Command line, loader name and an entry of the memory map per `(start, size, kind)` of `memory`.
 pub(crate) fn build(arguments: &str, memory: &[(u64, u64, u32)]) -> Vec<u8> {
+    build_with(arguments, memory, &[])
+}
+
+/// The same with more tags: kind and content.
+pub(crate) fn build_with(
+    arguments: &str,
+    memory: &[(u64, u64, u32)],
+    more: &[(u32, Vec<u8>)],
+) -> Vec<u8> {
     let mut tags = Vec::new();
     tag(&mut tags, TAG_COMMAND_LINE, &text(arguments));
     tag(&mut tags, TAG_LOADER_NAME, &text(LOADER_NAME));
     tag(&mut tags, TAG_MEMORY_MAP, &memory_map(memory));
+    more.iter().for_each(|(kind, content)| tag(&mut tags, *kind, content));
     tag(&mut tags, TAG_END, &[]);
     let mut bytes = Vec::with_capacity(tags.len() + 8);
     bytes.extend((tags.len() as u32 + 8).to_le_bytes());

@@ -138,9 +138,11 @@ fn partition(
     let (load_at, entry) = (hex(image.load_at), hex(image.entry));
     let memory = region(&planned.region);
     let ept_pages = Literal::usize_unsuffixed(planned.ept_pages);
-    let boot_info = image.boot_info.as_ref().unwrap_or(&planned.boot_info);
-    let boot_info = Literal::byte_string(boot_info);
-    let boot_info_at = hex(crate::boot_info::ADDRESS);
+    let (boot_info_at, boot_info) = match &image.boot_info {
+        Some(info) => (info.at, &info.bytes),
+        None => (crate::boot_info::ADDRESS, &planned.boot_info),
+    };
+    let (boot_info_at, boot_info) = (hex(boot_info_at), Literal::byte_string(boot_info));
     let schedule_at = hex(planned.schedule.map_or(0, |pages| pages.start));
     let may_switch_plan = planned.may_switch_plan;
     let donates_to = match planned.donates_to.map(Literal::u16_unsuffixed) {

@@ -649,8 +649,8 @@ explanations! {
     ["no-entry.elf" => "good.elf"];
 
     ImageOnBootInfo, "BH0609-boot-info.toml",
-    "The hypervisor writes the boot information to 0x1000, over whatever the image has there.",
-    ["low.elf" => "good.elf"];
+    "The hypervisor writes the boot information there, over whatever the image has: to 0x1000, and on a PC to where its firmware is.",
+    ["low.elf" => "good.elf", "rom.elf" => "good.elf"];
 
     BadArguments, "BH0610-arguments.toml",
     "Guests read their arguments as bytes, from one page. What does not fit would be cut off in silence.",
@@ -711,6 +711,11 @@ explanations! {
     CommandLineTooLong, "BH0623-line.toml",
     "A kernel cuts off what is longer than it takes, in silence.",
     ["console=ttyS0 quiet" => "quiet"];
+
+    ImageDemands, "BH0624-demands.toml",
+    "A loader must refuse what it cannot give: a guest that got no video mode would draw into nothing, and one that is started by \
+     another protocol takes what it finds in EBX for something else.",
+    ["video.elf" => "multiboot.elf", "framebuffer.elf" => "good.elf", "image = \"multiboot.elf\"\nmemory" => "image = \"good.elf\"\nmemory"];
 
     ShutdownUnknown, "BH0701-unknown.toml",
     "The system would wait for ever for a partition that is not there.",

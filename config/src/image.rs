@@ -30,7 +30,15 @@ pub(crate) struct FlatImage {
     /// Guest-physical address of the first instruction.
     pub entry: u64,
     /// What the guest finds when it starts, where its boot protocol asks for more than every guest gets.
-    pub boot_info: Option<Vec<u8>>,
+    pub boot_info: Option<BootInfo>,
+}
+
+/// Boot information.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BootInfo {
+    /// Guest-physical address of the first byte.
+    pub at: u64,
+    pub bytes: Vec<u8>,
 }
 
 /// What a refusal is about.
@@ -87,16 +95,41 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// A loadable segment.
-struct Segment<'d> {
-    physical: Range,
-    virtual_start: u64,
-    executable: bool,
-    bytes: &'d [u8],
+pub(crate) struct Segment<'d> {
+    pub physical: Range,
+    pub virtual_start: u64,
+    pub executable: bool,
+    pub bytes: &'d [u8],
 }
 
-/// The flat image of an ELF file for a guest with `memory` bytes from guest-physical 0 on.
+/// Where an image is entered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Entry {
+    /// As an ELF file says: by a virtual address, or by a physical one where no segment has that.
+    Elf(u64),
+    /// By a physical address.
+    Physical(u64),
+}
+
+/// What a file brings: its loadable segments that take memory, ascending and disjoint, and its entry.
+pub(crate) struct Parts<'d> {
+    pub segments: Vec<Segment<'d>>,
+    pub entry: Entry,
+}
+
+/// The flat image of an ELF file for a bare guest with `memory` bytes from guest-physical 0 on.
 pub(crate) fn flatten(file: &[u8], memory: u64) -> Result<FlatImage, Refusal> {
-    if file.get(..4) != Some(b"\x7fELF") {
+    layout(&elf(file)?, memory, &Range { start: boot_info::ADDRESS, size: PAGE_SIZE })
+}
+
+/// Whether it is an ELF file at all.
+pub(crate) fn is_elf(file: &[u8]) -> bool {
+    file.starts_with(b"\x7fELF")
+}
+
+/// What an ELF file brings.
+pub(crate) fn elf(file: &[u8]) -> Result<Parts<'_>, Refusal> {
+    if !is_elf(file) {
         return Err(Refusal::new(
             Rule::ImageNotElf,
             "the guest image is not an ELF file",
@@ -105,10 +138,10 @@ pub(crate) fn flatten(file: &[u8], memory: u64) -> Result<FlatImage, Refusal> {
     }
     match file.get(4) {
         Some(&class) if class == elf::ELFCLASS64.0 => {
-            parse::<elf::FileHeader64<Endianness>>(file, elf::EM_X86_64, memory)
+            parse::<elf::FileHeader64<Endianness>>(file, elf::EM_X86_64)
         }
         Some(&class) if class == elf::ELFCLASS32.0 => {
-            parse::<elf::FileHeader32<Endianness>>(file, elf::EM_386, memory)
+            parse::<elf::FileHeader32<Endianness>>(file, elf::EM_386)
         }
         _ => Err(Refusal::broken("the ELF file is neither of 64 nor of 32 bits")),
     }
@@ -117,8 +150,7 @@ pub(crate) fn flatten(file: &[u8], memory: u64) -> Result<FlatImage, Refusal> {
 fn parse<H: FileHeader<Endian = Endianness>>(
     file: &[u8],
     machine: elf::Machine,
-    memory: u64,
-) -> Result<FlatImage, Refusal> {
+) -> Result<Parts<'_>, Refusal> {
     let broken =
         |error: object::read::Error| Refusal::broken(format!("the ELF file is broken: {error}"));
     let header = H::parse(file).map_err(broken)?;
@@ -137,7 +169,7 @@ fn parse<H: FileHeader<Endian = Endianness>>(
     let headers = header.program_headers(endian, file).map_err(broken)?;
     static_only::<H>(header, endian, headers)?;
     let segments = segments::<H>(file, endian, headers)?;
-    layout(&segments, header.e_entry(endian).into(), memory)
+    Ok(Parts { segments, entry: Entry::Elf(header.e_entry(endian).into()) })
 }
 
 fn static_only<H: FileHeader<Endian = Endianness>>(
@@ -161,7 +193,7 @@ fn static_only<H: FileHeader<Endian = Endianness>>(
     Err(Refusal::new(Rule::ImageDynamic, message, remedy))
 }
 
-/// The loadable segments that take memory, ascending and disjoint.
+/// The loadable segments.
 fn segments<'d, H: FileHeader<Endian = Endianness>>(
     file: &'d [u8],
     endian: Endianness,
@@ -201,9 +233,11 @@ fn segments<'d, H: FileHeader<Endian = Endianness>>(
     Ok(segments)
 }
 
-fn layout(segments: &[Segment<'_>], entry: u64, memory: u64) -> Result<FlatImage, Refusal> {
+/// The flat image in `memory` bytes from guest-physical 0 on; the boot information goes to `kept`.
+pub(crate) fn layout(parts: &Parts<'_>, memory: u64, kept: &Range) -> Result<FlatImage, Refusal> {
+    let segments = &parts.segments;
     inside_memory(segments, memory)?;
-    off_the_boot_info(segments)?;
+    off_the_boot_info(segments, kept)?;
     let filled = || segments.iter().filter(|segment| !segment.bytes.is_empty());
     let (Some(first), Some(last)) = (filled().next(), filled().next_back()) else {
         return Err(Refusal::broken("the ELF file has nothing to load: no segment holds bytes"));
@@ -217,7 +251,7 @@ fn layout(segments: &[Segment<'_>], entry: u64, memory: u64) -> Result<FlatImage
             format!("link its segments closer together: {} is the most", size_text(LONGEST_IMAGE)),
         ));
     }
-    let entry = physical_entry(segments, entry)?;
+    let entry = physical_entry(segments, parts.entry)?;
     let mut bytes = Vec::with_capacity(size as usize);
     for segment in filled() {
         bytes.resize((segment.physical.start - load_at) as usize, 0);
@@ -249,28 +283,35 @@ fn inside_memory(segments: &[Segment<'_>], memory: u64) -> Result<(), Refusal> {
     ))
 }
 
-fn off_the_boot_info(segments: &[Segment<'_>]) -> Result<(), Refusal> {
-    let page = Range { start: boot_info::ADDRESS, size: PAGE_SIZE };
-    if segments.iter().all(|segment| !segment.physical.overlaps(&page)) {
+fn off_the_boot_info(segments: &[Segment<'_>], kept: &Range) -> Result<(), Refusal> {
+    if segments.iter().all(|segment| !segment.physical.overlaps(kept)) {
         return Ok(());
     }
+    let (start, end) = (kept.start, kept.end());
     Err(Refusal::new(
         Rule::ImageOnBootInfo,
-        format!(
-            "the guest image covers the page at {:#x}, where the boot information goes",
-            page.start
-        ),
+        format!("the guest image covers {start:#x} to {end:#x}, where the boot information goes"),
         "link it at 1 MiB, as guest-rt's linker script does",
     ))
 }
 
-/// The entry of an ELF file is a virtual address; a boot loader enters where that is loaded.
-fn physical_entry(segments: &[Segment<'_>], entry: u64) -> Result<u64, Refusal> {
-    let offset_in = |segment: &Segment<'_>| {
-        let offset = entry.checked_sub(segment.virtual_start)?;
-        (offset < segment.bytes.len() as u64).then_some(offset)
+/// The physical address of an entry, which must lie in what is loaded. That of an ELF file is a virtual address; kernels that switch
+/// paging on themselves often put the physical one there.
+fn physical_entry(segments: &[Segment<'_>], entry: Entry) -> Result<u64, Refusal> {
+    let by = |start: &dyn Fn(&Segment<'_>) -> u64, entry: u64| {
+        segments.iter().find_map(|segment| {
+            let offset = entry.checked_sub(start(segment))?;
+            (offset < segment.bytes.len() as u64).then_some((segment, offset))
+        })
     };
-    let found = segments.iter().find_map(|segment| Some((segment, offset_in(segment)?)));
+    let physically = |entry: u64| by(&|segment| segment.physical.start, entry);
+    let (found, entry) = match entry {
+        Entry::Physical(entry) => (physically(entry), entry),
+        Entry::Elf(entry) => {
+            let virtually = by(&|segment| segment.virtual_start, entry);
+            (virtually.or_else(|| physically(entry)), entry)
+        }
+    };
     match found {
         None => Err(Refusal::new(
             Rule::ImageEntryOutside,

@@ -353,7 +353,11 @@ pub const PARTITION: Section = Section {
         ),
         may("arguments", Form::Text, "the command line of an `image`"),
         may("kernel", Form::Path, "a Linux for x86-64 as it is, a bzImage; its platform is `pc`"),
-        may("initrd", Form::Path, "the initial RAM disk of a `kernel`"),
+        may(
+            "initrd",
+            Form::Path,
+            "the initial RAM disk of a `kernel`; the module of an `image` on a PC",
+        ),
         may("cmdline", Form::Text, "the command line of a `kernel`"),
         may(
             "platform",

@@ -305,16 +305,28 @@ fn load(
     let bytes = read(&partition.image, partition.image_place, findings);
     let ramdisk =
         partition.ramdisk.as_ref().map(|(request, place)| read(request, *place, findings));
-    let bytes = bytes?;
-    let loaded = match (partition.image.kind, ramdisk) {
-        (ImageKind::Kernel, None) => pc::linux(&bytes, None, &surroundings(plan, partition)),
-        (ImageKind::Kernel, Some(ramdisk)) => {
-            pc::linux(&bytes, Some(&ramdisk?), &surroundings(plan, partition))
-        }
-        _ if partition.platform == Platform::Pc => pc::elf(&bytes, &surroundings(plan, partition)),
-        _ => image::flatten(&bytes, partition.region.size),
+    let (bytes, ramdisk) = (bytes?, ramdisk.map_or(Some(None), |read| read.map(Some))?);
+    let (ramdisk, around) = (ramdisk.as_deref(), surroundings(plan, partition));
+    let loaded = match (partition.platform, partition.image.kind) {
+        (Platform::Pc, ImageKind::Kernel) => pc::linux(&bytes, ramdisk, &around),
+        (Platform::Pc, _) => pc::image(&bytes, ramdisk, &around),
+        (Platform::Bare, _) => bare(&bytes, partition.region.size),
     };
     loaded.map_err(|refusal| findings.push(refused(partition, refusal))).ok()
+}
+
+/// What is staged for a guest that is made for this hypervisor.
+fn bare(file: &[u8], memory: u64) -> Result<FlatImage, Refusal> {
+    match pc::needs_pc(file) {
+        Some(protocol) if image::is_elf(file) => Err(Refusal::new(
+            Rule::ImageDemands,
+            format!(
+                "the guest image asks to be started by {protocol}, and a bare partition starts by Multiboot2 alone"
+            ),
+            "give the partition `platform = \"pc\"`, or the image a header of Multiboot2",
+        )),
+        _ => image::flatten(file, memory),
+    }
 }
 
 fn not_built(partition: &PlannedPartition, path: &Path, cause: &str) -> Finding {

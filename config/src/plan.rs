@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bulkhead_table::{Hygiene, PartitionId, Platform, Power, Range, Region, Uart, Window};
+use bulkhead_table::{
+    Hygiene, PAGE_SIZE, PartitionId, Platform, Power, Range, Region, Uart, Window, pc,
+};
 
 use crate::board::{CheckedBoard, Clock};
 use crate::boot_info;
@@ -21,7 +23,7 @@ use crate::schema::{self, BoardFile, Partition, SystemFile};
 use crate::source::{FileId, Place, Sources};
 use crate::suggest::with_near_path;
 use crate::topology::{Cache, Position, Topology};
-use crate::{ImageRequest, board, donation, language, neighbours, plans};
+use crate::{ImageKind, ImageRequest, board, donation, language, neighbours, plans};
 
 /// A proven system, all but the bytes of its guest images.
 #[derive(Clone, Debug)]
@@ -90,6 +92,22 @@ pub struct PlannedPartition {
     pub(crate) ramdisk: Option<(ImageRequest, Place)>,
     pub(crate) arguments_place: Option<Place>,
 }
+
+impl PlannedPartition {
+    /// The guest-physical pages in which it finds its boot information.
+    #[must_use]
+    pub fn boot_info_range(&self) -> Range {
+        let pages = |start, count| Range { start, size: count * PAGE_SIZE };
+        match (self.platform, self.image.kind) {
+            (Platform::Bare, _) => pages(boot_info::ADDRESS, 1),
+            (Platform::Pc, ImageKind::Kernel) => pages(pc::TRAMPOLINE, PC_PAGES),
+            (Platform::Pc, _) => pages(pc::FIRMWARE, PC_PAGES),
+        }
+    }
+}
+
+/// Pages of boot information on a PC: code, parameters, command line, tables.
+const PC_PAGES: u64 = 4;
 
 /// A core and what it does.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -37,10 +37,6 @@ pub(crate) fn check(
     let line = partition.arguments.as_ref().or(partition.cmdline.as_ref());
     line.inspect(|line| check_line(name, line, findings));
     let (image, kernel) = (&partition.image, &partition.kernel);
-    let wants_pc = partition
-        .platform
-        .as_ref()
-        .is_some_and(|word| Some(&word.value.as_str()) == PLATFORM_WORDS.last());
     let (image, image_place) = match (image, kernel) {
         (Some(image), _) => (image_request(name, image, sources, findings), image.place),
         (None, Some(kernel)) => {
@@ -53,13 +49,23 @@ pub(crate) fn check(
         .as_ref()
         .map(|file| (file_request(name, ImageKind::Ramdisk, file, sources), file.place));
     Some(Program {
-        platform: if kernel.is_some() || wants_pc { Platform::Pc } else { Platform::Bare },
+        platform: if kernel.is_some() || wants_pc(partition) {
+            Platform::Pc
+        } else {
+            Platform::Bare
+        },
         image: image?,
         image_place,
         ramdisk,
         arguments: line.map(|line| line.value.clone()).unwrap_or_default(),
         arguments_place: line.map(|line| line.place),
     })
+}
+
+/// Whether the platform of a PC is asked for.
+fn wants_pc(partition: &Partition) -> bool {
+    let platform = partition.platform.as_ref();
+    platform.is_some_and(|word| Some(&word.value.as_str()) == PLATFORM_WORDS.last())
 }
 
 /// One program, and keys that go with it.
@@ -75,7 +81,12 @@ fn belong_together(partition: &Partition, findings: &mut Findings) {
     let bare = partition.platform.as_ref().filter(|word| word.value == PLATFORM_WORDS[0]);
     let pairs = match (&partition.image, &partition.kernel) {
         (Some(image), None) => [
-            (&partition.initrd, image, "`initrd` goes with a `kernel`", "take it out"),
+            (
+                if wants_pc(partition) { &None } else { &partition.initrd },
+                image,
+                "`initrd` goes with a `kernel`, or with an image on a PC",
+                "take it out, or give the partition `platform = \"pc\"`",
+            ),
             (
                 &partition.cmdline,
                 image,
@@ -96,7 +107,7 @@ fn belong_together(partition: &Partition, findings: &mut Findings) {
     };
     for (key, program, message, remedy) in pairs {
         if let Some(key) = key {
-            let message = format!("{message}, and `{name}` has none");
+            let message = format!("{message}, and `{name}` has another program");
             let finding = Finding::new(Rule::KernelKey, message, remedy);
             findings.push(finding.at(key.place, "").with(program.place, "it runs this"));
         }

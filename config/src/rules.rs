@@ -175,18 +175,18 @@ rules! {
 
     ImageMissing = "BH0601", Error, "A guest image is an ELF file, or a folder with a Cargo.toml or a Makefile.";
     ImageNotBuilt = "BH0602", Error, "The guest image of a folder has been built.";
-    ImageNotElf = "BH0603", Error, "A guest image is an ELF file.";
+    ImageNotElf = "BH0603", Error, "A guest image is an ELF file; on a PC a Multiboot header may say instead where it is loaded.";
     ImageMachine = "BH0604", Error, "A guest image is ELF64 for x86-64, or ELF32 for i386.";
     ImageDynamic = "BH0605", Error, "A guest image is a static executable with fixed addresses.";
     ImageBroken = "BH0606", Error, "A guest image is whole and consistent.";
     ImageDoesNotFit = "BH0607", Error, "A guest image fits its partition's memory.";
     ImageEntryOutside = "BH0608", Error, "The entry of a guest image lies inside its loaded bytes.";
-    ImageOnBootInfo = "BH0609", Error, "A guest image leaves the page of the boot information at 0x1000 free.";
+    ImageOnBootInfo = "BH0609", Error, "A guest image leaves free where its boot information goes: the page at 0x1000, on a PC 0xe0000 to 0xfffff.";
     BadArguments = "BH0610", Error, "Arguments are printable ASCII that fits the boot information.";
     ImageEntryData = "BH0611", Error, "The entry of a guest image lies in a segment of code.";
     ImageAmbiguous = "BH0612", Error, "The folder of a guest says in one way how it is built.";
     TwoPrograms = "BH0613", Error, "A partition runs an image or a kernel, not both.";
-    KernelKey = "BH0614", Error, "A RAM disk and `cmdline` go with a kernel, `arguments` and a bare platform with an image.";
+    KernelKey = "BH0614", Error, "`cmdline` goes with a kernel, `arguments` and a bare platform with an image, a RAM disk with either on a PC.";
     KernelMissing = "BH0615", Error, "A kernel and an initial RAM disk are files.";
     KernelForm = "BH0616", Error, "A kernel is a bzImage.";
     KernelBroken = "BH0617", Error, "A kernel is whole and consistent.";
@@ -194,8 +194,9 @@ rules! {
     KernelTooOld = "BH0619", Error, "A kernel speaks Linux's boot protocol 2.12 or later.";
     KernelDoesNotFit = "BH0620", Error, "A partition's memory holds what its kernel needs to start.";
     RamdiskEmpty = "BH0621", Error, "An initial RAM disk is not empty.";
-    RamdiskDoesNotFit = "BH0622", Error, "An initial RAM disk fits the partition's memory beside the kernel.";
+    RamdiskDoesNotFit = "BH0622", Error, "An initial RAM disk fits the partition's memory beside the kernel, or behind the image.";
     CommandLineTooLong = "BH0623", Error, "A command line is no longer than its kernel takes.";
+    ImageDemands = "BH0624", Error, "A guest image demands to be started in a way that there is, and nothing that a partition has not.";
 
     ShutdownUnknown = "BH0701", Error, "The shutdown waits for partitions of the system, each named once.";
     ShutdownEmpty = "BH0702", Error, "The shutdown waits for at least one partition.";

@@ -33,35 +33,87 @@ fn every_accepted_file_passes_the_audit() {
     }
 }
 
+fn accepted(name: &str) -> bulkhead_audit::model::System {
+    let (_, text) =
+        toml_files("tests/accept").into_iter().find(|(path, _)| path.ends_with(name)).unwrap();
+    literal::table(&Case::new("system.toml", &text).compile().unwrap().emit())
+}
+
+fn long(info: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(info[at..at + 4].try_into().unwrap())
+}
+
 /// Where guests of other protocols find things, read out of the table as they do it.
 #[test]
 fn multiboot_and_pvh_start_by_their_own_protocol() {
-    let (_, text) = toml_files("tests/accept")
-        .into_iter()
-        .find(|(path, _)| path.ends_with("protocols.toml"))
-        .unwrap();
-    let compiled = Case::new("system.toml", &text).compile().unwrap();
-    let table = literal::table(&compiled.emit());
+    let table = accepted("protocols.toml");
     let [multiboot, pvh, plain] = &table.partitions[..] else { panic!("three partitions") };
-    let long = |info: &[u8], at: usize| u32::from_le_bytes(info[at..at + 4].try_into().unwrap());
-    let parameters = |of: &bulkhead_audit::model::Partition| of.boot_info[0x1000..].to_vec();
-    for other in [multiboot, pvh] {
-        assert_eq!((other.image.entry, other.boot_info_at), (0x1000, 0x1000));
+    for other in [multiboot, pvh, plain] {
+        assert_eq!((other.image.entry, other.boot_info_at), (0xE_0000, 0xE_0000));
+        assert_eq!(&other.boot_info[0x3000..0x3008], b"RSD PTR ");
     }
-    let info = parameters(multiboot);
-    assert_eq!(long(&info, 0) & 0x45, 0x45, "memory, command line and map are there");
-    assert_eq!((long(&info, 4), long(&info, 8)), (639, 7 << 10));
-    assert_eq!((long(&info, 16), long(&info, 48)), (0x3000, 0x2100));
-    assert_eq!((long(&info, 44), long(&info, 0x100)), (5 * 24, 20));
+    let registers =
+        |of: &bulkhead_audit::model::Partition| [3, 8, 13].map(|at| long(&of.boot_info, at));
+    assert_eq!(registers(multiboot), [0x2BAD_B002, 0xE_1000, 0x10_0000]);
+    assert_eq!(registers(pvh), [0, 0xE_1000, 0x10_0010]);
+    assert_eq!(registers(plain), [0x36D7_6289, 0xE_1000, 0x10_0000]);
+    let info = &multiboot.boot_info[0x1000..];
+    assert_eq!(long(info, 0) & 0x4D, 0x45, "memory, command line and map are there, no modules");
+    assert_eq!((long(info, 4), long(info, 8)), (639, 7 << 10));
+    assert_eq!((long(info, 16), long(info, 48)), (0xE_2000, 0xE_1100));
+    assert_eq!((long(info, 44), long(info, 0x100)), (5 * 24, 20));
     assert_eq!(&multiboot.boot_info[0x2000..0x200E], b"console=0x3f8\0");
-    let info = parameters(pvh);
-    assert_eq!((long(&info, 0), long(&info, 4), long(&info, 48)), (0x336E_C578, 1, 5));
-    assert_eq!((long(&info, 24), long(&info, 32), long(&info, 40)), (0x3000, 0x4000, 0x2100));
+    let info = &pvh.boot_info[0x1000..];
     assert_eq!(
-        (plain.image.entry, long(&plain.boot_info, 4)),
-        (0x10_0000, 0),
-        "Multiboot2 as ever"
+        (long(info, 0), long(info, 4), long(info, 12), long(info, 48)),
+        (0x336E_C578, 1, 0, 5)
     );
+    assert_eq!((long(info, 24), long(info, 32), long(info, 40)), (0xE_2000, 0xE_3000, 0xE_1100));
+}
+
+/// One without a header of ELF, with a RAM disk; one linked as NuttX is; one linked as Zephyr is, with two headers.
+#[test]
+fn other_forms_lie_where_their_files_say() {
+    let table = accepted("protocol-forms.toml");
+    let [raw, high, low] = &table.partitions[..] else { panic!("three partitions") };
+    let registers =
+        |of: &bulkhead_audit::model::Partition| [3, 8, 13].map(|at| long(&of.boot_info, at));
+    assert_eq!(registers(raw), [0x2BAD_B002, 0xE_1000, 0x10_0020]);
+    assert_eq!(
+        (raw.image.load_at, raw.image.size),
+        (0x10_0000, 0x3006),
+        "its RAM disk is behind it"
+    );
+    let info = &raw.boot_info[0x1000..];
+    assert_eq!((long(info, 0) & 8, long(info, 20), long(info, 24)), (8, 1, 0xE_1060));
+    assert_eq!((long(info, 0x60), long(info, 0x64)), (0x10_3000, 0x10_3006));
+    assert_eq!((registers(high), high.image.load_at), ([0x2BAD_B002, 0xE_1000, 0x10_0000], 0));
+    assert_eq!((registers(low), low.image.load_at), ([0x36D7_6289, 0xE_1000, 0x1008], 0x1000));
+}
+
+/// What a guest is told is held against what is there.
+#[test]
+fn no_wrong_word_to_a_guest_passes_the_audit() {
+    let wrong: [(&str, usize, usize, u32, &str); 10] = [
+        ("protocols.toml", 0, 3, 7, "AU45 AU46 AU47"),
+        ("protocols.toml", 0, 8, 0xE_2000, "AU45"),
+        ("protocols.toml", 0, 13, 0x10_2000, "AU45"),
+        ("protocols.toml", 0, 0x1000, 0x40, "AU45 AU46 AU47"),
+        ("protocols.toml", 0, 0x1010, 0xF_0000, "AU45"),
+        ("protocols.toml", 1, 0x1004, 2, "AU45 AU46 AU47"),
+        ("protocols.toml", 1, 0x1020, 0xE_3004, "AU47"),
+        ("protocols.toml", 2, 0x1000, 0x2000, "AU45 AU46 AU47"),
+        ("protocol-forms.toml", 0, 0x1064, 0x10_4000, "AU45"),
+        ("protocol-forms.toml", 0, 0x1014, 2000, "AU45 AU46 AU47"),
+    ];
+    for (file, partition, at, word, rules) in wrong {
+        let mut table = accepted(file);
+        assert!(bulkhead_audit::audit_table(&table).is_proven());
+        table.partitions[partition].boot_info[at..at + 4].copy_from_slice(&word.to_le_bytes());
+        let report = bulkhead_audit::audit_table(&table);
+        let found: Vec<_> = report.faults.iter().map(|fault| fault.code).collect();
+        assert_eq!(found.join(" "), rules, "{file} {partition} {at:#x}");
+    }
 }
 
 #[test]

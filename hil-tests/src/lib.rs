@@ -13,6 +13,7 @@ pub mod growth;
 pub mod linux;
 pub mod picture;
 pub mod plant;
+pub mod protocols;
 pub mod systems;
 pub mod terminal;
 pub mod time;

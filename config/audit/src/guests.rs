@@ -10,8 +10,10 @@ use crate::rules::Rule;
 
 /// Multiboot2 specification 2.0, section 3.6: tags of the boot information.
 const TAG_END: u32 = 0;
-const TAG_COMMAND_LINE: u32 = 1;
-const TAG_MEMORY_MAP: u32 = 6;
+pub(crate) const TAG_COMMAND_LINE: u32 = 1;
+pub(crate) const TAG_MODULE: u32 = 3;
+pub(crate) const TAG_MEMORY_MAP: u32 = 6;
+pub(crate) const TAG_ACPI_POINTER: u32 = 15;
 /// An entry of the memory map, and the types of one that is usable RAM and one that is not.
 const MEMORY_ENTRY: u32 = 24;
 const AVAILABLE: u32 = 1;
@@ -81,7 +83,9 @@ fn boot_info_place(partition: &Partition, proof: &mut Proof) {
         );
         (message, vec![party.clone()])
     });
-    let clash = image_range(partition).is_some_and(|image| image.overlaps(&range));
+    // Where a PC has its firmware, nothing but zeros of the image may lie below: that is held against the module itself.
+    let clash = !pc::is_in_firmware(partition)
+        && image_range(partition).is_some_and(|image| image.overlaps(&range));
     proof.fact(Rule::BootInfoPlace, !clash, || {
         let of = |what: &str| Party { name: format!("{what} of {}", party.name), ..party.clone() };
         let parties = vec![of("boot information"), of("image")];
@@ -117,12 +121,35 @@ fn word(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..at.checked_add(8)?)?.try_into().ok().map(u64::from_le_bytes)
 }
 
-fn parse(bytes: &[u8]) -> Result<BootInfo, String> {
+/// The ranges of a tag with a memory map, and their kinds.
+pub(crate) fn memory_map(content: &[u8]) -> Result<Vec<(Range, u32)>, String> {
+    let entries = content.get(8..).unwrap_or_default();
+    let whole = entries.len().is_multiple_of(MEMORY_ENTRY as usize);
+    if long(content, 0) != Some(MEMORY_ENTRY) || long(content, 4) != Some(0) || !whole {
+        return Err("has a memory map of another form".to_owned());
+    }
+    let entry = |entry: &[u8]| {
+        let range = Range { start: word(entry, 0)?, size: word(entry, 8)? };
+        Some((range, long(entry, 16)?))
+    };
+    Ok(entries.chunks_exact(MEMORY_ENTRY as usize).filter_map(entry).collect())
+}
+
+/// A tag of Multiboot2 information.
+pub(crate) struct Tag<'i> {
+    pub kind: u32,
+    /// Byte of the information where its content begins.
+    pub at: usize,
+    pub content: &'i [u8],
+}
+
+/// The tags of Multiboot2 information, the last one left out.
+pub(crate) fn tags(bytes: &[u8]) -> Result<Vec<Tag<'_>>, String> {
     let cut = || "ends in the middle of a tag".to_owned();
     if long(bytes, 0) != u32::try_from(bytes.len()).ok() || long(bytes, 4) != Some(0) {
         return Err("does not begin with its length".to_owned());
     }
-    let mut info = BootInfo::default();
+    let mut tags = Vec::new();
     let mut at = 8;
     loop {
         let kind = long(bytes, at).ok_or_else(cut)?;
@@ -131,14 +158,24 @@ fn parse(bytes: &[u8]) -> Result<BootInfo, String> {
         let behind = at.checked_add(size).filter(|_| size >= 8).ok_or_else(cut)?;
         let content = bytes.get(at + 8..behind).ok_or_else(cut)?;
         match kind {
-            TAG_END if behind == bytes.len() => return Ok(info),
+            TAG_END if behind == bytes.len() => return Ok(tags),
             TAG_END => return Err("goes on behind its last tag".to_owned()),
-            TAG_COMMAND_LINE => info.command_line(content)?,
-            TAG_MEMORY_MAP => info.memory_map(content)?,
-            _ => {}
+            _ => tags.push(Tag { kind, at: at + 8, content }),
         }
         at = behind.next_multiple_of(8);
     }
+}
+
+fn parse(bytes: &[u8]) -> Result<BootInfo, String> {
+    let mut info = BootInfo::default();
+    for tag in tags(bytes)? {
+        match tag.kind {
+            TAG_COMMAND_LINE => info.command_line(tag.content)?,
+            TAG_MEMORY_MAP => info.memory_map(tag.content)?,
+            _ => {}
+        }
+    }
+    Ok(info)
 }
 
 impl BootInfo {
@@ -155,16 +192,10 @@ impl BootInfo {
 
     fn memory_map(&mut self, content: &[u8]) -> Result<(), String> {
         self.maps += 1;
-        let entries = content.get(8..).unwrap_or_default();
-        let whole = entries.len().is_multiple_of(MEMORY_ENTRY as usize);
-        if long(content, 0) != Some(MEMORY_ENTRY) || long(content, 4) != Some(0) || !whole {
-            return Err("has a memory map of another form".to_owned());
-        }
-        for entry in entries.chunks_exact(MEMORY_ENTRY as usize) {
-            let (Some(start), Some(size)) = (word(entry, 0), word(entry, 8)) else { continue };
-            match long(entry, 16) {
-                Some(AVAILABLE) => self.available.push(Range { start, size }),
-                Some(RESERVED) => self.reserved.push(Range { start, size }),
+        for (range, kind) in memory_map(content)? {
+            match kind {
+                AVAILABLE => self.available.push(range),
+                RESERVED => self.reserved.push(range),
                 _ => return Err("has a memory map with an entry of another kind".to_owned()),
             }
         }

@@ -102,7 +102,24 @@ impl<'i> Evidence<'i> {
             let party = partition.party();
             (format!("the module of {party}: {}", wrong.unwrap_or_default()), vec![party])
         });
+        let bytes = self.disk.file(&entry.path).unwrap_or_default();
+        proof.fact(Rule::BootInfoPlace, covers_zeros(partition, bytes), || {
+            let (party, at) = (partition.party(), partition.boot_info_at);
+            let message =
+                format!("the boot information of {party} at {at:#x} covers bytes of its image");
+            (message, vec![party])
+        });
     }
+}
+
+/// Whether the boot information of a partition covers nothing of its module but zeros.
+fn covers_zeros(partition: &Partition, module: &[u8]) -> bool {
+    let image = Range { start: partition.image.load_at, size: module.len() as u64 };
+    let info = Range { start: partition.boot_info_at, size: partition.boot_info.len() as u64 };
+    let start = info.start.max(image.start).saturating_sub(image.start);
+    let end = info.end().min(image.end()).saturating_sub(image.start).max(start);
+    let covered = module.get(start as usize..end as usize).unwrap_or_default();
+    covered.iter().all(|byte| *byte == 0)
 }
 
 /// The hypervisor in the file at `path`, and its table.

@@ -1,10 +1,12 @@
 //! Proves what an operating system starts from on its small PC: boot parameters, memory map, ACPI tables, and where its kernel and
 //! RAM disk lie.
 //!
-//! It reads them as the kernel does, from the address of the parameters on (Linux: Documentation/arch/x86/zero-page.rst, boot.rst).
+//! It reads them as the kernel does, from the address of the parameters on (Linux: Documentation/arch/x86/zero-page.rst, boot.rst). By
+//! which protocol another guest starts, and where, is taken from the code that is run first.
 
 use bulkhead_table::{PAGE_SIZE, Platform, Range, pc};
 
+use crate::guests::{self, TAG_ACPI_POINTER, TAG_COMMAND_LINE, TAG_MEMORY_MAP, TAG_MODULE};
 use crate::memory::covers;
 use crate::model::{Partition, System};
 use crate::proof::Proof;
@@ -22,14 +24,20 @@ const COMMAND_LINE: usize = 0x228;
 const INIT_SIZE: usize = 0x260;
 const MAP: usize = 0x2D0;
 const MAP_ENTRY: usize = 20;
-/// PVH: the magic number of its start information. In its page, and in Multiboot's, the memory map lies here.
+/// PVH: the magic number and the version of its start information.
 const PVH_MAGIC: u32 = 0x336E_C578;
-const OTHER_MAP: usize = 0x100;
+const PVH_VERSION: u32 = 1;
 const MOST_ENTRIES: usize = 128;
+/// What EAX holds for a guest of Multiboot2 and of Multiboot.
+const MULTIBOOT2_LOADER: u32 = 0x36D7_6289;
+const MULTIBOOT_LOADER: u32 = 0x2BAD_B002;
 /// Offset of the 64-bit entry in a kernel.
 const ENTRY: u64 = 0x200;
-/// Multiboot: a command line and a memory map are there.
+/// Multiboot: a command line and a memory map are there; and modules.
 const MULTIBOOT_NEEDED: u32 = 1 << 2 | 1 << 6;
+const MULTIBOOT_MODULES: u32 = 1 << 3;
+/// Most modules that are looked at.
+const MOST_MODULES: usize = 8;
 /// Kinds in the memory map: RAM, reserved, ACPI tables.
 const RAM: u32 = 1;
 const KINDS: [u32; 3] = [RAM, 2, 3];
@@ -52,12 +60,36 @@ fn info_range(partition: &Partition) -> Range {
     Range { start: partition.boot_info_at, size: partition.boot_info.len() as u64 }
 }
 
+/// Whether its boot information is where a PC has its firmware.
+pub(crate) fn is_in_firmware(partition: &Partition) -> bool {
+    let firmware = Range { start: pc::FIRMWARE, size: pc::HIGH - pc::FIRMWARE };
+    partition.platform == Platform::Pc && firmware.contains(&info_range(partition))
+}
+
 /// By which protocol a guest starts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Linux,
-    Pvh,
+    Multiboot2,
     Multiboot,
+    Pvh,
+}
+
+/// What a guest is told, whatever the protocol.
+struct Told {
+    map: Vec<(Range, u32)>,
+    /// Address of the command line; it ends with a zero.
+    line: u64,
+    /// Address of the root pointer of ACPI.
+    root: u64,
+    modules: Vec<Range>,
+}
+
+/// How a guest is entered that is no Linux: `cli; cld; mov eax, ..; mov ebx, ..; mov ecx, entry; jmp ecx`.
+struct Handover {
+    eax: u32,
+    ebx: u32,
+    entry: u64,
 }
 
 /// Proves all of it.
@@ -92,21 +124,126 @@ impl Info<'_> {
         self.partition.boot_info.get(start..end)
     }
 
+    /// Where the parameters lie: a page behind the code that is run first.
+    fn parameters_at(&self) -> u64 {
+        self.partition.boot_info_at.saturating_add(pc::PARAMETERS - pc::TRAMPOLINE)
+    }
+
     fn parameters(&self) -> Result<&[u8], String> {
-        let page = self.bytes(pc::PARAMETERS, PAGE_SIZE);
+        let page = self.bytes(self.parameters_at(), PAGE_SIZE);
         page.ok_or_else(|| "has no boot parameters in its boot information".to_owned())
+    }
+
+    /// What the first code does, where it is that of a guest that is no Linux.
+    fn handover(&self) -> Option<Handover> {
+        let code = self.bytes(self.partition.image.entry, 19)?;
+        let is_it = code.starts_with(b"\xFA\xFC\xB8")
+            && (code[7], code[12]) == (0xBB, 0xB9)
+            && code.ends_with(b"\xFF\xE1");
+        is_it.then(|| Handover {
+            eax: long(code, 3),
+            ebx: long(code, 8),
+            entry: long(code, 13).into(),
+        })
+    }
+
+    /// The protocol by which it starts.
+    fn form(&self, page: &[u8]) -> Result<Form, String> {
+        match self.handover() {
+            None if page.get(MAGIC..MAGIC + 4) == Some(b"HdrS") => Ok(Form::Linux),
+            Some(Handover { eax: MULTIBOOT2_LOADER, .. }) => Ok(Form::Multiboot2),
+            Some(Handover { eax: MULTIBOOT_LOADER, .. }) => Ok(Form::Multiboot),
+            Some(_) if (long(page, 0), long(page, 4)) == (PVH_MAGIC, PVH_VERSION) => Ok(Form::Pvh),
+            _ => Err("has no boot parameters of a protocol that is known".to_owned()),
+        }
+    }
+
+    fn told(&self) -> Result<Told, String> {
+        let page = self.parameters()?;
+        match self.form(page)? {
+            Form::Linux => Ok(Told {
+                map: entries(
+                    page.get(MAP..).unwrap_or_default(),
+                    MAP_ENTRY,
+                    0,
+                    page[MAP_LENGTH].into(),
+                ),
+                line: long(page, COMMAND_LINE).into(),
+                root: word(page, ACPI_ROOT),
+                modules: Vec::new(),
+            }),
+            Form::Multiboot2 => self.told_by_multiboot2(page),
+            Form::Multiboot if long(page, 0) & MULTIBOOT_NEEDED == MULTIBOOT_NEEDED => Ok(Told {
+                map: entries(self.tail(long(page, 48).into()), 24, 4, long(page, 44) as usize / 24),
+                line: long(page, 16).into(),
+                // It has no field for it: a guest searches where a PC has it.
+                root: pc::in_firmware(pc::ACPI),
+                modules: self.modules(page)?,
+            }),
+            Form::Multiboot => Err("is told of no command line or of no memory map".to_owned()),
+            Form::Pvh => Ok(Told {
+                map: entries(self.tail(word(page, 40)), 24, 0, long(page, 48) as usize),
+                line: word(page, 24),
+                root: word(page, 32),
+                modules: modules(self.tail(word(page, 16)), 32, long(page, 12), |entry| Range {
+                    start: word(entry, 0),
+                    size: word(entry, 8),
+                })?,
+            }),
+        }
+    }
+
+    fn told_by_multiboot2(&self, page: &[u8]) -> Result<Told, String> {
+        let info = page.get(..long(page, 0) as usize);
+        let tags = guests::tags(info.ok_or("has boot parameters that end behind their page")?)?;
+        let of = |kind| {
+            let mut found = tags.iter().filter(move |tag| tag.kind == kind);
+            let first = found.next().filter(|_| found.next().is_none());
+            first.ok_or_else(|| format!("has not one Multiboot2 tag of kind {kind}"))
+        };
+        let root = pc::in_firmware(pc::ACPI);
+        let pointer = of(TAG_ACPI_POINTER)?.content;
+        if self.bytes(root, POINTER as u64) != Some(pointer) {
+            return Err("is told of a root pointer of ACPI that is not its own".to_owned());
+        }
+        let module = |tag: &guests::Tag<'_>| {
+            let [start, end] = [0, 4].map(|at| u64::from(long(tag.content, at)));
+            Range { start, size: end.saturating_sub(start) }
+        };
+        Ok(Told {
+            map: guests::memory_map(of(TAG_MEMORY_MAP)?.content)?,
+            line: self.parameters_at() + of(TAG_COMMAND_LINE)?.at as u64,
+            root,
+            modules: tags.iter().filter(|tag| tag.kind == TAG_MODULE).map(module).collect(),
+        })
+    }
+
+    /// The modules of Multiboot.
+    fn modules(&self, page: &[u8]) -> Result<Vec<Range>, String> {
+        if long(page, 0) & MULTIBOOT_MODULES == 0 {
+            return Ok(Vec::new());
+        }
+        modules(self.tail(long(page, 24).into()), 16, long(page, 20), |entry| {
+            let [start, end] = [0, 4].map(|at| u64::from(long(entry, at)));
+            Range { start, size: end.saturating_sub(start) }
+        })
+    }
+
+    /// All of the boot information from an address on.
+    fn tail(&self, at: u64) -> &[u8] {
+        let behind = info_range(self.partition).end().saturating_sub(at);
+        self.bytes(at, behind).unwrap_or_default()
     }
 
     /// The ranges that the memory map calls RAM.
     fn memory_map(&self) -> Result<Vec<Range>, String> {
-        let page = self.parameters()?;
-        let (entries, count) = entries(page);
-        if !(1..=MOST_ENTRIES).contains(&count) {
-            return Err(format!("has a memory map of {count} entries"));
+        let entries = self.told()?.map;
+        if !(1..=MOST_ENTRIES).contains(&entries.len()) {
+            return Err(format!("has a memory map of {} entries", entries.len()));
         }
         let memory = self.writable();
         let (mut ram, mut end) = (Vec::new(), 0);
-        for (range, kind) in entries.take(count) {
+        for (range, kind) in entries {
             let at = range.start;
             if range.size == 0 || at < end || at.checked_add(range.size).is_none() {
                 return Err(format!(
@@ -135,8 +272,8 @@ impl Info<'_> {
     /// Kernel, RAM disk and boot information: in RAM, and apart.
     fn start(&self, ram: &[Range]) -> Result<(), String> {
         let page = self.parameters()?;
-        if form(page) != Form::Linux {
-            return self.other_start(page);
+        if let Some(handover) = self.handover() {
+            return self.other_start(&handover);
         }
         if page[LOADER] == 0 {
             return Err("is told of no boot loader".to_owned());
@@ -182,28 +319,25 @@ impl Info<'_> {
         Range { start, size: end.saturating_sub(start) }
     }
 
-    /// What starts by PVH or Multiboot: one of the two, its image off the boot information, its words where they are said to be.
-    fn other_start(&self, page: &[u8]) -> Result<(), String> {
+    /// What starts by another protocol: in its image, told of its own parameters, its modules loaded.
+    fn other_start(&self, handover: &Handover) -> Result<(), String> {
+        let told = self.told()?;
         let image = Range { start: self.partition.image.load_at, size: self.partition.image.size };
-        let (line, map) = match form(page) {
-            Form::Pvh if long(page, 4) == 1 => (word(page, 24), word(page, 40)),
-            Form::Multiboot if long(page, 0) & MULTIBOOT_NEEDED == MULTIBOOT_NEEDED => {
-                (long(page, 16).into(), long(page, 48).into())
-            }
-            _ => return Err("has no boot parameters of a protocol that is known".to_owned()),
-        };
-        if map != pc::PARAMETERS + OTHER_MAP as u64 {
-            return Err(format!("is told of a memory map at {map:#x}, where none is"));
+        if !image.contains(&one(handover.entry)) {
+            return Err(format!("is entered at {:#x}, where nothing is loaded", handover.entry));
         }
-        if image.overlaps(&self.own()) {
-            return Err("has an image that covers its boot information".to_owned());
+        if u64::from(handover.ebx) != self.parameters_at() {
+            return Err(format!("is told of parameters at {:#x}, where none are", handover.ebx));
         }
-        self.command_line(line)
+        let lost = told.modules.iter().find(|module| module.size == 0 || !image.contains(module));
+        if let Some(module) = lost {
+            return Err(format!("is told of a module at {:#x} where none is loaded", module.start));
+        }
+        self.command_line(told.line)
     }
 
     fn command_line(&self, at: u64) -> Result<(), String> {
-        let behind = info_range(self.partition).end().saturating_sub(at);
-        let line = self.bytes(at, behind).unwrap_or_default();
+        let line = self.tail(at);
         match line.iter().position(|byte| *byte == 0) {
             Some(end) if line[..end].iter().all(|byte| (b' '..=b'~').contains(byte)) => Ok(()),
             _ => {
@@ -215,14 +349,7 @@ impl Info<'_> {
 
     /// The ACPI tables, from the root pointer on.
     fn tables(&self, ram: &[Range], ids: &[u32]) -> Result<(), String> {
-        let page = self.parameters()?;
-        let root = match form(page) {
-            Form::Linux => word(page, ACPI_ROOT),
-            Form::Pvh => word(page, 32),
-            // It has no field for it.
-            Form::Multiboot => pc::ACPI,
-        };
-        let pointer = self.whole(root, POINTER as u64, ram)?;
+        let pointer = self.whole(self.told()?.root, POINTER as u64, ram)?;
         if !pointer.starts_with(b"RSD PTR ") || sum(&pointer[..20]) != 0 {
             return Err("has no root pointer of ACPI where it looks for it".to_owned());
         }
@@ -274,26 +401,26 @@ impl Info<'_> {
     }
 }
 
-/// The protocol whose parameters these are.
-fn form(page: &[u8]) -> Form {
-    match (page.get(MAGIC..MAGIC + 4) == Some(b"HdrS"), long(page, 0)) {
-        (true, _) => Form::Linux,
-        (false, PVH_MAGIC) => Form::Pvh,
-        (false, _) => Form::Multiboot,
-    }
-}
-
-/// The entries of the memory map, and how many of them count.
-fn entries(page: &[u8]) -> (impl Iterator<Item = (Range, u32)>, usize) {
-    let (start, size, first, count) = match form(page) {
-        Form::Linux => (MAP, MAP_ENTRY, 0, usize::from(page[MAP_LENGTH])),
-        Form::Pvh => (OTHER_MAP, 24, 0, long(page, 48) as usize),
-        Form::Multiboot => (OTHER_MAP, 24, 4, long(page, 44) as usize / 24),
-    };
-    let entry = move |entry: &[u8]| {
+/// The first entries of a memory map: how long each is, and where in it the range begins, with the kind behind it.
+fn entries(map: &[u8], length: usize, first: usize, count: usize) -> Vec<(Range, u32)> {
+    let entry = |entry: &[u8]| {
         (Range { start: word(entry, first), size: word(entry, first + 8) }, long(entry, first + 16))
     };
-    (page[start..].chunks_exact(size).map(entry), count)
+    map.chunks_exact(length).map(entry).take(count.min(MOST_ENTRIES + 1)).collect()
+}
+
+/// The modules of a list: how long each entry is, how many there are, and what an entry says.
+fn modules(
+    list: &[u8],
+    length: usize,
+    count: u32,
+    range: impl Fn(&[u8]) -> Range,
+) -> Result<Vec<Range>, String> {
+    let count = count as usize;
+    if count > MOST_MODULES || list.len() < count * length {
+        return Err(format!("is told of {count} modules that are not listed"));
+    }
+    Ok(list.chunks_exact(length).take(count).map(range).collect())
 }
 
 /// Whether a MADT names the local APICs with these ids and nothing else.

@@ -68,8 +68,8 @@ rules! {
     ImagePlace = "AU41", "Each guest image lies in its partition's memory.";
     Entry = "AU42", "The entry of each guest lies in its image, or on a PC in its boot information, in memory that may be executed.";
     BootInfoForm = "AU43", "The boot information of each partition that starts in its image is well-formed Multiboot2 and states the partition's memory and schedule pages as they are.";
-    BootInfoPlace = "AU44", "The boot information lies in its partition's memory, on a bound of 8 bytes, off the image.";
-    PcStart = "AU45", "What a PC guest starts from lies in its RAM and apart: its kernel with what that needs, its RAM disk, its boot information.";
+    BootInfoPlace = "AU44", "The boot information lies in its partition's memory, on a bound of 8 bytes, and covers nothing of its image but zeros on a PC.";
+    PcStart = "AU45", "What a PC guest starts from lies in its RAM and apart: its kernel with what that needs, its RAM disk, its boot information; and it is entered where its protocol says.";
     PcMemoryMap = "AU46", "The memory map of a PC guest ascends, and calls RAM only what the partition may write.";
     PcTables = "AU47", "The ACPI tables of a PC guest are whole, lie outside its RAM, and name the APICs of its cores and no other.";
 }

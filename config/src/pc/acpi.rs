@@ -39,9 +39,9 @@ const BOOT_ARCHITECTURE: u16 = 1 << 2 | 1 << 4;
 const CONSOLE_PORTS: u8 = 8;
 const CLOCK_PORTS: u8 = 2;
 
-/// The tables as they lie from [`pc::ACPI`] on, the root pointer first. `processors` are the ids of the partition's local APICs, by vCPU.
-pub(crate) fn tables(processors: &[u32]) -> Vec<u8> {
-    let mut out = Tables { bytes: vec![0; Rsdp::len().next_multiple_of(ALIGNMENT)] };
+/// The tables as they lie from address `at` on, the root pointer first. `processors` are the ids of the partition's local APICs, by vCPU.
+pub(crate) fn tables(at: u64, processors: &[u32]) -> Vec<u8> {
+    let mut out = Tables { at, bytes: vec![0; Rsdp::len().next_multiple_of(ALIGNMENT)] };
     let dsdt = out.add(&differentiated());
     let fadt = out.add(&fixed(dsdt));
     let madt = out.add(&interrupts(processors));
@@ -55,10 +55,18 @@ pub(crate) fn tables(processors: &[u32]) -> Vec<u8> {
     out.bytes
 }
 
+/// The root pointer of [`tables`].
+pub(crate) fn pointer(at: u64, processors: &[u32]) -> Vec<u8> {
+    let mut tables = tables(at, processors);
+    tables.truncate(Rsdp::len());
+    tables
+}
+
 /// Each table begins on such a bound.
 const ALIGNMENT: usize = 16;
 
 struct Tables {
+    at: u64,
     bytes: Vec<u8>,
 }
 
@@ -66,7 +74,7 @@ impl Tables {
     /// Adds a table and gives its address.
     fn add(&mut self, table: &dyn Aml) -> u64 {
         self.bytes.resize(self.bytes.len().next_multiple_of(ALIGNMENT), 0);
-        let address = pc::ACPI + self.bytes.len() as u64;
+        let address = self.at + self.bytes.len() as u64;
         table.to_aml_bytes(&mut self.bytes);
         address
     }
@@ -188,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_fixed_table_says_how_to_reset_and_to_switch_off() {
-        let fadt = found(&tables(&[1]), b"FACP");
+        let fadt = found(&tables(pc::ACPI, &[1]), b"FACP");
         assert_eq!((fadt.len(), fadt[8]), (276, 6));
         let flags = long(&fadt, 112);
         assert_eq!(flags >> 20 & 1, 1, "hardware-reduced");
@@ -202,7 +210,7 @@ mod tests {
 
     #[test]
     fn each_processor_is_named_by_its_apic_id_and_nothing_else_is() {
-        let madt = found(&tables(&[3, 254, 255, 0x1_0000]), b"APIC");
+        let madt = found(&tables(pc::ACPI, &[3, 254, 255, 0x1_0000]), b"APIC");
         assert_eq!((long(&madt, 36), long(&madt, 40)), (0xFEE0_0000, 0));
         let entries = [
             [0, 8, 0, 3, 1, 0, 0, 0].to_vec(),
@@ -216,7 +224,7 @@ mod tests {
     /// ACPI 6.5, chapter 20: the bytes of the two objects.
     #[test]
     fn soft_off_and_the_console_are_in_the_namespace() {
-        let dsdt = found(&tables(&[1]), b"DSDT");
+        let dsdt = found(&tables(pc::ACPI, &[1]), b"DSDT");
         let has = |bytes: &[u8]| dsdt.windows(bytes.len()).any(|piece| piece == bytes);
         assert!(has(b"\x08_S5_\x12\x08\x04\x0A\x05\x0A\x05\x00\x00"), "{dsdt:x?}");
         assert!(has(b"\x5B\x82") && has(b"COM1\x08_HID\x0C\x41\xD0\x05\x01"), "{dsdt:x?}");
@@ -228,6 +236,6 @@ mod tests {
     #[test]
     fn the_most_processors_fit_the_page() {
         let most: Vec<u32> = (0..MAX_VCPUS as u32).map(|id| 0x1000 + id).collect();
-        assert!(tables(&most).len() as u64 <= PAGE_SIZE);
+        assert!(tables(pc::ACPI, &most).len() as u64 <= PAGE_SIZE);
     }
 }

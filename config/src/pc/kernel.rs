@@ -177,6 +177,10 @@ fn code(file: &[u8]) -> Result<&[u8], Refusal> {
     let code = file.get(start..start + length).ok_or_else(cut)?;
     let payload = long(file, PAYLOAD).ok_or_else(cut)? as usize;
     let behind = payload.saturating_add(long(file, PAYLOAD_LENGTH).ok_or_else(cut)? as usize);
+    // A program that is no Linux and starts as one, such as Memtest86+, has nothing compressed.
+    if behind == 0 {
+        return Ok(code);
+    }
     if behind > code.len() {
         return Err(broken("the compressed part of the kernel ends behind the kernel"));
     }

@@ -1,19 +1,23 @@
 //! What an operating system that knows nothing of this hypervisor finds on its small PC when it starts: the code that goes over to
-//! its boot protocol, parameters, command line, ACPI tables, memory map; and where kernel and RAM disk lie.
+//! its boot protocol, parameters, command line, ACPI tables, memory map; and where kernel and RAM disk lie. Other guests than Linux are
+//! in `handover`.
 //!
 //! Linux is started by its 64-bit boot protocol (Documentation/arch/x86/boot.rst). The RAM disk is staged right below the kernel, so
 //! that both are one piece without a long gap.
 
 mod acpi;
-mod elf;
+mod handover;
+mod headers;
 mod kernel;
 mod trampoline;
 
 use bulkhead_table::{PAGE_SIZE, Range, pc};
 
-use crate::image::{self, About, FlatImage, LONGEST_IMAGE, Refusal};
+use crate::image::{About, BootInfo, FlatImage, LONGEST_IMAGE, Refusal};
 use crate::rules::Rule;
 use crate::units::size_text;
+pub(crate) use handover::image;
+pub(crate) use headers::needs_pc;
 use kernel::Kernel;
 
 /// The lowest address for a RAM disk: with it, a kernel that likes 16 MiB stays there.
@@ -67,90 +71,25 @@ pub(crate) fn linux(
 ) -> Result<FlatImage, Refusal> {
     let kernel = kernel::read(kernel)?;
     command_line(&kernel, around.command_line)?;
-    if ramdisk.is_some_and(<[u8]>::is_empty) {
-        let remedy = "make it again: `bulkhead initrd` does; or take the key out";
-        let refusal = Refusal::new(Rule::RamdiskEmpty, "the initial RAM disk is empty", remedy);
-        return Err(refusal.about(About::Ramdisk));
-    }
-    let ramdisk = ramdisk.unwrap_or_default();
+    let ramdisk = not_empty(ramdisk)?.unwrap_or_default();
     let layout = layout(&kernel, ramdisk.len() as u64, around.memory)?;
     let load_at = if ramdisk.is_empty() { layout.kernel } else { layout.ramdisk.start };
     let mut bytes = ramdisk.to_vec();
     bytes.resize((layout.kernel - load_at) as usize, 0);
     bytes.extend_from_slice(kernel.code);
-    let boot_info = boot_info(&kernel, &layout, around)?;
-    Ok(FlatImage { bytes, load_at, entry: pc::TRAMPOLINE, boot_info: Some(boot_info) })
+    let info = boot_info(&kernel, &layout, around)?;
+    let boot_info = Some(BootInfo { at: pc::TRAMPOLINE, bytes: info });
+    Ok(FlatImage { bytes, load_at, entry: pc::TRAMPOLINE, boot_info })
 }
 
-/// What is staged for an ELF file on a small PC: started as every guest is, or by the protocol that it carries a header or a note for.
-pub(crate) fn elf(file: &[u8], around: &Surroundings<'_>) -> Result<FlatImage, Refusal> {
-    let flat = image::flatten(file, around.memory)?;
-    let (entry, magic, parameters) = match elf::protocol(file) {
-        elf::Protocol::Multiboot2 => return Ok(flat),
-        elf::Protocol::Multiboot1 => (flat.entry, MULTIBOOT1_LOADER, multiboot1(around)),
-        elf::Protocol::Pvh(entry) => (entry, 0, pvh(around)),
-    };
-    let brought = entry >= flat.load_at && entry - flat.load_at < flat.bytes.len() as u64;
-    if !brought || flat.load_at < pc::PAGE_TABLES_END {
-        return Err(Refusal::new(
-            Rule::ImageOnBootInfo,
-            format!("the guest image lies at {:#x} and starts at {entry:#x}", flat.load_at),
-            "link it at 1 MiB: what a PC guest starts from lies below",
-        ));
+/// The RAM disk, if there is one; not without a byte.
+fn not_empty(ramdisk: Option<&[u8]>) -> Result<Option<&[u8]>, Refusal> {
+    if ramdisk.is_some_and(<[u8]>::is_empty) {
+        let remedy = "make it again: `bulkhead initrd` does; or take the key out";
+        let refusal = Refusal::new(Rule::RamdiskEmpty, "the initial RAM disk is empty", remedy);
+        return Err(refusal.about(About::Ramdisk));
     }
-    // Below 3 GiB, as all of a partition's memory.
-    let code = trampoline::protected_mode(entry as u32, magic, pc::PARAMETERS as u32);
-    let boot_info = low_memory(code.map_err(not_encoded)?, parameters, around);
-    Ok(FlatImage { entry: pc::TRAMPOLINE, boot_info: Some(boot_info), ..flat })
-}
-
-/// Multiboot specification 0.6.96, section 3.2: what EAX holds; 3.3: fields of the information, and which are valid.
-const MULTIBOOT1_LOADER: u32 = 0x2BAD_B002;
-const MULTIBOOT1_VALID: u32 = 1 | 1 << 2 | 1 << 6 | 1 << 9;
-const LOADER_NAME: &[u8] = b"Bulkhead\0";
-const NAME_AT: usize = 0x80;
-/// Where the memory map of either lies in the page of the parameters.
-const OTHER_MAP: usize = 0x100;
-
-/// The information of Multiboot 1.
-fn multiboot1(around: &Surroundings<'_>) -> Vec<u8> {
-    let mut map = Vec::new();
-    for (range, kind) in memory_map(around) {
-        map.extend(20_u32.to_le_bytes());
-        map.extend([range.start, range.size].map(u64::to_le_bytes).concat());
-        map.extend(kind.to_le_bytes());
-    }
-    let mut page = vec![0; PAGE_SIZE as usize];
-    let mut put = |at: usize, value: u64| {
-        page[at..at + 4].copy_from_slice(&(value as u32).to_le_bytes());
-    };
-    put(0, MULTIBOOT1_VALID.into());
-    put(4, pc::LOW_END >> 10);
-    put(8, (around.memory - pc::HIGH) >> 10);
-    put(16, pc::COMMAND_LINE);
-    put(44, map.len() as u64);
-    put(48, pc::PARAMETERS + OTHER_MAP as u64);
-    put(64, pc::PARAMETERS + NAME_AT as u64);
-    page[NAME_AT..NAME_AT + LOADER_NAME.len()].copy_from_slice(LOADER_NAME);
-    page[OTHER_MAP..OTHER_MAP + map.len()].copy_from_slice(&map);
-    page
-}
-
-/// The start information of PVH, version 1: xen/include/public/arch-x86/hvm/start_info.h.
-fn pvh(around: &Surroundings<'_>) -> Vec<u8> {
-    const MAGIC: u32 = 0x336E_C578;
-    let map = memory_map(around);
-    let mut page = [MAGIC, 1, 0, 0].map(u32::to_le_bytes).concat();
-    let map_at = pc::PARAMETERS + OTHER_MAP as u64;
-    page.extend([0, pc::COMMAND_LINE, pc::ACPI, map_at].map(u64::to_le_bytes).concat());
-    page.extend([map.len() as u32, 0].map(u32::to_le_bytes).concat());
-    page.resize(OTHER_MAP, 0);
-    for (range, kind) in map {
-        page.extend([range.start, range.size].map(u64::to_le_bytes).concat());
-        page.extend([kind, 0].map(u32::to_le_bytes).concat());
-    }
-    page.resize(PAGE_SIZE as usize, 0);
-    page
+    Ok(ramdisk)
 }
 
 fn command_line(kernel: &Kernel<'_>, line: &str) -> Result<(), Refusal> {
@@ -219,7 +158,8 @@ fn boot_info(
 ) -> Result<Vec<u8>, Refusal> {
     let entry = layout.kernel + kernel::ENTRY_64;
     let code = trampoline::long_mode(entry, pc::PARAMETERS).map_err(not_encoded)?;
-    Ok(low_memory(code, parameters(kernel, layout, around), around))
+    let tables = acpi::tables(pc::ACPI, &around.processors);
+    Ok(pieces(code, parameters(kernel, layout, around), around.command_line, tables))
 }
 
 fn not_encoded(error: iced_x86::IcedError) -> Refusal {
@@ -227,15 +167,15 @@ fn not_encoded(error: iced_x86::IcedError) -> Refusal {
     Refusal::new(Rule::KernelBroken, format!("its start cannot be encoded: {error}"), remedy)
 }
 
-/// The pieces of low memory, from [`pc::TRAMPOLINE`] on.
-fn low_memory(code: Vec<u8>, parameters: Vec<u8>, around: &Surroundings<'_>) -> Vec<u8> {
-    let mut line = around.command_line.as_bytes().to_vec();
+/// Boot information: the code that is entered, parameters, command line and tables, a page each.
+fn pieces(code: Vec<u8>, parameters: Vec<u8>, line: &str, tables: Vec<u8>) -> Vec<u8> {
+    let mut line = line.as_bytes().to_vec();
     line.push(0);
     let pieces = [
         (pc::TRAMPOLINE, code),
         (pc::PARAMETERS, parameters),
         (pc::COMMAND_LINE, line),
-        (pc::ACPI, acpi::tables(&around.processors)),
+        (pc::ACPI, tables),
     ];
     let mut bytes = Vec::new();
     for (at, piece) in pieces {
@@ -263,7 +203,7 @@ fn parameters(kernel: &Kernel<'_>, layout: &Layout, around: &Surroundings<'_>) -
         put(RAMDISK_SIZE, &(layout.ramdisk.size as u32).to_le_bytes());
     }
     put(COMMAND_LINE, &(pc::COMMAND_LINE as u32).to_le_bytes());
-    let map = memory_map(around);
+    let map = memory_map(around, pc::ACPI);
     put(MAP_LENGTH, &[map.len() as u8]);
     for (entry, at) in map.iter().zip((MAP..).step_by(20)) {
         let (range, kind) = entry;
@@ -274,17 +214,27 @@ fn parameters(kernel: &Kernel<'_>, layout: &Layout, around: &Surroundings<'_>) -
     page
 }
 
-/// The memory map, ascending: what is not in it is not there.
-fn memory_map(around: &Surroundings<'_>) -> Vec<(Range, u32)> {
+/// The memory map, ascending: what is not in it is not there. The page of the ACPI tables is at `tables`, in low memory or where the
+/// firmware is.
+fn memory_map(around: &Surroundings<'_>, tables: u64) -> Vec<(Range, u32)> {
     let piece = |start: u64, end: u64, kind| (Range { start, size: end - start }, kind);
-    let tables_end = pc::ACPI + PAGE_SIZE;
-    let mut map = vec![
-        piece(0, pc::ACPI, RAM),
-        piece(pc::ACPI, tables_end, ACPI_TABLES),
-        piece(tables_end, pc::LOW_END, RAM),
-        piece(0xA_0000, pc::HIGH, RESERVED),
-        piece(pc::HIGH, around.memory, RAM),
-    ];
+    let (tables, tables_end) = (piece(tables, tables + PAGE_SIZE, ACPI_TABLES), tables + PAGE_SIZE);
+    let mut map = if tables.0.start < pc::LOW_END {
+        vec![
+            piece(0, tables.0.start, RAM),
+            tables,
+            piece(tables_end, pc::LOW_END, RAM),
+            piece(0xA_0000, pc::HIGH, RESERVED),
+        ]
+    } else {
+        vec![
+            piece(0, pc::LOW_END, RAM),
+            piece(0xA_0000, tables.0.start, RESERVED),
+            tables,
+            piece(tables_end, pc::HIGH, RESERVED),
+        ]
+    };
+    map.push(piece(pc::HIGH, around.memory, RAM));
     map.extend(around.schedule.map(|pages| (pages, RESERVED)));
     map
 }
@@ -335,7 +285,7 @@ mod tests {
     fn kernel_and_ram_disk_lie_where_the_parameters_say() {
         let disk: Vec<u8> = (0..5000_u32).map(|byte| byte as u8).collect();
         let image = started(&disk, 64 * MIB);
-        let info = image.boot_info.unwrap();
+        let info = image.boot_info.unwrap().bytes;
         let field = |at: usize| u64::from(long(&info, pc::PARAMETERS + at as u64));
         assert_eq!((field(CODE_START), field(RAMDISK_SIZE)), (16 * MIB, 5000));
         assert_eq!(field(RAMDISK), 16 * MIB - 0x2000);
@@ -352,14 +302,14 @@ mod tests {
     #[test]
     fn a_large_ram_disk_moves_the_kernel_up() {
         let image = started(&vec![1; 15 << 20], 64 * MIB);
-        let info = image.boot_info.unwrap();
+        let info = image.boot_info.unwrap().bytes;
         assert_eq!(u64::from(long(&info, pc::PARAMETERS + CODE_START as u64)), 18 * MIB);
         assert_eq!(image.load_at, 3 * MIB);
     }
 
     #[test]
     fn the_memory_map_has_what_the_partition_has() {
-        let info = started(&[1], 64 * MIB).boot_info.unwrap();
+        let info = started(&[1], 64 * MIB).boot_info.unwrap().bytes;
         let at = (pc::PARAMETERS - pc::TRAMPOLINE) as usize;
         let entries: Vec<_> =
             info[at + MAP..].chunks_exact(20).take(info[at + MAP_LENGTH].into()).collect();
@@ -374,6 +324,16 @@ mod tests {
             (0xFEB0_0000, 0x2000, 2),
         ];
         assert_eq!(map, wanted);
+    }
+
+    /// As Memtest86+ is.
+    #[test]
+    fn a_program_that_starts_as_a_kernel_needs_nothing_compressed() {
+        let mut file = bzimage();
+        file[0x248..0x250].fill(0);
+        assert!(linux(&file, None, &around(64 * MIB)).is_ok());
+        file[0x248] = 1;
+        assert_eq!(linux(&file, None, &around(64 * MIB)).unwrap_err().rule, Rule::KernelBroken);
     }
 
     #[test]

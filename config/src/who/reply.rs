@@ -5,7 +5,6 @@ use bulkhead_table::{Owner, PartitionId, Range};
 
 use super::query::Query;
 use super::{Reply, Verdict};
-use crate::boot_info;
 use crate::diagnostics::Label;
 use crate::places::{Places, WindowKey};
 use crate::plan::{Plan, PlannedPartition, PlannedRole};
@@ -267,9 +266,8 @@ impl Witness<'_> {
             let sentence = format!("{address:#x} of `{name}` is its own memory");
             let mut reply = Reply::of_partition(name, sentence)
                 .note(format!("host-physical {host:#x}; it may {}", rights_text(region.rights)));
-            let boot = Range { start: boot_info::ADDRESS, size: bulkhead_table::PAGE_SIZE };
-            if boot.contains(&byte(address)) {
-                reply = reply.note("this page holds the boot information at the start: command line and memory map");
+            if partition.boot_info_range().contains(&byte(address)) {
+                reply = reply.note("boot information lies here at the start: command line, memory map, on a PC its tables");
             }
             let label = format!("guest-physical 0 to {:#x}", memory.end() - 1);
             self.line(&mut reply, &format!("partition.{name}.memory"), label);

@@ -1,5 +1,5 @@
-//! Where a guest on [`Platform::Pc`](crate::Platform::Pc) that starts by its own boot protocol finds things: all of it is in
-//! its boot information, below the 640 KiB of a PC's low memory, a page each.
+//! Where a guest on [`Platform::Pc`](crate::Platform::Pc) finds what it starts from: all of it is in its boot information, a page
+//! each. That of a Linux lies in low memory, that of every other guest where a PC has its firmware.
 //!
 //! Addresses are guest-physical.
 
@@ -22,6 +22,16 @@ pub const PAGE_TABLES: u64 = ACPI + PAGE_SIZE;
 
 /// Behind the last of them: one of the fourth level, one of the third, and four of the second for 4 GiB.
 pub const PAGE_TABLES_END: u64 = PAGE_TABLES + 6 * PAGE_SIZE;
+
+/// Where the boot information of every guest but a Linux begins: so all of low memory is the guest's, and it finds the root pointer of
+/// ACPI where it looks for it (from here to 1 MiB: ACPI 6.5, 5.2.5.1).
+pub const FIRMWARE: u64 = 0xE_0000;
+
+/// Where such a guest has what lies at `address` for a Linux, from [`TRAMPOLINE`] on.
+#[must_use]
+pub const fn in_firmware(address: u64) -> u64 {
+    FIRMWARE + (address - TRAMPOLINE)
+}
 
 /// End of low memory: a kibibyte below 640 KiB, where a PC's firmware keeps its data.
 pub const LOW_END: u64 = 0x9_FC00;

@@ -196,17 +196,73 @@ fn kernels() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Guests that start by other protocols than the hypervisor's own: an ELF file of 32 bits with a Multiboot header, one of 64 with
-/// a note of PVH.
+fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// A Multiboot header with these flags, and what follows it.
+fn multiboot(flags: u32, behind: &[u32]) -> Vec<u8> {
+    let sum = 0_u32.wrapping_sub(0x1BAD_B002 + flags);
+    words(&[&[0x1BAD_B002, flags, sum], behind].concat())
+}
+
+/// A Multiboot2 header with one tag and the last.
+fn multiboot2(kind: u16, content: &[u32]) -> Vec<u8> {
+    let tag = [u32::from(kind), 8 + 4 * content.len() as u32];
+    let body = words(&[&tag, content, &vec![0; content.len() % 2], &[0, 8]].concat());
+    let length = 16 + body.len() as u32;
+    [words(&[0xE852_50D6, 0, length, 0_u32.wrapping_sub(0xE852_50D6 + length)]), body].concat()
+}
+
+/// Guests that start by other protocols than the hypervisor's own, in forms that Zephyr, NuttX and others come in, and broken ones.
 fn protocols() -> Vec<(&'static str, Vec<u8>)> {
-    let header = [0x1BAD_B002_u32, 3, 0_u32.wrapping_sub(0x1BAD_B002 + 3)];
-    let mut multiboot = Elf { bits: 32, machine: I386, ..Elf::good() };
-    multiboot.segments[0].bytes[16..28].copy_from_slice(&header.map(u32::to_le_bytes).concat());
-    let mut note = [4_u32, 4, 18].map(u32::to_le_bytes).concat();
-    note.extend(b"Xen\0\x10\0\x10\0");
-    let mut pvh = Elf::good();
-    pvh.segments.push(Segment { kind: NOTE, ..segment(0, &note, 0) });
-    vec![("multiboot.elf", multiboot.build()), ("pvh.elf", pvh.build())]
+    let with = |header: &[u8], change: &dyn Fn(&mut Elf)| {
+        let mut elf = Elf::good();
+        elf.segments[0].bytes[..header.len()].copy_from_slice(header);
+        change(&mut elf);
+        elf.build()
+    };
+    let narrow = |elf: &mut Elf| (elf.bits, elf.machine) = (32, I386);
+    let pvh = |address: &[u8]| {
+        let mut note = words(&[4, address.len() as u32, 18]);
+        note.extend(b"Xen\0");
+        note.extend(address);
+        let mut elf = Elf::good();
+        elf.segments.push(Segment { kind: NOTE, ..segment(0, &note, 0) });
+        elf.build()
+    };
+    let raw = |addresses: &[u32]| {
+        let mut file = multiboot(3 | 1 << 16, addresses);
+        file.resize(256, 0xF4);
+        file
+    };
+    vec![
+        ("multiboot.elf", with(&multiboot(3, &[]), &narrow)),
+        ("pvh.elf", pvh(&0x10_0010_u32.to_le_bytes())),
+        ("pvh-short.elf", pvh(b"\x10\0\x10")),
+        ("pvh-outside.elf", pvh(&0x10_0040_u32.to_le_bytes())),
+        ("video.elf", with(&multiboot(7, &[]), &narrow)),
+        ("framebuffer.elf", with(&multiboot2(5, &[1024, 768, 32]), &|_| {})),
+        ("cut-header.elf", with(&multiboot2(2, &[0x10_0000]), &|_| {})),
+        ("no-addresses.bin", multiboot(3, &[0; 5])),
+        ("raw.bin", raw(&[0x10_0000, 0x10_0000, 0x10_0100, 0x10_3000, 0x10_0020])),
+        ("wrong-addresses.bin", raw(&[0x10_0000, 0x10_0000, 0x10_0101, 0, 0x10_0020])),
+        ("entry-outside.bin", raw(&[0x10_0000, 0x10_0000, 0x10_0080, 0, 0x10_0080])),
+        (
+            "high.elf",
+            with(&multiboot(3, &[]), &|elf| {
+                elf.segments[1].virtual_start += 1 << 32;
+                elf.segments.insert(0, segment(0, &[0xF4; 32], 32));
+            }),
+        ),
+        (
+            "two-headers.elf",
+            with(&[multiboot2(1, &[15]), multiboot(3, &[])].concat(), &|elf| {
+                elf.segments.insert(0, segment(0x1000, &[0xF4; 32], 32));
+                elf.entry = 0x1008;
+            }),
+        ),
+    ]
 }
 
 /// The images that the tests' systems name, by file name.
@@ -241,6 +297,7 @@ fn elf_images() -> Vec<(&'static str, Vec<u8>)> {
         ("data-entry.elf", with(&|elf| elf.segments[0].flags = 6)),
         ("low.elf", with(&|elf| elf.segments[1].physical_start = 0x1FF0)),
         ("empty.elf", with(&|elf| elf.segments.clear())),
+        ("rom.elf", with(&|elf| elf.segments[1].physical_start = 0xE_0800)),
         (
             "tiny.elf",
             with(&|elf| {

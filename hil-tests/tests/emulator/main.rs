@@ -5,6 +5,7 @@ mod apic;
 mod attacks;
 mod bad_input;
 mod baseline;
+mod boot;
 mod control;
 mod demo;
 mod fidelity;

@@ -6,14 +6,18 @@ use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bulkhead_table::abi;
-use multiboot2::{BootInformation, BootInformationHeader, MemoryAreaType};
 use spin::Once;
 
 use crate::arguments::{Arguments, BadValue, parse_duration, parse_number, to_ticks};
+use crate::handover::Handover;
 use crate::machine::{cpuid, halt_for_ever, port_out};
 use crate::{apic, console, hypercall, interrupts, println};
 
-global_asm!(include_str!("start.s"), framebuffer = const cfg!(feature = "probe") as u8);
+global_asm!(
+    include_str!("start.s"),
+    framebuffer = const cfg!(feature = "probe") as u8,
+    room = const cfg!(feature = "header-room") as u8,
+);
 
 /// Arguments that guest-rt itself takes on the bare machine.
 const OWN_ARGUMENTS: [&str; 2] = ["tsc_khz", "native-power-off"];
@@ -71,6 +75,7 @@ impl Verdict {
 #[derive(Debug)]
 pub struct Guest {
     machine: Machine,
+    handover: Handover,
     arguments: Arguments<'static>,
     /// Usable memory behind the image: start and size in bytes.
     spare: (u64, u64),
@@ -81,6 +86,18 @@ impl Guest {
     #[must_use]
     pub const fn machine(&self) -> Machine {
         self.machine
+    }
+
+    /// The command line as a whole.
+    #[must_use]
+    pub fn command_line(&self) -> &'static str {
+        command_line()
+    }
+
+    /// How the guest was started.
+    #[must_use]
+    pub const fn handover(&self) -> Handover {
+        self.handover
     }
 
     /// Start and size in bytes of the usable memory behind the guest's image.
@@ -180,14 +197,14 @@ pub fn start(magic: u32, boot_info: u32, main: fn(&Guest) -> Verdict) -> ! {
         console::set_up_uart();
     }
     interrupts::set_up(0);
-    let spare = read_boot_info(magic, boot_info);
+    let (handover, spare) = read_boot_info(magic, boot_info);
     let arguments = Arguments::new(command_line());
     POWER_OFF.store(arguments.get("native-power-off").is_some(), Ordering::Relaxed);
     if let Err(lacking) = apic::set_up() {
         println!("{lacking}");
         finish(Verdict::fail("the machine lacks something"));
     }
-    finish(main(&Guest { machine, arguments, spare }))
+    finish(main(&Guest { machine, handover, arguments, spare }))
 }
 
 pub(crate) fn detect() -> Machine {
@@ -222,43 +239,27 @@ pub(crate) fn own_leaf(leaf: u32) -> u32 {
     leaf - abi::CPUID_BASE + LEAVES.load(Ordering::Relaxed)
 }
 
-/// Keeps the command line and returns the spare memory behind the image.
-fn read_boot_info(magic: u32, address: u32) -> (u64, u64) {
-    if magic != multiboot2::MAGIC {
+/// Keeps the command line, and says how the guest was started and which memory behind the image is spare.
+fn read_boot_info(magic: u32, address: u32) -> (Handover, (u64, u64)) {
+    let Some(handover) = Handover::of(magic, address) else {
         println!(
             "boot: started with EAX={magic:#x}, which is not multiboot2; use GRUB's `multiboot2` command"
         );
         finish(Verdict::fail("not started by multiboot2"));
-    }
-    // SAFETY: the magic says that the loader put the information there; it is mapped one to one.
-    let loaded = unsafe { BootInformation::load(address as usize as *const BootInformationHeader) };
-    let Ok(information) = loaded else {
+    };
+    let mut bytes = [0; COMMAND_LINE_BYTES];
+    let Some(length) = handover.command_line(&mut bytes) else {
         println!("boot: the boot information at {address:#x} is malformed; the loader is at fault");
         finish(Verdict::fail("malformed boot information"));
     };
-    let line = information.command_line_tag().and_then(|tag| tag.cmdline().ok()).unwrap_or("");
-    if line.len() > COMMAND_LINE_BYTES {
+    if length > COMMAND_LINE_BYTES {
         println!("boot: the command line is longer than {COMMAND_LINE_BYTES} bytes; shorten it");
         finish(Verdict::fail("command line too long"));
     }
-    COMMAND_LINE.call_once(|| {
-        let mut bytes = [0; COMMAND_LINE_BYTES];
-        bytes[..line.len()].copy_from_slice(line.as_bytes());
-        (bytes, line.len())
-    });
-    spare_memory(&information)
-}
-
-fn spare_memory(information: &BootInformation<'_>) -> (u64, u64) {
+    COMMAND_LINE.call_once(|| (bytes, length));
     let image_end = &raw const __guest_end as u64;
-    information
-        .memory_map_tag()
-        .into_iter()
-        .flat_map(|map| map.memory_areas())
-        .filter(|area| area.typ() == MemoryAreaType::Available)
-        .map(|area| (area.start_address(), area.end_address().min(1 << 32)))
-        .find(|(start, end)| (*start..*end).contains(&image_end))
-        .map_or((image_end, 0), |(_, end)| (image_end, end - image_end))
+    let spare_end = handover.ram_end(image_end).map_or(image_end, |end| end.min(1 << 32));
+    (handover, (image_end, spare_end - image_end))
 }
 
 fn command_line() -> &'static str {

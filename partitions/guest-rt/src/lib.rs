@@ -50,6 +50,8 @@ pub mod extended_state;
 pub mod gap;
 #[cfg(target_os = "none")]
 mod guest;
+#[cfg(target_os = "none")]
+mod handover;
 #[cfg(all(target_os = "none", feature = "hostile"))]
 pub mod hostile;
 #[cfg(target_os = "none")]
@@ -60,6 +62,8 @@ mod interrupts;
 mod machine;
 #[cfg(all(target_os = "none", feature = "probe"))]
 pub mod probe;
+#[cfg(all(target_os = "none", feature = "hostile"))]
+pub mod real_mode;
 #[cfg(all(target_os = "none", feature = "hostile"))]
 pub mod registers;
 #[cfg(all(target_os = "none", feature = "hostile"))]
@@ -81,6 +85,7 @@ mod bare {
     pub use crate::console::print;
     pub use crate::deadline::{Alarm, Deadline, Wait};
     pub use crate::guest::{Guest, Machine, Verdict, finish, start};
+    pub use crate::handover::{Handover, Protocol};
     pub use crate::hypercall::{
         PlanState, Refused, donate_window, plan_state, sleep_until_frame, span_begin, span_end,
         switch_plan, window, yield_window,

@@ -21,6 +21,10 @@ multiboot2_header:
     .short 0
     .long 8
 multiboot2_header_end:
+    .if {room}
+    .ascii "room for a header"          # found by these bytes, by a test that writes another one there
+    .balign 64
+    .endif
 
 .section .text.start, "ax"
 .code32
