@@ -191,8 +191,7 @@ Examples:
     #[command(
         after_help = "SOURCE is a system file or an image, which is run in Bochs (or on a board with --rig), or a log that somebody
 else writes: a serial port, a file, a FIFO, or - for standard input. `q` quits, and ends a run that was started here.
-Without a terminal it prints plain lines. Figures of a dedicated core, and of other cores than the housekeeping's,
-come at the end of the run: asking such a core would cost it an exit.
+Without a terminal it prints plain lines. How late windows began comes at the end of the run, everything else while it runs.
 
 Examples:
   bulkhead monitor partitions/demo.toml
