@@ -26,6 +26,7 @@ const pictures = [...document.querySelectorAll('figure svg')].map(p => { const r
   return { width: r.width, height: r.height, shapes: p.querySelectorAll('rect, path, polyline, polygon, line, circle').length, words: p.querySelectorAll('text').length,
     cut: [...p.querySelectorAll('text')].filter(t => { const b = t.getBoundingClientRect(); return b.left < r.left - 1 || b.right > r.right + 1; }).map(t => t.textContent.replace(/[^\w .]/g, '?')) }; });
 document.title = 'measured ' + JSON.stringify({ width: innerWidth, content: document.documentElement.scrollWidth,
+  hidden: [...document.querySelectorAll('.scroll')].filter(s => s.scrollWidth > s.clientWidth + 1).length,
   paper: light(parts(getComputedStyle(document.body).backgroundColor)), faintest, faint, pictures });
 </script>"#;
 

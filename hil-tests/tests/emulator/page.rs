@@ -1,8 +1,11 @@
-//! The page of the bench in headless Chromium: no error on the console, every picture drawn, nothing cut off, nothing too faint to read.
+//! The page of the bench in headless Chromium: no error on the console, every picture drawn, nothing cut off, nothing too faint to read;
+//! with `--long` of the suite `full` too, whose neighbours change nothing.
 //!
 //! Pictures of it are left in `target/hil/page`, for a person to look at.
 
 use bulkhead::bench::page::page;
+use bulkhead::bench::suite::{IDLE, Suite};
+use bulkhead::bench::{Bench, BenchOptions, Outcome, measure};
 use bulkhead::paths;
 use hil_tests::{bench, browser, checks};
 use serde_json::Value;
@@ -22,8 +25,58 @@ const LEAST_PICTURES: usize = 14;
 
 #[test]
 fn page_of_the_bench_in_a_browser() {
-    let file = bench::folder("page").join("bench.html");
-    let text = page(&QUICK.bench, &QUICK.plans);
+    look_at("page", &QUICK);
+}
+
+/// Beside each kind of neighbour the dedicated core has its latencies, the shared one its windows, and an exit its cost.
+#[test]
+fn long_full_suite_and_its_page() {
+    if !bench::takes_long("long_full_suite_and_its_page", "eleven runs take minutes") {
+        return;
+    }
+    let options = BenchOptions {
+        system: bench::root().join("partitions/demo.toml"),
+        suite: Some(Suite::Full),
+        work: Some(bench::folder("full")),
+        timeout: Some(bench::LIMIT),
+        quiet: true,
+        ..BenchOptions::default()
+    };
+    let permit = bench::permit();
+    let outcome = bench::sure("measure", measure(&options));
+    drop(permit);
+    bench::sure("the demo", outcome.verdict.as_ref());
+    let found: Vec<String> =
+        Suite::Full.neighbours().iter().flat_map(|it| disturbed(&outcome.bench, it)).collect();
+    checks::want_none(&found);
+    look_at("page-full", &outcome);
+}
+
+/// What a neighbour disturbs, one complaint each.
+fn disturbed(bench: &Bench, neighbour: &str) -> Vec<String> {
+    let figure = |run: &str, name: &str| bench.figures.get(&format!("{run}/{name}")).copied();
+    let cost = |name: &str| figure(IDLE, name).map(|idle| idle + checks::SAME);
+    let bounds = [
+        ("timer/span-exits", Some(0)),
+        ("timer/wakeup/max", Some(checks::WAKEUP)),
+        ("windows/windows-late", Some(0)),
+        ("windows/window-start/max", Some(checks::WINDOW_START)),
+        ("core-0/switch/max", Some(checks::SWITCH)),
+        ("costs/cpuid-7/mean", cost("costs/cpuid-7/mean")),
+        ("costs-shared/cpuid-7/mean", cost("costs-shared/cpuid-7/mean")),
+    ];
+    let of = |(name, most): &(&str, Option<u64>)| {
+        let is = figure(neighbour, name);
+        let kept = is.zip(*most).is_some_and(|(is, most)| is <= most);
+        (!kept).then(|| format!("{name} beside {neighbour} is {is:?}, at most {most:?}"))
+    };
+    bounds.iter().filter_map(of).collect()
+}
+
+/// Shows the page of a measurement in light, dark, and narrow.
+fn look_at(folder: &str, outcome: &Outcome) {
+    let file = bench::folder(folder).join("bench.html");
+    let text = page(&outcome.bench, &outcome.plans);
     paths::write(&file, text.as_bytes()).unwrap();
     for (name, width, dark) in
         [("light", WIDE, false), ("dark", WIDE, true), ("narrow", NARROW, false)]
@@ -32,6 +85,8 @@ fn page_of_the_bench_in_a_browser() {
         println!("{name}: {} pictures, faintest {}", list(&seen).len(), seen["faintest"]);
         checks::want_none(&said);
         checks::want_none(&complaints(&seen, dark));
+        // A narrow window may have to scroll a table; a desk's has room for each.
+        assert!(width < WIDE || seen["hidden"] == 0, "{} tables are cut off", seen["hidden"]);
         browser::screenshot(&file, &file.with_file_name(format!("{name}.png")), width, dark);
     }
 }

@@ -23,8 +23,59 @@ const LINES: [RGBColor; 7] = [
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
-/// A named distribution.
-pub type Line<'l> = (String, &'l Histogram);
+/// A distribution: of which run, of which partition.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'l> {
+    /// Name of the run.
+    pub run: &'l str,
+    /// Name of the partition.
+    pub partition: &'l str,
+    /// What was measured.
+    pub of: &'l Histogram,
+}
+
+/// Pixels that a line of the legend takes, and what stands around it.
+const LEGEND_LINE: f64 = 16.0;
+const LEGEND_EDGE: f64 = 22.0;
+/// Pixels of the axes' plane, in height.
+const PLANE: f64 = HEIGHT as f64 - 66.0;
+
+/// Points of a curve.
+type Curve = Vec<(f64, f64)>;
+
+/// The curves, each once, with the names of all that have it: of the runs whose neighbour changes nothing one line is left.
+fn curves(lines: &[Line<'_>]) -> Vec<(String, Curve)> {
+    let mut found: Vec<(Curve, Vec<Line<'_>>)> = Vec::new();
+    for line in lines {
+        let points = curve(line.of);
+        match found.iter_mut().find(|(known, _)| *known == points) {
+            Some((_, who)) => who.push(*line),
+            None => found.push((points, vec![*line])),
+        }
+    }
+    found.into_iter().map(|(points, who)| (named(&who), points)).collect()
+}
+
+/// `system: motion; idle, all: timer`.
+fn named(lines: &[Line<'_>]) -> String {
+    let mut parts: Vec<(&str, String)> = Vec::new();
+    for Line { run, partition, .. } in lines {
+        match parts.iter_mut().find(|(name, _)| name == partition) {
+            Some((_, runs)) => *runs = format!("{runs}, {run}"),
+            None => parts.push((partition, (*run).to_string())),
+        }
+    }
+    let parts: Vec<String> =
+        parts.iter().map(|(partition, runs)| format!("{runs}: {partition}")).collect();
+    parts.join("; ")
+}
+
+/// Where the vertical axis ends, so that no curve runs into a legend of so many lines: it takes a part of the plane, and the highest
+/// point lies below.
+fn top(most: f64, lines: usize) -> f64 {
+    let legend = (lines as f64 * LEGEND_LINE + LEGEND_EDGE).min(PLANE * 0.8);
+    most * PLANE / (PLANE - legend)
+}
 
 /// A histogram, its counts on a logarithmic scale.
 #[must_use]
@@ -35,8 +86,7 @@ pub fn histogram(partition: &str, of: &Histogram) -> String {
 /// Percentiles of several distributions: the share of the samples that lie beyond on a logarithmic scale.
 #[must_use]
 pub fn percentiles(unit: &str, lines: &[Line<'_>]) -> String {
-    let series: Vec<(&str, Vec<(f64, f64)>)> =
-        lines.iter().map(|(name, of)| (name.as_str(), curve(of))).collect();
+    let series = curves(lines);
     let most = series.iter().flat_map(|it| &it.1).map(|point| point.1).fold(10.0, f64::max);
     let last = PERCENTILES.len() as f64 - 0.5;
     picture(HEIGHT, |area| {
@@ -45,7 +95,7 @@ pub fn percentiles(unit: &str, lines: &[Line<'_>]) -> String {
             .margin_right(28)
             .x_label_area_size(42)
             .y_label_area_size(70)
-            .build_cartesian_2d(0.0..last, 0.0..most * 1.15)?;
+            .build_cartesian_2d(0.0..last, 0.0..top(most, series.len()))?;
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
@@ -61,7 +111,7 @@ pub fn percentiles(unit: &str, lines: &[Line<'_>]) -> String {
         for ((name, points), colour) in series.iter().zip(LINES.iter().cycle()) {
             chart
                 .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?
-                .label(*name)
+                .label(name)
                 .legend(|(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
         }
         chart
@@ -74,7 +124,7 @@ pub fn percentiles(unit: &str, lines: &[Line<'_>]) -> String {
 }
 
 /// The points of a percentile curve: from one percentile that the samples support to the next.
-fn curve(of: &Histogram) -> Vec<(f64, f64)> {
+fn curve(of: &Histogram) -> Curve {
     let distribution = Distribution::new(of);
     let at = |(x, percentile)| Some((x, distribution.at(percentile)? as f64));
     (0_u8..).map(f64::from).zip(PERCENTILES).filter_map(at).collect()
@@ -170,5 +220,29 @@ mod tests {
         let of = Histogram { count: 100, max: 9, bins: vec![(9, 100)], ..Histogram::default() };
         assert_eq!(curve(&of).len(), 3);
         assert_eq!((tick(2.0), tick(2.5)), ("p99".to_string(), String::new()));
+    }
+
+    #[test]
+    fn curves_that_are_alike_are_one() {
+        let of =
+            |max| Histogram { count: 100, max, bins: vec![(max, 100)], ..Histogram::default() };
+        let (low, high) = (of(4), of(9));
+        let line = |run, partition, of| Line { run, partition, of };
+        let lines = [
+            line("system", "motion", &low),
+            line("idle", "timer", &low),
+            line("native", "timer", &high),
+            line("all", "timer", &low),
+        ];
+        let names: Vec<String> = curves(&lines).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["system: motion; idle, all: timer", "native: timer"]);
+    }
+
+    #[test]
+    fn the_legend_stands_above_the_curves() {
+        for lines in 1..9 {
+            let highest = PLANE * (1.0 - 100.0 / top(100.0, lines));
+            assert!(highest >= lines as f64 * LEGEND_LINE, "{lines}: {highest}");
+        }
     }
 }

@@ -12,7 +12,7 @@ pub mod summary;
 mod systems;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -156,6 +156,8 @@ pub struct Outcome {
 /// # Errors
 /// Something does not build or run, a system of the bench does not do what it has to, or the board is too small for a suite.
 pub fn measure(options: &BenchOptions) -> Result<Outcome> {
+    let mut progress = Progress::new(options);
+    progress.next("the system");
     let built = build_image(&options.build(options.system.clone(), options.work.clone()))?;
     let run = options.run(&built)?;
     let verdict = judge(&run, &built.manifest);
@@ -163,8 +165,9 @@ pub fn measure(options: &BenchOptions) -> Result<Outcome> {
     let mut bench = Bench::of_run(suite, run.report, built.manifest.cores);
     let mut plans = Plans::from([(SYSTEM.to_string(), built.compiled.plan().clone())]);
     if let Some(suite) = options.suite {
-        measure_board(options, suite, &built, &mut bench, &mut plans)?;
+        measure_board(options, suite, &built, &mut progress, &mut bench, &mut plans)?;
     }
+    progress.done();
     bench.limits = limits::check(&bench, &plans);
     let verdict = verdict.and_then(|()| limits::judge(&bench.limits));
     Ok(Outcome { bench, plans, verdict })
@@ -175,21 +178,25 @@ fn measure_board(
     options: &BenchOptions,
     suite: Suite,
     own: &BuiltImage,
+    progress: &mut Progress,
     bench: &mut Bench,
     plans: &mut Plans,
 ) -> Result<()> {
     let maker = Maker { options, suite, work: &own.work, plan: own.compiled.plan() };
     for neighbour in suite.neighbours() {
+        progress.next(&format!("the bench beside a neighbour: {}", suite::told(neighbour)));
         let built = build_image(&maker.system(neighbour, false)?)?;
         bench.add((*neighbour).to_string(), maker.run(&built)?);
         plans.insert((*neighbour).to_string(), built.compiled.plan().clone());
         if *neighbour == IDLE && options.rig.is_none() {
             for partition in [COSTS, TIMER] {
+                progress.next(&format!("{partition} without the hypervisor"));
                 let native = build_native(&maker.system(neighbour, false)?, partition)?;
                 bench.add(format!("{NATIVE}{partition}"), maker.run(&native)?);
             }
         }
     }
+    progress.next("the floor");
     let floor = build_image(&maker.system(IDLE, true)?)?;
     bench.add(FLOOR.to_string(), maker.run(&floor)?);
     Ok(())
@@ -204,11 +211,43 @@ impl BenchOptions {
     fn run(&self, built: &BuiltImage) -> Result<crate::Run> {
         run_image(&RunOptions {
             image: built.image.clone(),
-            timeout: self.timeout,
+            timeout: self.timeout.or_else(|| self.suite.and_then(Suite::limit)),
             rig: self.rig.clone(),
             quiet: self.quiet,
             ..RunOptions::default()
         })
+    }
+}
+
+/// Says which of the runs of a suite is under way, and how long each took.
+struct Progress {
+    /// How many there are; nothing is said where that is none.
+    runs: usize,
+    begun: usize,
+    since: Instant,
+}
+
+impl Progress {
+    fn new(options: &BenchOptions) -> Self {
+        let suite = options.suite.filter(|_| !options.quiet);
+        let runs = suite.map_or(0, |suite| suite.runs(options.rig.is_none()));
+        Self { runs, begun: 0, since: Instant::now() }
+    }
+
+    fn next(&mut self, what: &str) {
+        self.done();
+        self.begun += 1;
+        if self.runs > 0 {
+            eprintln!("run {} of {}: {what}", self.begun, self.runs);
+        }
+    }
+
+    fn done(&mut self) {
+        if self.runs > 0 && self.begun > 0 {
+            let seconds = self.since.elapsed().as_secs_f64();
+            eprintln!("run {} of {} took {seconds:.0} s", self.begun, self.runs);
+        }
+        self.since = Instant::now();
     }
 }
 

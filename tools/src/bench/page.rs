@@ -5,7 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::limits::Plans;
 use super::percentiles::{Distribution, PERCENTILES};
-use super::suite::IDLE;
+use super::suite::{self, IDLE};
 use super::summary::{OPERATIONS, UNMEASURED, histogram, is_under_hypervisor, on_shared};
 use super::systems::{COSTS, STOPPED};
 use super::{Bench, FLOOR, NATIVE, NamedRun, SYSTEM, charts};
@@ -83,10 +83,22 @@ fn limits(bench: &Bench) -> Option<Markup> {
 
 /// One cell: the mean, with the extremes beside it.
 fn cell(of: Option<&Histogram>) -> Markup {
-    html! { td.number { @match of {
-        Some(of) => { b { (grouped(Distribution::new(of).mean())) } " " span.none { (grouped(of.min)) "\u{2013}" (grouped(of.max)) } }
+    worst_cell(of.into_iter())
+}
+
+/// One cell for several runs: the largest of their means, with the extremes of all beside it.
+fn worst_cell<'b>(of: impl Iterator<Item = &'b Histogram>) -> Markup {
+    let each = of.map(|it| (Distribution::new(it).mean(), it.min, it.max));
+    let worst = each.reduce(|sum, it| (sum.0.max(it.0), sum.1.min(it.1), sum.2.max(it.2)));
+    html! { td.number { @match worst {
+        Some((mean, least, most)) => { b { (grouped(mean)) } " " span.none { (grouped(least)) "\u{2013}" (grouped(most)) } }
         None => span.none { "-" },
     } } }
+}
+
+/// What the neighbours do, in one line.
+fn told(neighbours: &[&NamedRun]) -> String {
+    neighbours.iter().map(|run| suite::told(&run.name)).collect::<Vec<_>>().join(", ")
 }
 
 fn costs(bench: &Bench) -> Option<Markup> {
@@ -99,20 +111,24 @@ fn costs(bench: &Bench) -> Option<Markup> {
         .filter(|run| run.name != SYSTEM && run.name != IDLE && is_under_hypervisor(&run.name))
         .collect();
     Some(html! {
-        p { "Ticks as the guest sees them, the pair of clock readings around each included: the mean, and the extremes behind it. The " b { "floor" } " is an exit and the way back with nothing in between." }
+        p { "Ticks as the guest sees them, the pair of clock readings around each included: the mean, and the extremes behind it. The " b { "floor" } " is an exit and the way back with nothing in between."
+            @if !neighbours.is_empty() { " The last two columns are beside neighbours: the mean of the worst run, and the extremes of all. A run each: " (told(&neighbours)) "." } }
         div.scroll { table {
             thead { tr { th { "" } th.number { "dedicated core" } th.number { "shared core" } th.number { "no hypervisor" }
-                @for run in &neighbours { th.number { "dedicated, beside " (run.name) } } } }
+                @if !neighbours.is_empty() { th.number { "dedicated, beside" } th.number { "shared, beside" } } } }
             tbody {
                 @for (name, words) in OPERATIONS { tr {
                     th scope="row" { (words) }
                     (cell(histogram(bench, IDLE, COSTS, name)))
                     (cell(on_shared(bench, IDLE, name)))
                     (cell(histogram(bench, &native, COSTS, name)))
-                    @for run in &neighbours { (cell(run.report.partition(COSTS).and_then(|it| it.histogram(name)))) }
+                    @if !neighbours.is_empty() {
+                        (worst_cell(neighbours.iter().filter_map(|run| histogram(bench, &run.name, COSTS, name))))
+                        (worst_cell(neighbours.iter().filter_map(|run| on_shared(bench, &run.name, name))))
+                    }
                 } }
-                tr { th scope="row" { "the floor" } (cell(floor)) td.number { span.none { "-" } } td.number { span.none { "-" } } @for _ in &neighbours { td {} } }
-                tr { th scope="row" { (UNMEASURED.0) } td colspan=(3 + neighbours.len()) { (UNMEASURED.1) } }
+                tr { th scope="row" { "the floor" } (cell(floor)) td.number { span.none { "-" } } td.number { span.none { "-" } } @if !neighbours.is_empty() { td {} td {} } }
+                tr { th scope="row" { (UNMEASURED.0) } td colspan="5" { (UNMEASURED.1) } }
             }
         } }
         (cost_bars(bench, floor))
@@ -213,7 +229,7 @@ fn latency_row(run: &NamedRun, partition: &Partition, of: &Histogram) -> Markup 
 fn lines<'b>(runs: &[&'b NamedRun], name: &str) -> Vec<charts::Line<'b>> {
     let all = runs.iter().flat_map(|run| latencies(run).map(move |it| (run.name.as_str(), it)));
     all.filter(|(_, (_, of))| of.name == name)
-        .map(|(run, (partition, of))| (format!("{run}: {}", partition.name), of))
+        .map(|(run, (partition, of))| charts::Line { run, partition: &partition.name, of })
         .collect()
 }
 

@@ -1,5 +1,7 @@
 //! What a suite is: beside which neighbours the bench runs, and how much it measures.
 
+use std::time::Duration;
+
 /// How much is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Amounts {
@@ -42,6 +44,22 @@ impl Suite {
         }
     }
 
+    /// Wall-clock time that one of its runs may take unless told otherwise; nothing where the usual limit does.
+    #[must_use]
+    pub const fn limit(self) -> Option<Duration> {
+        match self {
+            Self::Quick | Self::Full => None,
+            Self::Soak => Some(Duration::from_secs(3_600)),
+        }
+    }
+
+    /// Runs that the suite takes: the system, one beside each neighbour, the floor, and in an emulator two without the hypervisor.
+    #[must_use]
+    pub const fn runs(self, native: bool) -> usize {
+        let natives = if native { 2 } else { 0 };
+        2 + self.neighbours().len() + natives
+    }
+
     /// How much each run measures.
     #[must_use]
     pub const fn amounts(self) -> Amounts {
@@ -51,6 +69,19 @@ impl Suite {
             Self::Soak => Amounts { runs: 10_000, samples: 1_000_000, windows: 10_000 },
         }
     }
+}
+
+/// A neighbour as people call it, with its mode where that is another word.
+#[must_use]
+pub fn told(neighbour: &str) -> String {
+    let word = match neighbour {
+        "wbinvd" => "cache",
+        "ipi" => "interrupts",
+        "console" => "log",
+        "all" => "everything",
+        _ => return neighbour.to_string(),
+    };
+    format!("{word} ({neighbour})")
 }
 
 /// The neighbour that does nothing.
