@@ -136,7 +136,7 @@ fn partition(
     let size = Literal::u64_unsuffixed(module.bytes.len() as u64);
     let digest = bytes(&module.digest);
     let (load_at, entry) = (hex(image.load_at), hex(image.entry));
-    let memory = region(&planned.region);
+    let memory = planned.regions.iter().map(region);
     let ept_pages = Literal::usize_unsuffixed(planned.ept_pages);
     let (boot_info_at, boot_info) = match &image.boot_info {
         Some(info) => (info.at, &info.bytes),
@@ -163,7 +163,7 @@ fn partition(
                 load_at: #load_at,
                 entry: #entry,
             },
-            memory: &[#memory],
+            memory: &[#(#memory),*],
             ept_pages: #ept_pages,
             boot_info: #boot_info,
             boot_info_at: #boot_info_at,

@@ -310,7 +310,7 @@ fn load(
     let loaded = match (partition.platform, partition.image.kind) {
         (Platform::Pc, ImageKind::Kernel) => pc::linux(&bytes, ramdisk, &around),
         (Platform::Pc, _) => pc::image(&bytes, ramdisk, &around),
-        (Platform::Bare, _) => bare(&bytes, partition.region.size),
+        (Platform::Bare, _) => bare(&bytes, partition.first_piece()),
     };
     loaded.map_err(|refusal| findings.push(refused(partition, refusal))).ok()
 }
@@ -365,7 +365,8 @@ fn refused(partition: &PlannedPartition, refusal: Refusal) -> Finding {
 fn surroundings<'p>(plan: &'p Plan, partition: &'p PlannedPartition) -> pc::Surroundings<'p> {
     let id = |cpu: &u16| plan.board.apic_ids.get(usize::from(*cpu)).copied();
     pc::Surroundings {
-        memory: partition.region.size,
+        memory: partition.size(),
+        first_piece: partition.first_piece(),
         processors: partition.cpus.iter().filter_map(id).collect(),
         command_line: &partition.arguments,
         schedule: partition.schedule,

@@ -1,15 +1,17 @@
-//! Places the partitions' memory: lowest free address first, in the order of the file, on 2 MiB bounds.
+//! Places the partitions' memory: lowest free address first, in the order of the file, on 2 MiB bounds; a GiB and more on bounds of 1 GiB
+//! where there is room.
 //!
-//! On 2 MiB bounds the nested page tables take large pages, so that a partition costs few of them and
-//! few misses of the translation cache.
+//! On these bounds the nested page tables take large pages, so that a partition costs few of them and
+//! few misses of the translation cache. What fits no free range in one piece is put together from several, the largest first.
 
-use bulkhead_table::{MAX_CORES, PAGE_SIZE, Range, Region, Rights};
+use bulkhead_table::{MAX_CORES, PAGE_SIZE, Range, Region, Rights, pc};
 use hv_core::paging::{self, Access, Format, LargePages, Mapping, Memory};
 
 use crate::board::CheckedBoard;
 use crate::boot_info;
 use crate::compare::Comparisons;
 use crate::diagnostics::{Finding, Findings};
+use crate::programs;
 use crate::rules::Rule;
 use crate::schema::{Partition, SystemFile};
 use crate::source::At;
@@ -18,8 +20,11 @@ use crate::units::size_text;
 /// Alignment of a partition's memory in the machine.
 const ALIGNMENT: u64 = 2 << 20;
 
-/// Guest RAM ends here at the latest: behind it are the addresses of devices, the local APIC's among them.
-const GUEST_RAM_END: u64 = 3 << 30;
+/// The same of one that has as much, where the machine has room.
+const HUGE: u64 = 1 << 30;
+
+/// Most pieces of a partition's memory: the hypervisor keeps lists of so many, and its schedule pages.
+const MOST_PIECES: usize = 8;
 
 /// Guest-physical address of the schedule page of vCPU 0; those of the others follow it. Between guest RAM and the
 /// local APIC at 0xFEE0_0000, with room for as many pages as there can be cores.
@@ -30,7 +35,8 @@ const _: () = assert!(SCHEDULE_PAGES + MAX_CORES as u64 * PAGE_SIZE <= 0xFEC0_00
 /// Memory of one partition.
 #[derive(Clone, Debug)]
 pub(crate) struct Placement {
-    pub region: Region,
+    /// Ascending by what the guest sees.
+    pub regions: Vec<Region>,
     /// Read-only pages, one for each vCPU in windows.
     pub schedule: Option<Range>,
     pub ept_pages: usize,
@@ -47,7 +53,7 @@ pub(crate) fn check(
         .iter()
         .map(|partition| {
             let size = partition.memory.as_ref()?;
-            plausible(&partition.name.value, size, findings).then_some(size)
+            plausible(partition, size, findings).then_some(size)
         })
         .collect();
     let Some((memory, own)) =
@@ -61,17 +67,19 @@ pub(crate) fn check(
         .zip(sizes)
         .map(|(partition, size)| {
             let (name, size) = (partition.name.value.as_str(), size?);
-            let Some(piece) = take(&mut free, size.value, &mut findings.comparisons) else {
+            let Some((regions, spare)) = place(&mut free, size.value, &mut findings.comparisons)
+            else {
                 findings.push(does_not_fit(name, size, &free, memory));
                 return None;
             };
-            large_pages(name, size, piece, findings);
-            placement(partition, size, piece.start, findings)
+            large_pages(name, size, spare, findings);
+            placement(partition, size, regions, findings)
         })
         .collect()
 }
 
-fn plausible(name: &str, size: &At<u64>, findings: &mut Findings) -> bool {
+fn plausible(partition: &Partition, size: &At<u64>, findings: &mut Findings) -> bool {
+    let name = &partition.name.value;
     let least = boot_info::ADDRESS + PAGE_SIZE;
     let finding = if size.value < least {
         Finding::new(
@@ -98,13 +106,17 @@ fn plausible(name: &str, size: &At<u64>, findings: &mut Findings) -> bool {
             ),
         )
         .at(size.place, format!("{} bytes", size.value))
-    } else if size.value > GUEST_RAM_END {
+    } else if size.value > pc::RAM_END && !programs::is_pc(partition) {
         Finding::new(
             Rule::MemoryTooLarge,
             format!("the memory of `{name}` reaches into the addresses of devices"),
-            format!("write {} or less", size_text(GUEST_RAM_END)),
+            format!(
+                "write {} or less, or `platform = \"pc\"`: a PC's memory goes on at {}",
+                size_text(pc::RAM_END),
+                size_text(pc::HIGH_RAM)
+            ),
         )
-        .at(size.place, format!("more than {}", size_text(GUEST_RAM_END)))
+        .at(size.place, format!("more than {}", size_text(pc::RAM_END)))
     } else {
         return true;
     };
@@ -134,32 +146,96 @@ fn aligned(range: Range) -> Option<Range> {
     Some(Range { start, size })
 }
 
-/// Takes `size` bytes from the first range that has them; up to the next bound nobody else gets any.
-fn take(free: &mut [Range], size: u64, comparisons: &mut Comparisons) -> Option<Range> {
-    let range = free.iter_mut().find(|range| {
+/// Takes `size` bytes for a guest: the regions of its memory, and how many bytes up to the next bound nobody else gets.
+fn place(
+    free: &mut Vec<Range>,
+    size: u64,
+    comparisons: &mut Comparisons,
+) -> Option<(Vec<Region>, u64)> {
+    let parts = [(0, size.min(pc::RAM_END)), (pc::HIGH_RAM, size.saturating_sub(pc::RAM_END))];
+    let bounds = [HUGE, ALIGNMENT].into_iter().filter(|bound| *bound == ALIGNMENT || size >= HUGE);
+    for bound in bounds {
+        let (mut left, mut regions, mut spare) = (free.clone(), Vec::new(), 0);
+        let placed = parts.iter().filter(|(_, size)| *size > 0).all(|(guest, size)| {
+            let pieces = take(&mut left, *size, bound, comparisons);
+            let mut guest = *guest;
+            for (piece, behind) in pieces.iter().flatten() {
+                let (host, size) = (piece.start, piece.size);
+                regions.push(Region { guest, host, size, rights: Rights::ALL });
+                guest += size;
+                spare = *behind;
+            }
+            pieces.is_some()
+        });
+        if placed && regions.len() <= MOST_PIECES {
+            *free = left;
+            return Some((regions, spare));
+        }
+    }
+    None
+}
+
+/// Takes `size` bytes on such bounds: from the first range that has them all, or from several. With each piece, how many bytes behind
+/// it nobody else gets.
+fn take(
+    free: &mut Vec<Range>,
+    size: u64,
+    bound: u64,
+    comparisons: &mut Comparisons,
+) -> Option<Vec<(Range, u64)>> {
+    let usable = |range: &Range| {
+        let start = range.start.checked_next_multiple_of(bound)?;
+        Some(Range { start, size: range.end().checked_sub(start)? })
+    };
+    let whole = free.iter().find_map(|range| {
         comparisons.add(1);
-        range.size >= size
-    })?;
-    let start = range.start;
-    let taken = size.next_multiple_of(ALIGNMENT).min(range.size);
-    *range = Range { start: start + taken, size: range.size - taken };
-    Some(Range { start, size: taken })
+        usable(range).filter(|usable| usable.size >= size)
+    });
+    let pieces = match whole {
+        Some(range) => vec![Range { size, ..range }],
+        None => together(free.iter().filter_map(usable).collect(), size, bound)?,
+    };
+    Some(pieces.into_iter().map(|piece| (piece, carve(free, piece))).collect())
+}
+
+/// `size` bytes out of several ranges, the largest first; all but the last on whole bounds.
+fn together(mut ranges: Vec<Range>, size: u64, bound: u64) -> Option<Vec<Range>> {
+    ranges.sort_by_key(|range| std::cmp::Reverse(range.size));
+    let (mut pieces, mut missing) = (Vec::new(), size);
+    for range in ranges {
+        let most = if range.size >= missing { missing } else { range.size / bound * bound };
+        if most > 0 {
+            pieces.push(Range { size: most, ..range });
+            missing -= most;
+        }
+    }
+    (missing == 0).then_some(pieces)
+}
+
+/// Takes a piece out of the free range that holds it. Up to the next bound behind it nobody else gets any: returns how much that is.
+fn carve(free: &mut Vec<Range>, piece: Range) -> u64 {
+    let Some(at) = free.iter().position(|range| range.contains(&piece)) else { return 0 };
+    let range = free.remove(at);
+    let end = piece.end().next_multiple_of(ALIGNMENT).min(range.end());
+    let before = Range { start: range.start, size: piece.start - range.start };
+    let behind = Range { start: end, size: range.end() - end };
+    let rest = [before, behind].into_iter().filter(|rest| rest.size > 0);
+    free.splice(at..at, rest);
+    end - piece.end()
 }
 
 fn does_not_fit(name: &str, size: &At<u64>, free: &[Range], memory: &[At<Range>]) -> Finding {
     let left: u64 = free.iter().map(|range| range.size).sum();
-    let largest = free.iter().map(|range| range.size).max().unwrap_or(0);
     let finding = Finding::new(
         Rule::MemoryDoesNotFit,
         format!("the memory of `{name}` does not fit the board"),
         format!(
-            "write {} or less here, or give the partitions before it less: {} are left in all, outside the hypervisor's range and the partitions before this one, on bounds of {}",
-            size_text(largest),
+            "write {} or less here, or give the partitions before it less: that is left in all, outside the hypervisor's range and the partitions before this one, on bounds of {}",
             size_text(left),
             size_text(ALIGNMENT)
         ),
     )
-    .at(size.place, format!("the largest free piece has {}", size_text(largest)));
+    .at(size.place, format!("{} are free", size_text(left)));
     match memory.first() {
         Some(first) => finding.with(first.place, "the board's memory begins here"),
         None => finding,
@@ -169,15 +245,15 @@ fn does_not_fit(name: &str, size: &At<u64>, free: &[Range], memory: &[At<Range>]
 fn placement(
     partition: &Partition,
     size: &At<u64>,
-    host: u64,
+    regions: Vec<Region>,
     findings: &mut Findings,
 ) -> Option<Placement> {
-    let region = Region { guest: 0, host, size: size.value, rights: Rights::ALL };
     let schedule = schedule_pages(partition);
-    let mut mappings = vec![mapping(&region)];
+    let host = regions.first().map_or(0, |region| region.host);
+    let mut mappings: Vec<_> = regions.iter().map(mapping).collect();
     mappings.extend(schedule.as_ref().map(|pages| schedule_mapping(pages, host)));
     match paging::tables_needed(Format::Ept, LargePages::Up2M, &mappings) {
-        Ok(ept_pages) => Some(Placement { region, schedule, ept_pages }),
+        Ok(ept_pages) => Some(Placement { regions, schedule, ept_pages }),
         Err(error) => {
             let name = &partition.name.value;
             let message = format!("the memory of `{name}` cannot be mapped: {error}");
@@ -190,9 +266,9 @@ fn placement(
 }
 
 /// What is left behind the last whole large page takes a table of small ones, and misses of the translation cache.
-/// Where the piece of the machine's memory has no more, there is nothing to be done about it.
-fn large_pages(name: &str, size: &At<u64>, piece: Range, findings: &mut Findings) {
-    if size.value.is_multiple_of(ALIGNMENT) || piece.size == size.value {
+/// Where the machine's memory has none to `spare` behind it, there is nothing to be done about it.
+fn large_pages(name: &str, size: &At<u64>, spare: u64, findings: &mut Findings) {
+    if size.value.is_multiple_of(ALIGNMENT) || spare == 0 {
         return;
     }
     let finding = Finding::new(
@@ -240,5 +316,80 @@ fn mapping(region: &Region) -> Mapping {
         size: region.size,
         access: Access { read, write, execute },
         memory: Memory::WriteBack,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const GIB: u64 = 1 << 30;
+
+    fn range(start: u64, end: u64) -> Range {
+        Range { start, size: end - start }
+    }
+
+    fn placed(free: &mut Vec<Range>, size: u64) -> Option<Vec<(u64, u64, u64)>> {
+        let (regions, _) = place(free, size, &mut Comparisons::default())?;
+        Some(regions.iter().map(|region| (region.guest, region.host, region.size)).collect())
+    }
+
+    #[test]
+    fn a_gibibyte_and_more_takes_bounds_of_one_where_there_is_room() {
+        let mut free = vec![range(32 * MIB, 3 * GIB), range(4 * GIB, 8 * GIB)];
+        assert_eq!(placed(&mut free, 2 * GIB), Some(vec![(0, GIB, 2 * GIB)]));
+        assert_eq!(free, [range(32 * MIB, GIB), range(4 * GIB, 8 * GIB)]);
+        assert_eq!(placed(&mut free, 8 * MIB), Some(vec![(0, 32 * MIB, 8 * MIB)]));
+        let wanted = vec![(0, 4 * GIB, 3 * GIB), (4 * GIB, 7 * GIB, GIB / 2)];
+        assert_eq!(placed(&mut free, 7 * GIB / 2), Some(wanted));
+        assert_eq!(free, [range(40 * MIB, GIB), range(15 * GIB / 2, 8 * GIB)]);
+        assert_eq!(
+            placed(&mut free, GIB),
+            Some(vec![(0, 40 * MIB, 984 * MIB), (984 * MIB, 15 * GIB / 2, 40 * MIB)])
+        );
+    }
+
+    #[test]
+    fn what_is_not_there_leaves_all_as_it_was() {
+        let all = vec![range(32 * MIB, GIB), range(4 * GIB, 5 * GIB)];
+        let mut free = all.clone();
+        assert_eq!(placed(&mut free, 2 * GIB - 30 * MIB), None);
+        assert_eq!(free, all);
+        assert!(placed(&mut free, 2 * GIB - 32 * MIB).is_some() && free.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn memory_is_given_once_and_where_the_guest_wants_it(
+            sizes in prop::collection::vec(1_u64..3000, 1..6), gaps in prop::collection::vec(1_u64..700, 1..5),
+        ) {
+            let mut free = Vec::new();
+            let mut start = 32 * MIB;
+            for gap in gaps {
+                free.push(range(start, start + gap * 10 * MIB));
+                start += (gap + 100) * 10 * MIB;
+            }
+            let mut given: Vec<Range> = Vec::new();
+            for size in sizes {
+                let before: u64 = free.iter().map(|range| range.size).sum();
+                let Some(regions) = placed(&mut free, size * 2 * MIB) else { continue };
+                let after: u64 = free.iter().map(|range| range.size).sum();
+                prop_assert_eq!(before - after, size * 2 * MIB);
+                let mut guest = 0;
+                for (at, host, size) in regions {
+                    prop_assert!(at == guest || (guest == 3 * GIB && at == 4 * GIB));
+                    guest = at + size;
+                    let piece = range(host, host + size);
+                    prop_assert!(host.is_multiple_of(ALIGNMENT) && (at ^ host).is_multiple_of(ALIGNMENT));
+                    prop_assert!(given.iter().chain(&free).all(|other| !other.overlaps(&piece)));
+                    given.push(piece);
+                }
+                prop_assert!(free.is_sorted_by_key(|range| range.start));
+            }
+        }
     }
 }

@@ -74,8 +74,8 @@ pub struct PlannedPartition {
     pub platform: Platform,
     /// The guest's command line.
     pub arguments: String,
-    /// Its memory, guest-physical and host-physical.
-    pub region: Region,
+    /// Its memory, guest-physical and host-physical: ascending by what the guest sees, never empty.
+    pub regions: Vec<Region>,
     /// Guest-physical pages in which its vCPUs read their schedule, a page each; `None` on dedicated cores.
     pub schedule: Option<Range>,
     /// Whether it may ask for another plan.
@@ -94,6 +94,32 @@ pub struct PlannedPartition {
 }
 
 impl PlannedPartition {
+    /// Bytes of its memory.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.regions.iter().map(|region| region.size).sum()
+    }
+
+    /// Bytes of the first piece of its memory, from guest-physical 0 on: all that is staged lies in there.
+    #[must_use]
+    pub fn first_piece(&self) -> u64 {
+        self.regions.first().map_or(0, |region| region.size)
+    }
+
+    /// The piece of its memory that the machine's address belongs to.
+    #[must_use]
+    pub fn region_of_host(&self, address: u64) -> Option<Region> {
+        let holds = |start: u64, size| address >= start && address - start < size;
+        self.regions.iter().find(|region| holds(region.host, region.size)).copied()
+    }
+
+    /// The piece that the guest's own address belongs to.
+    #[must_use]
+    pub fn region_of_guest(&self, address: u64) -> Option<Region> {
+        let holds = |start: u64, size| address >= start && address - start < size;
+        self.regions.iter().find(|region| holds(region.guest, region.size)).copied()
+    }
+
     /// The guest-physical pages in which it finds its boot information.
     #[must_use]
     pub fn boot_info_range(&self) -> Range {
@@ -460,8 +486,8 @@ fn planned(
     program: Program,
     sources: &Sources,
 ) -> Option<PlannedPartition> {
-    let region = placement.region;
-    let mut memory_map = vec![(region.guest, region.size, boot_info::AVAILABLE)];
+    let available = |region: &Region| (region.guest, region.size, boot_info::AVAILABLE);
+    let mut memory_map: Vec<_> = placement.regions.iter().map(available).collect();
     let schedule = placement.schedule;
     memory_map.extend(schedule.map(|pages| (pages.start, pages.size, boot_info::RESERVED)));
     let cores = partition.cores.as_ref()?.value.iter();
@@ -470,7 +496,7 @@ fn planned(
         place: sources.name_and_line(partition.name.place),
         cpus: cores.map(|core| u16::try_from(core.value).ok()).collect::<Option<_>>()?,
         platform: program.platform,
-        region,
+        regions: placement.regions,
         schedule,
         may_switch_plan: partition.may_switch_plan.as_ref().is_some_and(|right| right.value),
         donates_to: None,

@@ -49,17 +49,18 @@ pub(crate) fn check(
         .as_ref()
         .map(|file| (file_request(name, ImageKind::Ramdisk, file, sources), file.place));
     Some(Program {
-        platform: if kernel.is_some() || wants_pc(partition) {
-            Platform::Pc
-        } else {
-            Platform::Bare
-        },
+        platform: if is_pc(partition) { Platform::Pc } else { Platform::Bare },
         image: image?,
         image_place,
         ramdisk,
         arguments: line.map(|line| line.value.clone()).unwrap_or_default(),
         arguments_place: line.map(|line| line.place),
     })
+}
+
+/// Whether a partition is a PC.
+pub(crate) fn is_pc(partition: &Partition) -> bool {
+    partition.kernel.is_some() || wants_pc(partition)
 }
 
 /// Whether the platform of a PC is asked for.

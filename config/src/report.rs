@@ -124,9 +124,10 @@ fn memory(out: &mut String, plan: &Plan) -> std::fmt::Result {
     writeln!(out, "\nMemory of the machine")?;
     let mut rows = vec![(plan.board.hypervisor, "hypervisor")];
     for partition in &plan.partitions {
-        let region = partition.region;
-        let range = bulkhead_table::Range { start: region.host, size: region.size };
-        rows.push((range, partition.name.as_str()));
+        for region in &partition.regions {
+            let range = bulkhead_table::Range { start: region.host, size: region.size };
+            rows.push((range, partition.name.as_str()));
+        }
     }
     rows.sort_by_key(|(range, _)| range.start);
     for (range, owner) in rows {
@@ -153,7 +154,7 @@ fn module_images(out: &mut String, plan: &Plan, images: &[Module]) -> std::fmt::
             partition.name,
             if partition.cpus.len() == 1 { "core" } else { "cores" },
             numbers(&partition.cpus),
-            size_text(partition.region.size),
+            size_text(partition.size()),
             partition.place
         )?;
         if partition.may_switch_plan {

@@ -171,7 +171,7 @@ rules! {
     MemoryTooSmall = "BH0501", Error, "A partition's memory reaches beyond its boot information: it is at least 8 KiB.";
     MemoryUnaligned = "BH0502", Error, "A partition's memory is made of whole pages.";
     MemoryDoesNotFit = "BH0503", Error, "The memory of all partitions fits the board's, outside the hypervisor's range.";
-    MemoryTooLarge = "BH0504", Error, "A partition's memory ends below the addresses of devices, at 3 GiB.";
+    MemoryTooLarge = "BH0504", Error, "A partition's memory ends below the addresses of devices, at 3 GiB, and goes on at 4 GiB on a PC alone.";
 
     ImageMissing = "BH0601", Error, "A guest image is an ELF file, or a folder with a Cargo.toml or a Makefile.";
     ImageNotBuilt = "BH0602", Error, "The guest image of a folder has been built.";

@@ -2,7 +2,7 @@
 //!
 //! The page, `who` and `diff` all read the plan through this, so that they cannot contradict each other.
 
-use bulkhead_table::{Hygiene, Owner, PartitionId, Range, Rights, Window};
+use bulkhead_table::{Hygiene, Owner, PartitionId, Range, Region, Rights, Window};
 
 use crate::ImageKind;
 use crate::hygiene::{BRANCH_BARRIER, BUFFER_CLEAR, L1D_FLUSH};
@@ -135,8 +135,11 @@ impl Plan {
     pub(crate) fn memory_map(&self) -> Vec<Extent> {
         let mut taken = vec![Extent { range: self.board.hypervisor, holder: Holder::Hypervisor }];
         for (partition, id) in self.partitions.iter().zip(0_u16..) {
-            let range = Range { start: partition.region.host, size: partition.region.size };
-            taken.push(Extent { range, holder: Holder::Partition(id) });
+            let extent = |region: &Region| Extent {
+                range: Range { start: region.host, size: region.size },
+                holder: Holder::Partition(id),
+            };
+            taken.extend(partition.regions.iter().map(extent));
         }
         taken.sort_by_key(|extent| extent.range.start);
         self.board.memory.iter().flat_map(|range| fill(*range, &taken)).collect()

@@ -91,10 +91,34 @@ fn other_forms_lie_where_their_files_say() {
     assert_eq!((registers(low), low.image.load_at), ([0x36D7_6289, 0xE_1000, 0x1008], 0x1000));
 }
 
+/// A PC's memory goes on at 4 GiB, on bounds of 1 GiB, and its map says so.
+#[test]
+fn memory_of_several_gibibytes_has_a_hole() {
+    const GIB: u64 = 1 << 30;
+    let table = accepted("several-gib.toml");
+    let [large, bare] = &table.partitions[..] else { panic!("two partitions") };
+    let pieces = |of: &bulkhead_audit::model::Partition| -> Vec<(u64, u64, u64)> {
+        of.memory.iter().map(|region| (region.guest, region.host, region.size)).collect()
+    };
+    assert_eq!(pieces(large), [(0, GIB, 3 * GIB), (4 * GIB, 4 * GIB, GIB / 2)]);
+    assert_eq!(pieces(bare), [(0, 5 * GIB, 3 * GIB)]);
+    let info = &large.boot_info[0x1000..];
+    assert_eq!(info[0x1E8], 7);
+    let entry = |index: usize| {
+        let at = 0x2D0 + 20 * index;
+        let word = |at: usize| u64::from_le_bytes(info[at..at + 8].try_into().unwrap());
+        (word(at), word(at + 8), info[at + 16])
+    };
+    let high = [entry(4), entry(5), entry(6)];
+    let wanted =
+        [(1 << 20, 3 * GIB - (1 << 20), 1), (0xFEB0_0000, 0x1000, 2), (4 * GIB, GIB / 2, 1)];
+    assert_eq!(high, wanted);
+}
+
 /// What a guest is told is held against what is there.
 #[test]
 fn no_wrong_word_to_a_guest_passes_the_audit() {
-    let wrong: [(&str, usize, usize, u32, &str); 10] = [
+    let wrong: [(&str, usize, usize, u32, &str); 11] = [
         ("protocols.toml", 0, 3, 7, "AU45 AU46 AU47"),
         ("protocols.toml", 0, 8, 0xE_2000, "AU45"),
         ("protocols.toml", 0, 13, 0x10_2000, "AU45"),
@@ -105,6 +129,8 @@ fn no_wrong_word_to_a_guest_passes_the_audit() {
         ("protocols.toml", 2, 0x1000, 0x2000, "AU45 AU46 AU47"),
         ("protocol-forms.toml", 0, 0x1064, 0x10_4000, "AU45"),
         ("protocol-forms.toml", 0, 0x1014, 2000, "AU45 AU46 AU47"),
+        // The last entry of the memory map, above 4 GiB, is a page longer than the memory.
+        ("several-gib.toml", 0, 0x1350, 0x2000_1000, "AU46"),
     ];
     for (file, partition, at, word, rules) in wrong {
         let mut table = accepted(file);

@@ -129,8 +129,9 @@ fn memory_is_to_scale_and_all_there() {
                 let drawn = bars(*map).into_iter().find(|bar| title(bar.2).starts_with(&wanted));
                 let (from, width, _) = drawn.unwrap();
                 let scale = 100.0 / size as f64;
-                assert_close(from, (partition.region.host - start) as f64 * scale, &wanted);
-                assert_close(width, partition.region.size as f64 * scale, &wanted);
+                let region = partition.regions[0];
+                assert_close(from, (region.host - start) as f64 * scale, &wanted);
+                assert_close(width, region.size as f64 * scale, &wanted);
             }
         }
     }

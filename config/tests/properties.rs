@@ -89,7 +89,8 @@ fn memory_is_disjoint(plan: &Plan) {
     let ranges: Vec<_> = plan
         .partitions()
         .iter()
-        .map(|partition| Range { start: partition.region.host, size: partition.region.size })
+        .flat_map(|partition| &partition.regions)
+        .map(|region| Range { start: region.host, size: region.size })
         .collect();
     for (position, range) in ranges.iter().enumerate() {
         assert!(range.start.is_multiple_of(2 << 20));

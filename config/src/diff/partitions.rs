@@ -48,7 +48,7 @@ fn come(both: &mut Both<'_>, partition: &PlannedPartition, id: PartitionId) {
 fn belongings(side: &Side<'_>, partition: &PlannedPartition, id: PartitionId) -> String {
     let cores: Vec<String> =
         side.plan.cores_of(id).iter().map(|cpu| core_text(side, *cpu)).collect();
-    let size = size_text(partition.region.size);
+    let size = size_text(partition.size());
     format!(
         "{}, {size}, the image {}",
         cores.join(", "),
@@ -119,17 +119,18 @@ fn cores(both: &mut Both<'_>, old: &PlannedPartition, new: &PlannedPartition) {
 }
 
 fn memory(both: &mut Both<'_>, old: &PlannedPartition, new: &PlannedPartition) {
-    let (before, now) = (old.region, new.region);
-    if before.size != now.size {
-        let verb = if now.size > before.size { "gains" } else { "loses" };
+    let (size_before, size_now) = (old.size(), new.size());
+    if size_before != size_now {
+        let verb = if size_now > size_before { "gains" } else { "loses" };
         let sentence = format!(
             "{verb} {} of memory: {} -> {}",
-            size_text(now.size.abs_diff(before.size)),
-            size_text(before.size),
-            size_text(now.size)
+            size_text(size_now.abs_diff(size_before)),
+            size_text(size_before),
+            size_text(size_now)
         );
         tell(both, Gravity::Access, old, sentence, "memory");
     }
+    let (Some(before), Some(now)) = (old.regions.first(), new.regions.first()) else { return };
     if before.rights != now.rights {
         let sentence = format!(
             "may do other things with its memory: {} -> {}",

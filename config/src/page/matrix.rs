@@ -72,7 +72,7 @@ fn row(seen: &Seen<'_>, id: PartitionId) -> Markup {
         tr {
             th scope="row" { (numbered_chip(plan, id)) }
             (cores(seen, Owner::Partition(id)))
-            td.number { (near_size(partition.region.size)) }
+            td.number { (near_size(partition.size())) }
             td.none { "none" } td.none { "none" }
             td { code { (super::image_name(seen, partition)) } }
             td.place { (seen.line(place)) }

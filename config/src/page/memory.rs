@@ -103,7 +103,11 @@ fn table(seen: &Seen<'_>, map: &[Extent]) -> Markup {
 
 fn row(seen: &Seen<'_>, extent: &Extent, total: u64) -> Markup {
     let region = match extent.holder {
-        Holder::Partition(id) => seen.plan.partitions().get(usize::from(id)).map(|p| p.region),
+        Holder::Partition(id) => seen
+            .plan
+            .partitions()
+            .get(usize::from(id))
+            .and_then(|partition| partition.region_of_host(extent.range.start)),
         Holder::Hypervisor | Holder::Free => None,
     };
     let name = seen.holder_name(extent.holder);

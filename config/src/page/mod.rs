@@ -120,7 +120,7 @@ fn head(seen: &Seen<'_>) -> Markup {
 
 fn facts(seen: &Seen<'_>) -> Markup {
     let plan = seen.plan;
-    let given: u64 = plan.partitions().iter().map(|partition| partition.region.size).sum();
+    let given: u64 = plan.partitions().iter().map(|partition| partition.size()).sum();
     let ram: u64 = plan.board.memory.iter().map(|range| range.size).sum();
     let megahertz = plan.tsc_hz() as f64 / 1e6;
     let fact = |name: &str, value: String, note: String| {

@@ -46,9 +46,9 @@ pub(crate) fn image(
     let silent = Wish { protocol: Protocol::Multiboot2, entry: None, addresses: None };
     let wish = headers::wish(file)?;
     let parts = parts(file, wish.as_ref())?;
-    let mut flat = image::layout(&parts, around.memory, &FIRMWARE)?;
+    let mut flat = image::layout(&parts, around.first_piece, &FIRMWARE)?;
     let module = match not_empty(ramdisk)? {
-        Some(ramdisk) => Some(append(&mut flat, &parts, ramdisk, around.memory)?),
+        Some(ramdisk) => Some(append(&mut flat, &parts, ramdisk, around.first_piece)?),
         None => None,
     };
     let (magic, parameters) = match wish.unwrap_or(silent).protocol {
@@ -159,7 +159,8 @@ fn append(
 
 /// KiB of RAM below 640 KiB and from 1 MiB on, up to the first hole.
 fn lower_and_upper(around: &Surroundings<'_>) -> [u32; 2] {
-    [(pc::LOW_END >> 10) as u32, (around.memory.saturating_sub(pc::HIGH) >> 10) as u32]
+    let end = around.memory.min(pc::RAM_END);
+    [(pc::LOW_END >> 10) as u32, (end.saturating_sub(pc::HIGH) >> 10) as u32]
 }
 
 /// The information of Multiboot2, section 3.6.

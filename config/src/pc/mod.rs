@@ -47,8 +47,10 @@ const ACPI_TABLES: u32 = 3;
 
 /// The partition that a kernel is to run in.
 pub(crate) struct Surroundings<'p> {
-    /// Bytes of memory, from guest-physical 0 on.
+    /// Bytes of memory: from guest-physical 0 up to 3 GiB, and from 4 GiB on.
     pub memory: u64,
+    /// Those of its first piece, in which all that is staged has to lie.
+    pub first_piece: u64,
     /// APIC ids by vCPU.
     pub processors: Vec<u32>,
     /// The kernel's command line.
@@ -72,7 +74,7 @@ pub(crate) fn linux(
     let kernel = kernel::read(kernel)?;
     command_line(&kernel, around.command_line)?;
     let ramdisk = not_empty(ramdisk)?.unwrap_or_default();
-    let layout = layout(&kernel, ramdisk.len() as u64, around.memory)?;
+    let layout = layout(&kernel, ramdisk.len() as u64, around.first_piece)?;
     let load_at = if ramdisk.is_empty() { layout.kernel } else { layout.ramdisk.start };
     let mut bytes = ramdisk.to_vec();
     bytes.resize((layout.kernel - load_at) as usize, 0);
@@ -234,8 +236,12 @@ fn memory_map(around: &Surroundings<'_>, tables: u64) -> Vec<(Range, u32)> {
             piece(tables_end, pc::HIGH, RESERVED),
         ]
     };
-    map.push(piece(pc::HIGH, around.memory, RAM));
+    map.push(piece(pc::HIGH, around.memory.min(pc::RAM_END), RAM));
     map.extend(around.schedule.map(|pages| (pages, RESERVED)));
+    let above = around.memory.saturating_sub(pc::RAM_END);
+    if above > 0 {
+        map.push(piece(pc::HIGH_RAM, pc::HIGH_RAM + above, RAM));
+    }
     map
 }
 
@@ -269,7 +275,13 @@ mod tests {
 
     fn around(memory: u64) -> Surroundings<'static> {
         let schedule = Some(Range { start: 0xFEB0_0000, size: 0x2000 });
-        Surroundings { memory, processors: vec![2, 3], command_line: "console=ttyS0", schedule }
+        Surroundings {
+            memory,
+            first_piece: memory,
+            processors: vec![2, 3],
+            command_line: "console=ttyS0",
+            schedule,
+        }
     }
 
     fn started(disk: &[u8], memory: u64) -> FlatImage {

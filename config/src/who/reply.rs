@@ -143,7 +143,9 @@ impl Witness<'_> {
             return self.outside(address);
         };
         let name = partition.name.as_str();
-        let region = partition.region;
+        let Some(region) = partition.region_of_host(address) else {
+            return self.outside(address);
+        };
         let guest = region.guest + (address - region.host);
         let mut reply =
             Reply::of_partition(name, format!("{address:#x} belongs to the partition `{name}`"))
@@ -259,9 +261,8 @@ impl Witness<'_> {
             return self.outside(address);
         };
         let name = partition.name.as_str();
-        let region = partition.region;
-        let memory = Range { start: region.guest, size: region.size };
-        if memory.contains(&byte(address)) {
+        if let Some(region) = partition.region_of_guest(address) {
+            let memory = Range { start: region.guest, size: region.size };
             let host = region.host + (address - region.guest);
             let sentence = format!("{address:#x} of `{name}` is its own memory");
             let mut reply = Reply::of_partition(name, sentence)
@@ -269,7 +270,8 @@ impl Witness<'_> {
             if partition.boot_info_range().contains(&byte(address)) {
                 reply = reply.note("boot information lies here at the start: command line, memory map, on a PC its tables");
             }
-            let label = format!("guest-physical 0 to {:#x}", memory.end() - 1);
+            let label = format!("guest-physical {:#x} to {:#x}", memory.start, memory.end() - 1)
+                .replace("0x0 to", "0 to");
             self.line(&mut reply, &format!("partition.{name}.memory"), label);
             return reply;
         }
@@ -285,7 +287,8 @@ impl Witness<'_> {
                 "a real machine has the local APIC there; this one offers it as x2APIC, by MSRs",
             );
         }
-        let label = format!("its memory ends at {:#x}", memory.end() - 1);
+        let end = partition.regions.last().map_or(0, |last| last.guest + last.size);
+        let label = format!("its memory ends at {:#x}", end.saturating_sub(1));
         self.line(&mut reply, &format!("partition.{name}.memory"), label);
         reply
     }
@@ -630,14 +633,13 @@ impl Witness<'_> {
             return Reply::new(Verdict::Nobody, "there is no such partition");
         };
         let name = partition.name.as_str();
-        let region = partition.region;
         let cores = self.plan.cores_of(id);
         let numbers: Vec<String> = cores.iter().map(u16::to_string).collect();
         let noun = if numbers.len() == 1 { "core" } else { "cores" };
         let sentence = format!(
             "the partition `{name}` has {noun} {} and {}",
             numbers.join(", "),
-            size_text(region.size)
+            size_text(partition.size())
         );
         let mut reply = Reply::of_partition(name, sentence)
             .note("no interrupt, no port and no device: they cannot be given to a partition yet");
@@ -648,13 +650,15 @@ impl Witness<'_> {
             };
             self.core_line(&mut reply, name, cpu, text);
         }
-        let memory = format!(
-            "host-physical {:#x} to {:#x}; it may {}",
-            region.host,
-            region.host + region.size - 1,
-            rights_text(region.rights)
-        );
-        self.line(&mut reply, &format!("partition.{name}.memory"), memory);
+        for region in &partition.regions {
+            let memory = format!(
+                "host-physical {:#x} to {:#x}; it may {}",
+                region.host,
+                region.host + region.size - 1,
+                rights_text(region.rights)
+            );
+            self.line(&mut reply, &format!("partition.{name}.memory"), memory);
+        }
         let image = format!("partition.{name}.{}", image_key(partition));
         self.line(&mut reply, &image, "what runs in it");
         self.rights_lines(&mut reply, partition);

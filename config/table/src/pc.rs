@@ -39,6 +39,12 @@ pub const LOW_END: u64 = 0x9_FC00;
 /// Where memory goes on behind the hole of video and firmware.
 pub const HIGH: u64 = 0x10_0000;
 
+/// End of a guest's RAM below 4 GiB: behind it are the addresses of devices, the local APIC's among them.
+pub const RAM_END: u64 = 3 << 30;
+
+/// Where RAM goes on behind them.
+pub const HIGH_RAM: u64 = 4 << 30;
+
 /// I/O port of the ACPI sleep control register.
 pub const SLEEP_CONTROL: u16 = 0x600;
 

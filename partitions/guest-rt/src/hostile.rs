@@ -271,6 +271,21 @@ pub fn second_page_tables() -> u64 {
     target as u64
 }
 
+/// Maps what lies between 4 GiB and `end`, rounded up to whole GiB, one to one by pages of 1 GiB, which the processor must have.
+pub fn map_up_to(end: u64) {
+    /// Present, writable, for ring 3 too, a page by itself: SDM 3A 4.5.4.
+    const LARGE: u64 = 0x87;
+    let root = (read_cr3() & !0xFFF) as *const u64;
+    // SAFETY: CR3 names the root that start.s built, and its first entry the one table of the third level; both are mapped one to one.
+    // Entries that were empty are filled: nothing that is translated changes.
+    unsafe {
+        let third = (root.read_volatile() & !0xFFF) as *mut u64;
+        for gibibyte in 4..end.div_ceil(1 << 30).min(512) {
+            third.add(gibibyte as usize).write_volatile(gibibyte << 30 | LARGE);
+        }
+    }
+}
+
 /// Runs for ever in one instruction.
 pub fn loop_for_ever() -> ! {
     // SAFETY: touches nothing.

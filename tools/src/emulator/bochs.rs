@@ -67,6 +67,9 @@ pub fn start(setup: &Setup<'_>) -> Result<Emulator> {
     Ok(emulator)
 }
 
+/// Most MiB that Bochs keeps in memory of the host; the rest of a larger machine's lies in a file of its own.
+const MOST_HOST_MEMORY: u64 = 2048;
+
 /// Bochs splits its settings at commas and quotes nothing.
 fn check_path(path: &Path) -> Result<()> {
     match path.to_str() {
@@ -87,7 +90,7 @@ fn settings(setup: &Setup<'_>, disk: &Path, port: &str, log: &Path) -> String {
 display_library: rfb, options=\"timeout=0\"
 romimage: file=/usr/share/bochs/BIOS-bochs-latest, options=fastboot
 vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest
-memory: guest={memory}, host={memory}
+memory: guest={memory}, host={host}
 cpu: model={model}, count={cores}, ips={TSC_HZ}, quantum=16, reset_on_triple_fault=0
 clock: sync=none, time0={START_TIME}
 ata0-master: type=disk, path={disk}, mode=flat
@@ -101,6 +104,7 @@ info: action=report
 debug: action=ignore
 ",
         memory = setup.megabytes(),
+        host = setup.megabytes().min(MOST_HOST_MEMORY),
         cores = setup.cores,
         model = setup.cpu_model.unwrap_or(MODEL),
         disk = disk.display(),

@@ -1,12 +1,14 @@
 //! Checks all that it is handed when it is started by Multiboot 1, Multiboot2 or PVH on a PC, and goes down to real mode and back.
 //!
 //! Arguments: `by=multiboot2|multiboot1|pvh`, how it expects to be started; `memory=N`, its memory in MiB; `module`, whether it expects
-//! its own as a module.
+//! its own as a module; `walk=N`, that it writes to its memory every N bytes, reads all of that again, and then reads at 3 GiB, where
+//! nothing is.
 #![no_std]
 #![no_main]
 
 mod tables;
 mod told;
+mod walk;
 
 use guest_rt::hostile::{read_memory, write_memory};
 use guest_rt::real_mode::{Seen, round_trip};
@@ -51,7 +53,7 @@ const CHECKS: [Check; 7] = [
 ];
 
 fn main(guest: &Guest) -> Verdict {
-    guest.allow_arguments(&["by", "memory", "module"]);
+    guest.allow_arguments(&["by", "memory", "module", "walk"]);
     let by = guest.choice("by", &["multiboot2", "multiboot1", "pvh"]);
     let handover = guest.handover();
     println!("started by {:?}, information at {:#x}", handover.protocol, handover.address);
@@ -68,6 +70,7 @@ fn main(guest: &Guest) -> Verdict {
         Protocol::Multiboot1 => told::by_multiboot1(handover.address),
         Protocol::Pvh => told::by_pvh(handover.address),
     };
+    guest_rt::hostile::map_up_to(told.ram().map(Range::end).max().unwrap_or(0));
     let start = Start {
         memory: guest.number("memory", 8) * MIB,
         line: guest.command_line(),
@@ -84,6 +87,10 @@ fn main(guest: &Guest) -> Verdict {
     report_value!("checks-failed", failed, "checks");
     if failed > 0 {
         return Verdict::fail("not started as was promised");
+    }
+    if guest.argument("walk").is_some() {
+        let (behind_image, _) = guest.spare_memory();
+        return walk::all(&start.told, behind_image, guest.number("walk", 0));
     }
     Verdict::pass("started as was promised")
 }
