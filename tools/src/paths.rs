@@ -50,7 +50,12 @@ pub fn work(name: &str) -> Result<PathBuf> {
 /// # Errors
 /// No such file, or no right to see it.
 pub fn absolute(path: &Path) -> Result<PathBuf> {
-    fs::canonicalize(path).map_err(|cause| Error::file("find", path, &cause))
+    fs::canonicalize(path).map_err(|cause| match cause.kind() {
+        io::ErrorKind::NotFound => {
+            Error::refused(format!("cannot find {}", path.display()), cause, "check the path")
+        }
+        _ => Error::file("find", path, &cause),
+    })
 }
 
 /// Creates `folder` and all above it.
@@ -75,6 +80,21 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 /// The file system says no.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).map_err(|cause| Error::file("write", path, &cause))
+}
+
+/// Whether a file can be written there once minutes of work have gone by. Leaves everything as it is.
+///
+/// # Errors
+/// It cannot.
+pub fn can_write(path: &Path) -> Result<()> {
+    let known = fs::symlink_metadata(path);
+    // To open a pipe or a device would wait for somebody, or tell it something.
+    if fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir()) {
+        return Ok(());
+    }
+    let opened = fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map_err(|cause| Error::file("write", path, &cause))?;
+    if known.is_err() { remove_stale(path) } else { Ok(()) }
 }
 
 /// Writes a file that is not there yet.

@@ -99,16 +99,12 @@ pub struct Comparison {
 /// # Errors
 /// The two were not measured alike.
 pub fn compare(old: &Old, new: &Bench) -> Result<Comparison> {
-    let origin = (new.emulator.clone(), new.suite.clone());
-    if old.origin != origin {
-        let told = |(emulator, suite): &(String, String)| match suite.as_str() {
-            "" => format!("one run on {emulator}"),
-            suite => format!("suite {suite} on {emulator}"),
-        };
-        return Err(Error::refused(
-            "the figures cannot be compared",
-            format!("the old ones are of {}, the new ones of {}", told(&old.origin), told(&origin)),
-            "measure both alike, with the same --suite",
+    let (emulator, suite) = &old.origin;
+    check_suite(old, &new.suite)?;
+    if *emulator != new.emulator {
+        return Err(unlike(
+            format!("the old ones are of {emulator}, the new ones of {}", new.emulator),
+            format!("measure both on the same; {} was measured there", told(suite)),
         ));
     }
     let names =
@@ -123,6 +119,32 @@ pub fn compare(old: &Old, new: &Bench) -> Result<Comparison> {
         .filter(|it| it.is_worse() || it.is_better() || it.old.is_none())
         .collect();
     Ok(Comparison { changes, compared: old.figures.len() })
+}
+
+/// Whether figures of this suite can be held against the old ones: known before anything is measured.
+///
+/// # Errors
+/// They cannot.
+pub fn check_suite(old: &Old, suite: &str) -> Result<()> {
+    let (emulator, known) = &old.origin;
+    if known == suite {
+        return Ok(());
+    }
+    let remedy = match known.as_str() {
+        "" => "leave --suite out".to_string(),
+        known => format!("give --suite {known}"),
+    };
+    let cause =
+        format!("the old ones are of {} on {emulator}, not of {}", told(known), told(suite));
+    Err(unlike(cause, remedy))
+}
+
+fn told(suite: &str) -> String {
+    if suite.is_empty() { "one run".to_string() } else { format!("suite {suite}") }
+}
+
+fn unlike(cause: String, remedy: String) -> Error {
+    Error::refused("the figures cannot be compared", cause, remedy)
 }
 
 /// Figures that depend on where in its loop a guest is interrupted, which any change of code moves, and the ticks by which they may
@@ -250,7 +272,13 @@ mod tests {
     fn what_was_measured_otherwise_is_refused() {
         let other = Bench { suite: "full".into(), ..bench(&[]) };
         let error = compare(&old(&[]), &other).unwrap_err().to_string();
-        assert!(error.contains("suite full"), "{error}");
+        assert!(error.contains("suite full") && error.contains("leave --suite out"), "{error}");
+        let quick = Old { origin: (String::new(), "quick".into()), ..old(&[]) };
+        let error = check_suite(&quick, "").unwrap_err().to_string();
+        assert!(error.contains("suite quick") && error.contains("give --suite quick"), "{error}");
+        let other = Bench { emulator: "bochs 2.8".into(), ..bench(&[]) };
+        let error = compare(&old(&[]), &other).unwrap_err().to_string();
+        assert!(error.contains("bochs 2.8"), "{error}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub mod page;
 pub mod percentiles;
 pub mod suite;
 pub mod summary;
-mod systems;
+pub mod systems;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -43,13 +43,7 @@ const PERIOD_NS: u64 = 19_980;
 /// # Errors
 /// The board has too few cores.
 pub fn text(plan: &Plan, board: &Path, guests: &Path, of: &Composition<'_>) -> Result<String> {
-    if plan.board_cores() < CORES {
-        return Err(Error::refused(
-            "the board is too small for a suite",
-            format!("it has {} cores, and the bench takes {CORES}", plan.board_cores()),
-            "measure the system alone, without --suite",
-        ));
-    }
+    check_board(plan)?;
     let amounts = of.amounts;
     let guest = |name: &str| guests.join(name).display().to_string();
     let only = if of.floor { " only=floor" } else { "" };
@@ -79,6 +73,21 @@ pub fn text(plan: &Plan, board: &Path, guests: &Path, of: &Composition<'_>) -> R
         count = amounts.windows,
         neighbour = of.neighbour,
         partner = of.partner,
+    ))
+}
+
+/// Whether the board is large enough for a suite.
+///
+/// # Errors
+/// It is not.
+pub fn check_board(plan: &Plan) -> Result<()> {
+    if plan.board_cores() >= CORES {
+        return Ok(());
+    }
+    Err(Error::refused(
+        "the board is too small for a suite",
+        format!("it has {} cores, and the bench takes {CORES}", plan.board_cores()),
+        "measure the system alone, without --suite",
     ))
 }
 

@@ -137,7 +137,10 @@ fn system(model: &Model, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         ("system", system),
         ("board", board),
     ]);
-    info.encode(encoder.encode_descriptor("image", "What runs", None, info.metric_type())?)?;
+    // Until the system spoke nobody knows.
+    if !model.build.is_empty() {
+        info.encode(encoder.encode_descriptor("image", "What runs", None, info.metric_type())?)?;
+    }
     let seconds = model.seconds().map(|seconds| (Labels::new(), seconds));
     gauge(
         encoder,
@@ -439,6 +442,7 @@ mod tests {
             1,
             "motion's are not known yet"
         );
+        assert_eq!(families["bulkhead_image"].samples.len(), 1);
         assert_eq!(sample("bulkhead_board_time_seconds", ""), 0.5);
         let wakeup = r#"{partition="motion",measured="wakeup"}"#;
         assert_eq!(sample("bulkhead_latency_max_ticks", wakeup), 4.0);
@@ -448,7 +452,8 @@ mod tests {
 
     #[test]
     fn a_model_of_nothing_is_good_text_too() {
-        parse(&render(&Arc::new(Mutex::new(Model::new(None)))).unwrap());
+        let families = parse(&render(&Arc::new(Mutex::new(Model::new(None)))).unwrap());
+        assert!(!families.contains_key("bulkhead_image"), "nobody knows yet what runs");
     }
 
     fn ask(request: &[u8]) -> String {
