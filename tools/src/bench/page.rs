@@ -68,6 +68,7 @@ fn limits(bench: &Bench) -> Option<Markup> {
     }
     Some(html! {
         div.scroll { table {
+            caption { "Ticks; exits a second where the limit is on exits." }
             thead { tr { th { "limit" } th { "set in" } th.number { "at most" } th.number { "worst" } th { "" } th { "who, and what happened" } } }
             tbody { @for it in &bench.limits { tr {
                 th scope="row" { code { (it.key) } }
