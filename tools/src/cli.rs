@@ -145,6 +145,7 @@ Examples:
   bulkhead run demo.img --report report.json
   bulkhead run partitions/demo.toml --native motion
   bulkhead run partitions/linux-rt.toml --console linux      # Ctrl-] ends the run
+  bulkhead run partitions/linux-rt.toml --type linux='poweroff -f' --type office='poweroff -f'
   bulkhead run partitions/demo.toml --cpu-model tigerlake --serial serial.log
   bulkhead run demo.img --target qemu --firmware uefi --screenshot screen.png
   bulkhead run my-line.toml --rig my-rig.toml"
@@ -371,8 +372,11 @@ struct RunArguments {
     /// Shows the console of this partition alone, as it is, and sends it what is typed or piped in (Bochs)
     #[arg(long, value_name = "PARTITION", conflicts_with = "native")]
     console: Option<String>,
+    /// Types this line to this partition when it shows a prompt; may be given many times (Bochs)
+    #[arg(long = "type", value_name = "PARTITION=LINE", value_parser = typed_line, conflicts_with = "native")]
+    typed: Vec<(String, String)>,
     /// Runs it on the board of this rig instead of in an emulator
-    #[arg(long, value_name = "RIG.toml", conflicts_with_all = ["target", "firmware", "native", "cores", "cpu_model", "screenshot", "console"])]
+    #[arg(long, value_name = "RIG.toml", conflicts_with_all = ["target", "firmware", "native", "cores", "cpu_model", "screenshot", "console", "typed"])]
     rig: Option<PathBuf>,
 }
 
@@ -580,6 +584,13 @@ fn build(system: &Path, output: PathBuf) -> Result<()> {
     Ok(())
 }
 
+/// A partition and what is typed to it.
+fn typed_line(text: &str) -> std::result::Result<(String, String), String> {
+    let parts = text.split_once('=');
+    let (name, line) = parts.ok_or("write PARTITION=LINE, such as linux='poweroff -f'")?;
+    Ok((name.to_string(), line.to_string()))
+}
+
 fn run(arguments: &RunArguments) -> Result<()> {
     let need = if arguments.rig.is_some() { Need::Build } else { need(arguments.target) };
     provision::ensure(need, false)?;
@@ -594,6 +605,7 @@ fn run(arguments: &RunArguments) -> Result<()> {
         screenshot: arguments.screenshot.clone(),
         rig: arguments.rig.clone(),
         console: arguments.console.clone(),
+        typed: arguments.typed.clone(),
         ..RunOptions::default()
     })?;
     if let Some(path) = &arguments.serial {

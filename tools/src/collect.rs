@@ -11,7 +11,8 @@ use crate::elf::hex;
 use crate::lines::Measured;
 use crate::manifest::Manifest;
 use crate::report::{
-    Boot, Core, EMULATED_TICKS, FORMAT, Health, Log, Partition, RanWindow, Report, Size, Windows,
+    Boot, Core, EMULATED_TICKS, ExitsAt, FORMAT, Health, Log, Partition, RanWindow, Report, Size,
+    Windows,
 };
 
 /// Names of the numbers in [`StatKey::Denied`].
@@ -25,6 +26,7 @@ pub struct Collector<'m> {
     stats: Vec<Stat>,
     health: Vec<Health>,
     trace: Vec<RanWindow>,
+    exits: BTreeMap<u16, Vec<ExitsAt>>,
     digest: String,
     build_id: String,
     complete: bool,
@@ -40,6 +42,7 @@ impl<'m> Collector<'m> {
             stats: Vec::new(),
             health: Vec::new(),
             trace: Vec::new(),
+            exits: BTreeMap::new(),
             digest: String::new(),
             build_id: String::new(),
             complete: false,
@@ -64,6 +67,11 @@ impl<'m> Collector<'m> {
             Event::Health { cpu, tsc, event } => self.health(*cpu, *tsc, event),
             Event::Windows { cpu, records } => self.windows_ran(*cpu, records),
             Event::End => self.complete = true,
+            Event::Exits { partition, tsc, counts } => {
+                let named = counts.iter().map(|(reason, n)| (exit_name((*reason).into()), *n));
+                let at = ExitsAt { tsc: *tsc, exits: named.collect() };
+                self.exits.entry((*partition).into()).or_default().push(at);
+            }
             // What holds in the end is told once more, and whole.
             Event::Live { .. } => {}
             Event::Log { .. } | Event::Lost { .. } | Event::Garbled { .. } => {}
@@ -191,6 +199,7 @@ impl<'m> Collector<'m> {
             kind: if place.shared { "shared" } else { "dedicated" }.to_string(),
             fate: self.fate(id, &measured),
             exits: by_reason(StatKey::Exits),
+            exits_over_time: self.exits.get(&id).cloned().unwrap_or_default(),
             span_exits: (!span.is_empty()).then(|| span.iter().sum()),
             span_exits_by_reason: by_reason(StatKey::SpanExits),
             windows: self.windows(id),
@@ -363,6 +372,7 @@ mod tests {
             stat(StatKey::StoppedAt, 1, 0, 2000),
             stat(StatKey::SwitchMax, 0, 0, 400),
             console(0, "@bulkhead value cpuid 97 ticks"),
+            Event::Exits { partition: 0, tsc: 900, counts: vec![(10, 4)] },
             Event::End,
         ] {
             collector.event(&event);
@@ -370,6 +380,7 @@ mod tests {
         let report = collector.report("bochs", "bios", Counts::default());
         let motion = report.partition("motion").unwrap();
         assert_eq!(motion.exits, BTreeMap::from([("CPUID".to_string(), 5)]));
+        assert_eq!(motion.exits_over_time[0].exits, BTreeMap::from([("CPUID".to_string(), 4)]));
         assert_eq!(motion.span_exits, Some(0));
         assert_eq!((motion.fate.as_str(), motion.windows), ("passed", None));
         assert_eq!((motion.entry_after_boot, motion.value("cpuid")), (Some(500), Some(97)));

@@ -1,11 +1,12 @@
-//! A partition's console on this terminal: what it says goes out as it is, what is typed goes down the serial line.
+//! Consoles of partitions: what one says goes to this terminal as it is, what is typed goes down the serial line; or lines that were
+//! given beforehand are typed, each behind a prompt.
 //!
 //! The line carries one byte stream to the hypervisor. DLE (0x10) and a byte of 0x40 or more select a partition, two DLE are one that
 //! is meant, and everything else goes to the partition that is selected (`hv_core` takes it apart).
 
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Read, Write};
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use hv_core::pc::typed::{DLE, FIRST};
@@ -19,8 +20,10 @@ const LEAVE: u8 = 0x1D;
 /// Most bytes that are sent at a time: a partition's ring takes 256, and a system that takes a key in time takes these.
 const AT_ONCE: usize = 8;
 
-/// How long a partition is quiet behind a prompt: its output comes in pieces, and one may end within a line.
+/// How long a partition is quiet behind a prompt, which ends with a space: its output comes in pieces, and one may end within a line.
 const QUIET: Duration = Duration::from_millis(500);
+/// The same behind a line that ends otherwise.
+const LONG_QUIET: Duration = Duration::from_secs(5);
 
 /// What is to be done with the line now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,14 +37,19 @@ pub enum Typed {
 /// The console of one partition.
 pub struct Console {
     keys: Keys,
-    typed: Receiver<Vec<u8>>,
+    terminal: Option<Terminal>,
     last_heard: Instant,
+}
+
+/// Where a console is shown and typed at.
+struct Terminal {
+    typed: Receiver<Vec<u8>>,
     _raw: Option<Raw>,
 }
 
 impl Console {
-    /// Of the partition with this id. A terminal is put into raw mode until this is dropped; what is piped in is sent a line at a time,
-    /// each when the partition has shown a prompt: its output does not end with a line.
+    /// Of the partition with this id, here. A terminal is put into raw mode until this is dropped; what is piped in is sent a line at a
+    /// time, each when the partition has shown a prompt: its output does not end with a line.
     ///
     /// # Errors
     /// The terminal's mode cannot be set.
@@ -61,30 +69,47 @@ impl Console {
             }
         });
         let keys = Keys::new(partition, !interactive);
-        Ok(Self { keys, typed, last_heard: Instant::now(), _raw: raw })
+        let terminal = Some(Terminal { typed, _raw: raw });
+        Ok(Self { keys, terminal, last_heard: Instant::now() })
     }
 
-    /// Shows what the partition said.
-    pub fn show(&mut self, bytes: &[u8]) {
-        let mut out = std::io::stdout().lock();
-        // A reader that went away is no error: the run goes on.
-        let _closed = out.write_all(bytes).and_then(|()| out.flush());
+    /// Of the partition with this id, shown nowhere: these lines are typed, each when the partition has shown a prompt.
+    #[must_use]
+    pub fn scripted<'l>(partition: u8, lines: impl IntoIterator<Item = &'l str>) -> Self {
+        let mut keys = Keys::new(partition, true);
+        for line in lines {
+            keys.typed(line.as_bytes());
+            keys.typed(b"\n");
+        }
+        Self { keys, terminal: None, last_heard: Instant::now() }
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub const fn partition(&self) -> u8 {
+        self.keys.partition
+    }
+
+    /// Takes what the partition said.
+    pub fn hear(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        if self.terminal.is_some() {
+            let mut out = std::io::stdout().lock();
+            // A reader that went away is no error: the run goes on.
+            let _closed = out.write_all(bytes).and_then(|()| out.flush());
+        }
         self.keys.heard(bytes);
-        if !bytes.is_empty() {
-            self.last_heard = Instant::now();
-        }
+        self.last_heard = Instant::now();
     }
 
-    /// What to do with the line.
-    pub fn poll(&mut self) -> Typed {
-        loop {
-            match self.typed.try_recv() {
-                Ok(bytes) => self.keys.typed(&bytes),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => {
-                    return self.keys.next(self.last_heard.elapsed() >= QUIET);
-                }
-            }
+    /// What to do with the line; `selected` is the partition that the line goes to, and is kept up to date.
+    pub fn poll(&mut self, selected: &mut Option<u8>) -> Typed {
+        while let Some(bytes) = self.terminal.as_ref().and_then(|it| it.typed.try_recv().ok()) {
+            self.keys.typed(&bytes);
         }
+        self.keys.next(self.last_heard.elapsed(), selected)
     }
 }
 
@@ -93,9 +118,9 @@ struct Keys {
     partition: u8,
     waiting: VecDeque<u8>,
     piped: bool,
-    selected: bool,
     spoke: bool,
     prompted: bool,
+    spaced: bool,
     leaves: bool,
 }
 
@@ -106,9 +131,9 @@ impl Keys {
             partition,
             waiting,
             piped,
-            selected: false,
             spoke: false,
             prompted: false,
+            spaced: false,
             leaves: false,
         }
     }
@@ -124,23 +149,23 @@ impl Keys {
         if let Some(last) = bytes.last() {
             self.spoke = true;
             self.prompted = !matches!(last, b'\n' | b'\r');
+            self.spaced = *last == b' ';
         }
     }
 
-    /// What goes out now; `quiet` says whether nothing has come for a while.
-    fn next(&mut self, quiet: bool) -> Typed {
+    /// What goes out now, when nothing has come for so long.
+    fn next(&mut self, quiet: Duration, selected: &mut Option<u8>) -> Typed {
         if self.leaves {
             return Typed::Leave;
         }
-        let held =
-            self.waiting.is_empty() || !self.spoke || (self.piped && !(self.prompted && quiet));
-        if held {
+        let is_prompt = self.prompted && quiet >= if self.spaced { QUIET } else { LONG_QUIET };
+        if self.waiting.is_empty() || !self.spoke || (self.piped && !is_prompt) {
             return Typed::Send(Vec::new());
         }
         let mut out = Vec::new();
-        if !self.selected {
+        if *selected != Some(self.partition) {
             out.extend([DLE, FIRST + self.partition]);
-            self.selected = true;
+            *selected = Some(self.partition);
         }
         while out.len() < AT_ONCE {
             let Some(byte) = self.waiting.pop_front() else { break };
@@ -185,8 +210,13 @@ impl Drop for Raw {
 mod tests {
     use super::*;
 
+    /// What goes out long behind the last word, down a line that goes to nobody yet.
     fn sent(keys: &mut Keys) -> Vec<u8> {
-        match keys.next(true) {
+        sent_down(keys, &mut None)
+    }
+
+    fn sent_down(keys: &mut Keys, selected: &mut Option<u8>) -> Vec<u8> {
+        match keys.next(QUIET, selected) {
             Typed::Send(bytes) => bytes,
             Typed::Leave => panic!("left"),
         }
@@ -195,47 +225,68 @@ mod tests {
     #[test]
     fn the_partition_is_selected_once_and_an_escape_is_doubled() {
         let mut keys = Keys::new(2, false);
+        let mut line = None;
         keys.typed(b"a\x10b");
-        assert_eq!(sent(&mut keys), b"", "it has not spoken yet");
+        assert_eq!(sent_down(&mut keys, &mut line), b"", "it has not spoken yet");
         keys.heard(b"# ");
-        assert_eq!(sent(&mut keys), b"\x10\x42a\x10\x10b");
+        assert_eq!(sent_down(&mut keys, &mut line), b"\x10\x42a\x10\x10b");
         keys.typed(b"c");
-        assert_eq!(sent(&mut keys), b"c");
-        assert_eq!(sent(&mut keys), b"");
+        assert_eq!(sent_down(&mut keys, &mut line), b"c");
+        assert_eq!(sent_down(&mut keys, &mut line), b"");
+        line = Some(1);
+        keys.typed(b"d");
+        assert_eq!(sent_down(&mut keys, &mut line), b"\x10\x42d", "another took the line");
+        assert_eq!(line, Some(2));
     }
 
     #[test]
     fn what_is_piped_waits_for_prompts() {
         let mut keys = Keys::new(0, true);
+        let mut line = Some(0);
         keys.typed(b"one\ntwo\n");
         keys.heard(b"starting\n");
         assert_eq!(sent(&mut keys), b"");
         keys.heard(b"# ");
-        assert_eq!(keys.next(false), Typed::Send(Vec::new()), "more may follow");
-        assert_eq!(sent(&mut keys), b"\x10\x40one\n");
+        assert_eq!(
+            keys.next(Duration::ZERO, &mut line),
+            Typed::Send(Vec::new()),
+            "more may follow"
+        );
+        assert_eq!(sent_down(&mut keys, &mut line), b"one\n");
         assert_eq!(sent(&mut keys), b"", "its answer is not there yet");
         keys.heard(b"one\r\ndone\r\n");
         assert_eq!(sent(&mut keys), b"");
         keys.heard(b"# ");
-        assert_eq!(sent(&mut keys), b"two\n");
+        assert_eq!(sent_down(&mut keys, &mut line), b"two\n");
+    }
+
+    #[test]
+    fn what_ends_with_no_space_may_be_a_piece_of_a_line() {
+        let mut keys = Keys::new(0, true);
+        keys.typed(b"one\n");
+        keys.heard(b"[    0.0");
+        assert_eq!(sent(&mut keys), b"");
+        let late = keys.next(LONG_QUIET, &mut None);
+        assert_eq!(late, Typed::Send(b"\x10\x40one\n".to_vec()), "some prompts have none");
     }
 
     #[test]
     fn a_long_line_goes_in_pieces() {
         let mut keys = Keys::new(0, false);
+        let mut line = Some(0);
         keys.typed(&[b'x'; 20]);
         keys.heard(b"$");
-        assert_eq!(sent(&mut keys).len(), AT_ONCE);
-        assert_eq!(sent(&mut keys), [b'x'; AT_ONCE]);
+        assert_eq!(sent_down(&mut keys, &mut line), [b'x'; AT_ONCE]);
+        assert_eq!(sent_down(&mut keys, &mut line), [b'x'; AT_ONCE]);
     }
 
     #[test]
     fn only_a_terminal_leaves() {
         let mut keys = Keys::new(0, false);
         keys.typed(b"\x1d");
-        assert_eq!(keys.next(true), Typed::Leave);
+        assert_eq!(keys.next(QUIET, &mut None), Typed::Leave);
         let mut keys = Keys::new(0, true);
         keys.typed(b"\x1d");
-        assert_eq!(keys.next(true), Typed::Send(Vec::new()));
+        assert_eq!(keys.next(QUIET, &mut None), Typed::Send(Vec::new()));
     }
 }

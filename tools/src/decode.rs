@@ -86,6 +86,15 @@ pub enum Event {
         /// Its figures so far.
         live: Live,
     },
+    /// Exits of a partition so far, by reason.
+    Exits {
+        /// Partition id.
+        partition: u8,
+        /// Ticks of the time-stamp counter.
+        tsc: u64,
+        /// Basic exit reasons and counts above 0.
+        counts: Vec<(u16, u64)>,
+    },
     /// Bytes that are neither text nor a packet.
     Garbled {
         /// How many.
@@ -117,7 +126,7 @@ pub struct Decoder<'e> {
     consoles: BTreeMap<u8, Vec<u8>>,
     last_console: BTreeMap<u8, u64>,
     counts: Counts,
-    tap: Option<(u8, Vec<u8>)>,
+    taps: BTreeMap<u8, Vec<u8>>,
 }
 
 impl<'e> Decoder<'e> {
@@ -131,18 +140,18 @@ impl<'e> Decoder<'e> {
             consoles: BTreeMap::new(),
             last_console: BTreeMap::new(),
             counts: Counts { packets: 0, garbled: 0, lost: 0 },
-            tap: None,
+            taps: BTreeMap::new(),
         }
     }
 
     /// Keeps what this partition's console says as it is too, from now on, for [`Self::tapped`].
     pub fn tap(&mut self, partition: u8) {
-        self.tap = Some((partition, Vec::new()));
+        self.taps.insert(partition, Vec::new());
     }
 
-    /// What the tapped console said since the last call.
-    pub fn tapped(&mut self) -> Vec<u8> {
-        self.tap.as_mut().map(|(_, bytes)| std::mem::take(bytes)).unwrap_or_default()
+    /// What a tapped console said since the last call.
+    pub fn tapped(&mut self, partition: u8) -> Vec<u8> {
+        self.taps.get_mut(&partition).map(std::mem::take).unwrap_or_default()
     }
 
     /// What was decoded so far.
@@ -263,6 +272,14 @@ impl<'e> Decoder<'e> {
                 }
                 None => self.malformed(packet, "figures of a partition that do not read", events),
             },
+            Kind::Exits => match wire::exit_entries(packet.payload) {
+                Some(counts) => events.push(Event::Exits {
+                    partition: packet.source,
+                    tsc: packet.tsc,
+                    counts: counts.collect(),
+                }),
+                None => self.malformed(packet, "exits of the wrong length", events),
+            },
             Kind::End => events.push(Event::End),
             Kind::Unknown(code) => {
                 self.malformed(packet, &format!("a packet of the unknown kind {code}"), events);
@@ -327,7 +344,7 @@ impl<'e> Decoder<'e> {
 
     fn console(&mut self, packet: &Packet<'_>, events: &mut Vec<Event>) {
         self.last_console.insert(packet.source, packet.tsc);
-        if let Some((_, bytes)) = self.tap.as_mut().filter(|(tapped, _)| *tapped == packet.source) {
+        if let Some(bytes) = self.taps.get_mut(&packet.source) {
             bytes.extend(packet.payload);
         }
         for &byte in packet.payload {

@@ -133,9 +133,9 @@ impl<'a> Listener<'a> {
         self.decoder.tap(partition);
     }
 
-    /// What the tapped partition said since the last call.
-    pub fn tapped(&mut self) -> Vec<u8> {
-        self.decoder.tapped()
+    /// What a tapped partition said since the last call.
+    pub fn tapped(&mut self, partition: u8) -> Vec<u8> {
+        self.decoder.tapped(partition)
     }
 
     /// The machine's last word, once it has been quiet behind it.

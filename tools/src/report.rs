@@ -78,6 +78,9 @@ pub struct Partition {
     pub verdict: Option<Verdict>,
     /// Exits over the partition's life by VT-x basic exit reason.
     pub exits: BTreeMap<String, u64>,
+    /// The same on the way: what it had taken when it was looked at, about once a second.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exits_over_time: Vec<ExitsAt>,
     /// Exits inside the measured span (the two calls that mark it left out); absent without a span.
     pub span_exits: Option<u64>,
     /// Exits inside the measured span by reason; empty when there were none.
@@ -103,6 +106,29 @@ pub struct Partition {
     pub histograms: Vec<Histogram>,
     /// Single figures that the guest measured.
     pub values: Vec<Value>,
+}
+
+/// Exits of a partition up to an instant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitsAt {
+    /// Time-stamp counter.
+    pub tsc: u64,
+    /// By VT-x basic exit reason.
+    pub exits: BTreeMap<String, u64>,
+}
+
+impl ExitsAt {
+    /// Exits per second by reason since `earlier`, rounded up; reasons without any are left out. `hz` is the clock's frequency.
+    #[must_use]
+    pub fn per_second_since(&self, earlier: &Self, hz: u64) -> BTreeMap<String, u64> {
+        let ticks = u128::from(self.tsc.saturating_sub(earlier.tsc).max(1));
+        let rate = |(reason, count): (&String, &u64)| {
+            let more = count.saturating_sub(earlier.exits.get(reason).copied().unwrap_or(0));
+            let rate = (u128::from(more) * u128::from(hz)).div_ceil(ticks);
+            (more > 0).then(|| (reason.clone(), u64::try_from(rate).unwrap_or(u64::MAX)))
+        };
+        self.exits.iter().filter_map(rate).collect()
+    }
 }
 
 /// How a guest judged itself.
@@ -342,6 +368,20 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(serde_json::from_str::<Report>(&report.to_json()).unwrap(), report);
+    }
+
+    #[test]
+    fn exits_per_second_are_those_of_the_time_between() {
+        let at = |tsc, cpuid, io| ExitsAt {
+            tsc,
+            exits: [("CPUID".to_string(), cpuid), ("I/O".to_string(), io)].into(),
+        };
+        let rates = at(1500, 12, 40).per_second_since(&at(1000, 11, 40), 1000);
+        assert_eq!(rates, [("CPUID".to_string(), 2)].into(), "one in half a second");
+        assert_eq!(
+            at(9, 1, 0).per_second_since(&at(9, 0, 0), 50),
+            [("CPUID".to_string(), 50)].into()
+        );
     }
 
     #[test]

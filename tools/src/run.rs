@@ -50,6 +50,10 @@ pub struct RunOptions {
     pub watch: Option<Sender<Event>>,
     /// Shows the console of this partition alone, as it is, and sends it what is typed (Bochs only).
     pub console: Option<String>,
+    /// Lines that are typed to partitions, in this order for each: name and line. Each waits for a prompt (Bochs only).
+    pub typed: Vec<(String, String)>,
+    /// Notes in Bochs' log at which tick each byte went to the serial port: a guest without the hypervisor tells no time.
+    pub serial_ticks: bool,
 }
 
 impl RunOptions {
@@ -125,15 +129,13 @@ pub fn run_image(options: &RunOptions) -> Result<Run> {
         cpu_model: options.cpu_model.as_deref(),
         memory_end: manifest.memory_end,
         firmware: options.firmware,
-        two_way: options.console.is_some(),
+        two_way: options.console.is_some() || !options.typed.is_empty(),
+        serial_ticks: options.serial_ticks,
         qemu: &[],
     };
-    let console = match &options.console {
-        Some(name) => Some(open_console(name, options, &manifest)?),
-        None => None,
-    };
+    let consoles = open_consoles(options, &manifest)?;
     let mut session = Session::start(options, &setup, &manifest, elf.as_ref())?;
-    session.connect(console);
+    session.connect(consoles);
     let exit = session.follow(options)?;
     let Session { emulator, listener, .. } = session;
     let run = listener.finish(exit, &emulator.version(), options.firmware.name());
@@ -143,23 +145,47 @@ pub fn run_image(options: &RunOptions) -> Result<Run> {
     Ok(run)
 }
 
-/// The console of the partition with this name, and its id.
-fn open_console(name: &str, options: &RunOptions, manifest: &Manifest) -> Result<(u8, Console)> {
-    let refuse = |cause: String, remedy: String| {
+/// The consoles that are shown or typed at.
+fn open_consoles(options: &RunOptions, manifest: &Manifest) -> Result<Vec<Console>> {
+    let mut consoles = Vec::new();
+    if let Some(name) = &options.console {
+        consoles.push(Console::open(console_id(name, options, manifest)?)?);
+    }
+    let mut names: Vec<&str> = options.typed.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        if options.console.as_deref() == Some(name) {
+            return Err(Error::refused(
+                format!("cannot type to {name} twice"),
+                "its console is open here already",
+                "leave out one of --console and --type for it",
+            ));
+        }
+        let to = options.typed.iter().filter(|(to, _)| to == name);
+        let lines = to.map(|(_, line)| line.as_str());
+        consoles.push(Console::scripted(console_id(name, options, manifest)?, lines));
+    }
+    Ok(consoles)
+}
+
+/// The id of the partition with this name, which has a console that can be typed at.
+fn console_id(name: &str, options: &RunOptions, manifest: &Manifest) -> Result<u8> {
+    let refuse = |cause: String, remedy: &str| {
         Err(Error::refused(format!("cannot open the console of {name}"), cause, remedy))
     };
     if options.target != Target::Bochs || manifest.native.is_some() {
         let cause = "only a system in Bochs has a serial line that goes both ways".to_string();
-        return refuse(cause, "leave --console out".to_string());
+        return refuse(cause, "leave --console and --type out");
     }
     let found = manifest.partitions.iter().zip(0_u8..).find(|(place, _)| place.name == name);
     let Some((_, id)) = found else {
         let names: Vec<&str> =
             manifest.partitions.iter().map(|place| place.name.as_str()).collect();
         let cause = "the system has no such partition".to_string();
-        return refuse(cause, format!("name one of: {}", names.join(", ")));
+        return refuse(cause, &format!("name one of: {}", names.join(", ")));
     };
-    Ok((id, Console::open(id)?))
+    Ok(id)
 }
 
 /// A folder that no other run of this or another process uses.
@@ -174,7 +200,9 @@ struct Session<'a> {
     emulator: Emulator,
     monitor: Option<qemu::Monitor>,
     listener: Listener<'a>,
-    console: Option<Console>,
+    consoles: Vec<Console>,
+    /// The partition that the line goes to.
+    selected: Option<u8>,
 }
 
 impl<'a> Session<'a> {
@@ -193,25 +221,27 @@ impl<'a> Session<'a> {
         };
         let boot = format!("booting in {} ({} cores)", emulator.name(), setup.cores);
         let listener = Listener::new(manifest, elf, boot, &options.audience());
-        Ok(Self { emulator, monitor, listener, console: None })
+        Ok(Self { emulator, monitor, listener, consoles: Vec::new(), selected: None })
     }
 
-    /// Shows this console as it is from now on, and sends it what is typed.
-    fn connect(&mut self, console: Option<(u8, Console)>) {
-        if let Some((id, console)) = console {
-            self.listener.tap(id);
-            self.console = Some(console);
+    /// Lets these consoles hear and type from now on.
+    fn connect(&mut self, consoles: Vec<Console>) {
+        for console in &consoles {
+            self.listener.tap(console.partition());
         }
+        self.consoles = consoles;
     }
 
-    /// Shows what the partition said, and sends what was typed; whether the user leaves.
+    /// Hands on what partitions said, and sends what was typed; whether the user leaves.
     fn talk(&mut self) -> Result<bool> {
-        let Some(console) = &mut self.console else { return Ok(false) };
-        console.show(&self.listener.tapped());
-        match console.poll() {
-            Typed::Leave => Ok(true),
-            Typed::Send(bytes) => self.emulator.write_serial(&bytes).map(|()| false),
+        for console in &mut self.consoles {
+            console.hear(&self.listener.tapped(console.partition()));
+            match console.poll(&mut self.selected) {
+                Typed::Leave => return Ok(true),
+                Typed::Send(bytes) => self.emulator.write_serial(&bytes)?,
+            }
         }
+        Ok(false)
     }
 
     /// Follows the machine to its end.

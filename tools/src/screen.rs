@@ -93,7 +93,9 @@ impl Screen {
                 let text = format!("cpu{cpu} {} {}", grouped(*tsc), self.health(event));
                 self.row("health", 33, &text)
             }
-            Event::Stat(_) | Event::Live { .. } | Event::Windows { .. } => return None,
+            Event::Stat(_) | Event::Live { .. } | Event::Exits { .. } | Event::Windows { .. } => {
+                return None;
+            }
             Event::End => self.row("bulkhead", 1, "all logs are drained; the machine goes down"),
         })
     }

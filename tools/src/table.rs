@@ -15,6 +15,7 @@ pub fn render(report: &Report) -> String {
     let mut out = String::new();
     out.push_str(&heading(report));
     out.push_str(&partitions(report));
+    out.push_str(&exits(report));
     out.push_str(&latencies(report));
     out.push_str(&values(report));
     out.push_str(&system(report));
@@ -96,6 +97,34 @@ fn partition_row(partition: &Partition) -> Vec<String> {
         }),
         grouped(partition.denied.values().sum()),
     ]
+}
+
+/// Exits of each reason over the partition's life, and per second: in the quietest, the middle and the busiest of the intervals of about a
+/// second in which it was looked at.
+fn exits(report: &Report) -> String {
+    let mut rows =
+        vec![row(&["partition", "exit", "in all", "per second: least", "median", "most"])];
+    let hz = report.boot.tsc_measured_hz.unwrap_or(report.boot.tsc_declared_hz);
+    for partition in &report.partitions {
+        let pairs = partition.exits_over_time.windows(2);
+        let rates: Vec<_> = pairs.map(|pair| pair[1].per_second_since(&pair[0], hz)).collect();
+        for (reason, count) in &partition.exits {
+            let mut each: Vec<u64> =
+                rates.iter().map(|rates| rates.get(reason).copied().unwrap_or(0)).collect();
+            each.sort_unstable();
+            let at =
+                |place: usize| each.get(place).map_or_else(|| "-".to_string(), |n| grouped(*n));
+            rows.push(vec![
+                partition.name.clone(),
+                reason.clone(),
+                grouped(*count),
+                at(0),
+                at(each.len() / 2),
+                at(each.len().saturating_sub(1)),
+            ]);
+        }
+    }
+    if rows.len() == 1 { String::new() } else { format!("\n{}", grid(&rows)) }
 }
 
 fn latencies(report: &Report) -> String {
@@ -291,6 +320,7 @@ mod tests {
                 Partition {
                     name: "motion".into(),
                     fate: "passed".into(),
+                    exits: [("CPUID".to_string(), 4321)].into(),
                     span_exits: Some(0),
                     histograms: vec![Histogram {
                         name: "latency".into(),
@@ -324,7 +354,18 @@ mod tests {
     #[test]
     fn all_figures_are_in_the_text() {
         let text = render(&report());
-        for part in ["motion", "20,001", "900", "3..24", "cpuid", "97", "passed", "0 garbled"] {
+        for part in [
+            "motion",
+            "CPUID",
+            "4,321",
+            "20,001",
+            "900",
+            "3..24",
+            "cpuid",
+            "97",
+            "passed",
+            "0 garbled",
+        ] {
             assert!(text.contains(part), "{part} is missing in:\n{text}");
         }
     }

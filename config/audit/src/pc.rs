@@ -56,6 +56,10 @@ fn one(address: u64) -> Range {
     Range { start: address, size: 1 }
 }
 
+fn page_at(address: u64) -> Range {
+    Range { start: address, size: PAGE_SIZE }
+}
+
 fn info_range(partition: &Partition) -> Range {
     Range { start: partition.boot_info_at, size: partition.boot_info.len() as u64 }
 }
@@ -256,6 +260,12 @@ impl Info<'_> {
             }
             if kind == RAM && !covers(&memory, &range) {
                 return Err(format!("is told of RAM at {at:#x}-{end:#x} that it has not"));
+            }
+            if kind == RAM && range.overlaps(&page_at(pc::CONSOLE_PAGE)) {
+                return Err(format!(
+                    "is told that its console page at {:#x} is RAM",
+                    pc::CONSOLE_PAGE
+                ));
             }
             if kind == RAM {
                 ram.push(range);

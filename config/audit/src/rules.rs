@@ -70,6 +70,6 @@ rules! {
     BootInfoForm = "AU43", "The boot information of each partition that starts in its image is well-formed Multiboot2 and states the partition's memory and schedule pages as they are.";
     BootInfoPlace = "AU44", "The boot information lies in its partition's memory, on a bound of 8 bytes, and covers nothing of its image but zeros on a PC.";
     PcStart = "AU45", "What a PC guest starts from lies in its RAM and apart: its kernel with what that needs, its RAM disk, its boot information; and it is entered where its protocol says.";
-    PcMemoryMap = "AU46", "The memory map of a PC guest ascends, and calls RAM only what the partition may write.";
+    PcMemoryMap = "AU46", "The memory map of a PC guest ascends, and calls RAM only what the partition may write, and not the page of its console.";
     PcTables = "AU47", "The ACPI tables of a PC guest are whole, lie outside its RAM, and name the APICs of its cores and no other.";
 }

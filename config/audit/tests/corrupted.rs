@@ -426,6 +426,9 @@ const CORRUPTIONS: &[Corruption] = &[
     (Rule::PcMemoryMap, "RAM behind the memory", |system| {
         other_linux(system, 0x22D0 + 48, &0x70_1000_u64.to_le_bytes());
     }),
+    (Rule::PcMemoryMap, "the console page as RAM", |system| {
+        other_linux(system, 0x22D0 + 40, &[0xF_F000_u64, 0x1000].map(u64::to_le_bytes).concat());
+    }),
     (Rule::PcTables, "a table with one bit changed", |system| other_linux(system, 0x4220, &[1])),
     (Rule::PcTables, "the core of another", |system| {
         linux(system);

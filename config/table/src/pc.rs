@@ -65,3 +65,33 @@ pub const CONSOLE: u16 = 0x3F8;
 
 /// First I/O port of the real-time clock.
 pub const CLOCK: u16 = 0x70;
+
+/// The page that the guest and the hypervisor share, so that a console needs no exit: the guest writes what it says and reads what was
+/// typed as it likes, the hypervisor looks at it in its housekeeping time. The last page where a PC has its firmware, which no memory map
+/// calls RAM.
+pub const CONSOLE_PAGE: u64 = HIGH - PAGE_SIZE;
+
+/// What stands where in [`CONSOLE_PAGE`]: offsets in bytes; numbers are `u32`, little-endian, and count bytes since the start, wrapping.
+pub mod console_page {
+    /// The guest writes [`OPEN`] here, last of all, once it uses the page; from then on it gets what is typed here, and nothing at
+    /// its serial port.
+    pub const STATE: usize = 0;
+    /// See [`STATE`].
+    pub const OPEN: u32 = u32::from_le_bytes(*b"open");
+    /// How many bytes the guest has said. The guest's.
+    pub const SAID: usize = 4;
+    /// How many of those the hypervisor has taken. The hypervisor's.
+    pub const TAKEN: usize = 8;
+    /// How many bytes were typed. The hypervisor's.
+    pub const TYPED: usize = 12;
+    /// How many of those the guest has read. The guest's.
+    pub const READ: usize = 16;
+    /// The latest bytes that were typed, byte `n` at `n` modulo their number.
+    pub const TYPED_BYTES: usize = 1024;
+    /// How many.
+    pub const TYPED_LENGTH: usize = 1024;
+    /// The same of what the guest said.
+    pub const SAID_BYTES: usize = 2048;
+    /// How many.
+    pub const SAID_LENGTH: usize = 2048;
+}

@@ -187,6 +187,7 @@ fn start(folder: &Path) -> Emulator {
         memory_end: manifest.memory_end,
         firmware: Firmware::Bios,
         two_way: false,
+        serial_ticks: false,
         qemu: &[],
     };
     bochs::start(&setup).unwrap()

@@ -53,6 +53,8 @@ pub enum Kind {
     Windows,
     /// One [`Live`]. Source: partition id.
     Live,
+    /// Exits of a partition by reason so far, as [`exit_entry`]s one behind the other; none with a count of 0. Source: partition id.
+    Exits,
     /// Last packet of a run: all rings are drained, the machine goes down next. No payload.
     End,
     /// Not of this version.
@@ -73,6 +75,7 @@ impl Kind {
             Self::Health => 7,
             Self::Windows => 8,
             Self::Live => 9,
+            Self::Exits => 10,
             Self::Unknown(code) => code,
         }
     }
@@ -90,6 +93,7 @@ impl Kind {
             7 => Self::Health,
             8 => Self::Windows,
             9 => Self::Live,
+            10 => Self::Exits,
             other => Self::Unknown(other),
         }
     }
@@ -388,6 +392,27 @@ impl Live {
     }
 }
 
+/// Bytes of an [`exit_entry`].
+pub const EXIT_BYTES: usize = 8;
+
+/// How often exits of a reason were taken, as it stands in the payload of [`Kind::Exits`]: `reason u16 | count u48`.
+#[must_use]
+pub const fn exit_entry(reason: u16, count: u64) -> [u8; EXIT_BYTES] {
+    (count << 16 | reason as u64).to_le_bytes()
+}
+
+/// Reasons and counts in the payload of [`Kind::Exits`]; `None` when its length is not that of whole entries.
+#[must_use]
+pub fn exit_entries(payload: &[u8]) -> Option<impl Iterator<Item = (u16, u64)> + '_> {
+    let (entries, rest) = payload.as_chunks::<EXIT_BYTES>();
+    rest.is_empty().then(|| {
+        entries.iter().map(|entry| {
+            let entry = u64::from_le_bytes(*entry);
+            (entry as u16, entry >> 16)
+        })
+    })
+}
+
 /// Known keys and their numbers on the wire.
 const STAT_KEYS: [(StatKey, u16); 23] = [
     (StatKey::Exits, 1),
@@ -545,6 +570,14 @@ mod tests {
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(decode(&bad, &mut { SCRATCH }).is_err(), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn exits_by_reason_come_back_whole() {
+        let payload = [exit_entry(10, 5), exit_entry(0xFFFF, (1 << 48) - 1)].concat();
+        let read: std::vec::Vec<_> = exit_entries(&payload).unwrap().collect();
+        assert_eq!(read, [(10, 5), (0xFFFF, (1 << 48) - 1)]);
+        assert!(exit_entries(&payload[1..]).is_none());
     }
 
     #[test]

@@ -37,6 +37,9 @@ const LAST_DRAIN: u64 = 10 * TABLE.board.tsc_hz;
 /// however many partitions there are.
 const LIVE_INTERVAL: u64 = TABLE.board.tsc_hz / 20;
 
+/// The same of a record of exits by reason (200 ms): each is as long as two or three of the others.
+const EXITS_INTERVAL: u64 = TABLE.board.tsc_hz / 5;
+
 /// Bytes of the serial port's FIFO.
 const FIFO: usize = 16;
 
@@ -67,6 +70,9 @@ struct Drain {
     /// TSC from which on the next record of how a partition stands is due, and the partition whose turn it is.
     live_due: u64,
     live_next: usize,
+    /// The same for the records of exits by reason.
+    exits_due: u64,
+    exits_next: usize,
     /// System-management interrupts that this core had taken when it greeted; `None` where it does not count them.
     smis_before: Option<u32>,
     /// Diagnostics that were dropped, by index of the core in the table.
@@ -82,6 +88,8 @@ static DRAIN: CoreCell<Drain> = CoreCell::new(Drain {
     typed: Decoder::new(),
     live_due: 0,
     live_next: 0,
+    exits_due: 0,
+    exits_next: 0,
     smis_before: None,
     lost: [0; CORES],
 });
@@ -215,8 +223,22 @@ impl Drain {
         true
     }
 
-    /// What the serial port of a partition sent.
+    /// What the serial port of a partition sent, else what its guest left in its console page.
     fn encode_output(&mut self, id: usize) -> bool {
+        self.encode_sent(id) || self.encode_said(id)
+    }
+
+    fn encode_said(&mut self, id: usize) -> bool {
+        let mut bytes = [0; PIECE];
+        let bytes =
+            pc::console_page(id as PartitionId).map_or(&[][..], |page| page.take(&mut bytes));
+        if !bytes.is_empty() {
+            self.encode(Kind::Console, id as u8, machine::tsc(), bytes);
+        }
+        !bytes.is_empty()
+    }
+
+    fn encode_sent(&mut self, id: usize) -> bool {
         let mut bytes = [0; PIECE];
         let taken = pc::devices(id as PartitionId)
             .and_then(|devices| devices.uart.output.take(machine::tsc(), PATIENCE, &mut bytes));
@@ -230,7 +252,7 @@ impl Drain {
     fn encode_live(&mut self) -> bool {
         let now = machine::tsc();
         if now < self.live_due {
-            return false;
+            return self.encode_exits(now);
         }
         self.live_due = now + LIVE_INTERVAL;
         let id = self.live_next;
@@ -239,6 +261,21 @@ impl Drain {
             return false;
         };
         self.encode(Kind::Live, id as u8, now, &live.to_bytes());
+        true
+    }
+
+    /// Exits by reason of the partition whose turn it is, when that is due.
+    fn encode_exits(&mut self, now: u64) -> bool {
+        if now < self.exits_due {
+            return false;
+        }
+        self.exits_due = now + EXITS_INTERVAL;
+        let id = self.exits_next;
+        self.exits_next = (id + 1) % TABLE.partitions.len().max(1);
+        let Some(payload) = live::exits(id as PartitionId) else {
+            return false;
+        };
+        self.encode(Kind::Exits, id as u8, now, &payload);
         true
     }
 

@@ -14,6 +14,7 @@ use hv_core::paging::{self, Access, Format, LargePages, Mapping, Memory, PageTab
 use hv_core::ring::Ring;
 use hv_core::vapic::{ApicPage, VirtualApic};
 use hv_core::wire::LiveCounts;
+use hv_defs::exit::REASONS;
 
 use super::cell::CoreCell;
 use super::{interrupts, machine, pc, restart, window};
@@ -203,6 +204,18 @@ pub fn counted(index: VcpuIndex) -> Option<LiveCounts> {
             denied: sum(&raw const (*vcpu).state.counters.denied),
         })
     }
+}
+
+/// How many exits of a reason a vCPU took so far; 0 when it was not made. Any core may ask at any time.
+pub fn exits(index: VcpuIndex, reason: usize) -> u64 {
+    let index = usize::from(index.0);
+    let made = MADE.get(index).is_some_and(|made| made.load(Ordering::Acquire));
+    let Some(cell) = VCPUS.get(index).filter(|_| made && reason < REASONS) else {
+        return 0;
+    };
+    let vcpu = cell.address().cast::<Vcpu>();
+    // SAFETY: as in [`counted`]; the reason is below the array's length.
+    unsafe { (&raw const (*vcpu).state.counters.exits).cast::<u64>().add(reason).read_volatile() }
 }
 
 /// The sum of words that another core may be writing.

@@ -1,9 +1,12 @@
-//! The devices of partitions with the platform of a PC, and what is told about them.
+//! The devices of partitions with the platform of a PC, their console pages, and what is told about them.
+#![expect(unsafe_code, reason = "looks at a page of a guest's memory")]
 
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
-use bulkhead_table::{PartitionId, Platform};
+use bulkhead_table::pc::CONSOLE_PAGE;
+use bulkhead_table::{PAGE_SIZE, PartitionId, Platform};
 use hv_core::exit::Denial;
+use hv_core::pc::page::ConsolePage;
 use hv_core::pc::{Devices, Pc};
 use hv_defs::vmcs::field;
 
@@ -52,11 +55,32 @@ pub fn of(id: PartitionId) -> Option<Pc> {
     Some(Pc { devices: devices(id)?, clock: crate::boot::machine().clock })
 }
 
-/// Puts a typed byte on the line of partition `id`; one that finds no room is counted.
+/// The console page of a partition with such a platform.
+pub fn console_page(id: PartitionId) -> Option<&'static ConsolePage> {
+    place(id)?;
+    let partition = TABLE.partitions.get(usize::from(id))?;
+    let holds =
+        |start: u64, size: u64| start <= CONSOLE_PAGE && CONSOLE_PAGE + PAGE_SIZE <= start + size;
+    let region = partition.memory.iter().find(|region| holds(region.guest, region.size))?;
+    let host = region.host + (CONSOLE_PAGE - region.guest);
+    // SAFETY: the page is the partition's alone (the compiler's proof), usable RAM (the board check's), aligned, and mapped for the
+    // hypervisor at its own address for ever. Others write it meanwhile, the guest and a restart: all of it is atomic, and any
+    // content is valid.
+    Some(unsafe { &*(host as *const ConsolePage) })
+}
+
+/// Leaves a typed byte for partition `id`, in its console page if it uses that and else on its serial line; one that finds no room is
+/// counted.
 pub fn type_to(id: PartitionId, byte: u8) {
-    if let (Some(devices), Some(lost)) = (devices(id), place(id).and_then(|at| TYPED_LOST.get(at)))
-        && !devices.uart.typed.write(&[byte])
-    {
+    let (Some(devices), Some(lost)) = (devices(id), place(id).and_then(|at| TYPED_LOST.get(at)))
+    else {
+        return;
+    };
+    let taken = match console_page(id).filter(|page| page.is_open()) {
+        Some(page) => page.type_byte(byte),
+        None => devices.uart.typed.write(&[byte]),
+    };
+    if !taken {
         lost.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -101,7 +101,7 @@ log: {log}
 panic: action=fatal
 error: action=report
 info: action=report
-debug: action=ignore
+debug: action=ignore{debug}
 ",
         memory = setup.megabytes(),
         host = setup.megabytes().min(MOST_HOST_MEMORY),
@@ -109,7 +109,27 @@ debug: action=ignore
         model = setup.cpu_model.unwrap_or(MODEL),
         disk = disk.display(),
         log = log.display(),
+        debug = if setup.serial_ticks { ", serial=report" } else { "" },
     )
+}
+
+/// The tick at which a machine with [`Setup::serial_ticks`] wrote the first byte of `words` to its serial port, by Bochs' log; the
+/// first time that it wrote them.
+#[must_use]
+pub fn sent_at(log: &str, words: &str) -> Option<u64> {
+    const WRITE: &str = "com1 register write to  address: 0x03f8 = 0x";
+    let written: Vec<(u64, u8)> = log
+        .lines()
+        .filter_map(|line| {
+            let (before, byte) = line.split_once(WRITE)?;
+            let ticks = before.split(|c: char| !c.is_ascii_digit()).next()?;
+            Some((ticks.parse().ok()?, u8::from_str_radix(byte.trim(), 16).ok()?))
+        })
+        .collect();
+    let wanted = words.as_bytes();
+    let mut places = written.windows(wanted.len().max(1));
+    let found = places.find(|place| place.iter().map(|(_, byte)| byte).eq(wanted))?;
+    found.first().map(|(ticks, _)| *ticks)
 }
 
 /// Whether Bochs' log says that the machine switched itself off; otherwise the line that says why it ended.
@@ -151,8 +171,20 @@ mod tests {
             memory_end: 512 << 20,
             firmware,
             two_way: false,
+            serial_ticks: false,
             qemu: &[],
         }
+    }
+
+    #[test]
+    fn the_log_tells_when_words_were_sent() {
+        let line = |ticks: u64, byte: u8| {
+            format!("{ticks:011}d[SER   ] com1 register write to  address: 0x03f8 = 0x{byte:02x}\n")
+        };
+        let other = "00000000009d[SER   ] com1 register write to  address: 0x03f9 = 0x62\n";
+        let log = [line(5, b'a'), other.to_string(), line(12, b'a'), line(13, b'b')].concat();
+        assert_eq!(sent_at(&log, "ab"), Some(12));
+        assert_eq!((sent_at(&log, "ba"), sent_at("", "a")), (None, None));
     }
 
     #[test]

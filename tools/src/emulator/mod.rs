@@ -64,6 +64,8 @@ pub struct Setup<'a> {
     pub firmware: Firmware,
     /// Whether the serial line goes both ways (Bochs only).
     pub two_way: bool,
+    /// Whether Bochs notes in its log at which tick each byte goes to the serial port.
+    pub serial_ticks: bool,
     /// Further arguments of QEMU; of an option that is given twice, the later one counts.
     pub qemu: &'a [String],
 }
@@ -268,6 +270,7 @@ mod tests {
             memory_end,
             firmware: Firmware::Bios,
             two_way: false,
+            serial_ticks: false,
             qemu: &[],
         };
         assert_eq!(setup(511 << 20).megabytes(), 512);

@@ -7,7 +7,8 @@ pub mod ramdisk;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::paths;
+use crate::progress::Step;
+use crate::{guests, paths, process};
 use packages::Packages;
 use ramdisk::Wanted;
 
@@ -19,6 +20,9 @@ const KERNELS: [(&str, &str); 2] =
     [("vmlinuz", "linux-image-amd64"), ("vmlinuz-rt", "linux-image-rt-amd64")];
 const SHELL: &str = "initrd";
 const MEASURING: &str = "initrd-rt";
+
+/// Our own program in each of them.
+const CONSOLE: &str = "linux-console";
 
 /// The package with busybox, linked statically, and where it is in it.
 const BUSYBOX: (&str, &str) = ("busybox-static", "./bin/busybox");
@@ -53,14 +57,15 @@ pub fn kernels(folder: Option<&Path>, quiet: bool) -> Result<Vec<PathBuf>> {
         write(name, &paths::read(&kernel(&mut packages, &package)?)?)?;
     }
     let busybox = busybox(&mut packages)?;
-    write(SHELL, &ramdisk::build(&busybox, &[], &[])?)?;
+    let console = console(quiet)?;
+    write(SHELL, &ramdisk::build(&busybox, std::slice::from_ref(&console), &[])?)?;
     let mut roots = Vec::new();
     for (package, pattern) in CYCLICTEST {
         roots.push(packages.files(package, pattern)?);
     }
     let program = roots[0].join("usr/bin/cyclictest");
     let program = Wanted { source: program, target: "bin/cyclictest".to_string() };
-    write(MEASURING, &ramdisk::build(&busybox, &[program], &roots)?)?;
+    write(MEASURING, &ramdisk::build(&busybox, &[console, program], &roots)?)?;
     Ok(made)
 }
 
@@ -91,12 +96,31 @@ pub fn busybox(packages: &mut Packages) -> Result<PathBuf> {
     Ok(packages.files(package, file)?.join(file.trim_start_matches("./")))
 }
 
+/// The program that gives a system without a serial console one that costs no exit, linked statically.
+fn console(quiet: bool) -> Result<Wanted> {
+    let step = Step::begin("the shared console's program (cargo)", quiet);
+    let mut command = process::cargo();
+    command
+        .args(["rustc", "--package", CONSOLE, "--profile", "image"])
+        .args(["--message-format=json-render-diagnostics", "--"])
+        .args(["-C", "target-feature=+crt-static", "-C", "strip=symbols"])
+        .current_dir(paths::root()?);
+    let what = format!("{CONSOLE} does not build");
+    let output = process::run(&mut command, &what, "mend its sources in partitions/linux-console")?;
+    let source = guests::executable(&output).ok_or_else(|| {
+        Error::failed(what, "cargo built no program", "build it by hand and look at its messages")
+    })?;
+    step.done();
+    Ok(Wanted { source, target: format!("bin/{CONSOLE}") })
+}
+
 /// `bulkhead initrd`: a RAM disk with busybox and the given files; libraries come from this machine.
 ///
 /// # Errors
 /// Debian cannot be asked, a file cannot be read or written, or a library is nowhere.
 pub fn initrd(files: &[String], output: &Path, quiet: bool) -> Result<u64> {
-    let wanted: Vec<Wanted> = files.iter().map(|file| Wanted::parse(file)).collect();
+    let mut wanted: Vec<Wanted> = files.iter().map(|file| Wanted::parse(file)).collect();
+    wanted.push(console(quiet)?);
     let busybox = busybox(&mut Packages::new(quiet)?)?;
     let bytes = ramdisk::build(&busybox, &wanted, &["/".into()])?;
     paths::write(output, &bytes)?;

@@ -1,9 +1,12 @@
 //! Puts a RAM disk together: busybox, a first program, and given programs with the libraries that they are linked to.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 use object::{Endianness, elf};
 
@@ -83,7 +86,18 @@ pub fn with_init(
         let name = library.file_name().unwrap_or_default().to_string_lossy();
         archive.file(&format!("{LIBRARIES}/{name}"), &paths::read(library)?, true);
     }
-    Ok(archive.finish())
+    compressed(&archive.finish())
+}
+
+/// By gzip, which each kernel of Debian's unpacks: the image is staged, hashed and copied at each start. Without a date, so that the same
+/// files give the same bytes.
+fn compressed(archive: &[u8]) -> Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    let packed = encoder.write_all(archive).and_then(|()| encoder.finish());
+    packed.map_err(|cause| {
+        let remedy = "leave files out of the RAM disk";
+        Error::failed("cannot compress the RAM disk", cause, remedy)
+    })
 }
 
 /// An ELF file, a script, or what its owner may execute.
@@ -152,6 +166,8 @@ fn dynamic_names(bytes: &[u8]) -> Option<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     #[test]
@@ -169,7 +185,10 @@ mod tests {
         assert!(names.iter().any(|name| name.contains("ld-linux")), "{names:?}");
         assert!(names.iter().any(|name| name == "libc.so.6"), "{names:?}");
         let wanted = [Wanted::parse(&own.display().to_string())];
-        let disk = build(&own, &wanted, &["/".into()]).unwrap();
+        let packed = build(&own, &wanted, &["/".into()]).unwrap();
+        assert_eq!(packed, build(&own, &wanted, &["/".into()]).unwrap());
+        let mut disk = Vec::new();
+        flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut disk).unwrap();
         for part in ["gnu/libc.so.6\0", "gnu/ld-linux-x86-64.so.2\0", "lib64\0", "init\0"] {
             assert!(disk.windows(part.len()).any(|piece| piece == part.as_bytes()), "{part}");
         }

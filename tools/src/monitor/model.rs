@@ -201,7 +201,7 @@ impl Model {
             Event::Lost { count, .. } => self.dropped += u64::from(*count),
             Event::Garbled { .. } => self.garbled += 1,
             Event::End => self.ended = true,
-            Event::Text(_) | Event::Stat(_) | Event::Windows { .. } => {}
+            Event::Text(_) | Event::Stat(_) | Event::Exits { .. } | Event::Windows { .. } => {}
         }
     }
 

@@ -159,6 +159,7 @@ pub fn capture(
         memory_end: (machine.megabytes - 1) << 20,
         firmware: machine.firmware,
         two_way: false,
+        serial_ticks: false,
         qemu: &machine.qemu,
     };
     let (mut emulator, monitor) = match machine.target {

@@ -14,6 +14,7 @@
 
 pub mod clock;
 pub mod output;
+pub mod page;
 pub mod typed;
 pub mod uart;
 

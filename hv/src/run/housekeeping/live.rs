@@ -4,7 +4,9 @@
 //! exit does not pay for who watches; they are read here as they lie.
 
 use bulkhead_table::{Partition, PartitionId};
-use hv_core::wire::{Live, LiveCounts};
+use heapless::Vec;
+use hv_core::wire::{EXIT_BYTES, Live, LiveCounts, MAX_PAYLOAD, exit_entry};
+use hv_defs::exit::REASONS;
 
 use crate::run::module;
 use crate::run::partition::{self, VcpuIndex};
@@ -21,6 +23,24 @@ pub fn of(id: PartitionId) -> Option<Live> {
         .map(|page| page.told())
         .fold((0, 0), |(windows, late), told| (windows + told.0, late + told.1));
     Some(Live { fate: module::fate(usize::from(id)), counts: counts(partition), windows, late })
+}
+
+/// Exits of partition `id` by reason, as the payload of a packet; `None` when there is no such partition, or it is too large to be read.
+pub fn exits(id: PartitionId) -> Option<Vec<u8, MAX_PAYLOAD>> {
+    let partition = TABLE.partitions.get(usize::from(id))?;
+    if partition.cpus.len() > MOST_READ {
+        return None;
+    }
+    let mut payload = Vec::new();
+    for reason in 0..REASONS {
+        let each = VcpuIndex::of(partition).map(|vcpu| partition::exits(vcpu, reason));
+        let count = each.fold(0, u64::wrapping_add);
+        // Guests meet some ten reasons: what does not fit any more is told at the end.
+        if count > 0 && payload.capacity() - payload.len() >= EXIT_BYTES {
+            let _fits = payload.extend_from_slice(&exit_entry(reason as u16, count));
+        }
+    }
+    Some(payload)
 }
 
 /// Exits and denied accesses of all vCPUs of a partition.
