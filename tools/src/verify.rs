@@ -95,7 +95,8 @@ fn lint_bare(system: &Path, built: &BuiltImage) -> Result<()> {
     let images = built.images.display().to_string();
     let system = system.display().to_string();
     let settings = [("BULKHEAD_SYSTEM", system.as_str()), ("BULKHEAD_IMAGES", images.as_str())];
-    let host_rooms = ["bulkhead-audit", "bulkhead-config", "hil-tests", "bulkhead"];
+    let host_rooms =
+        ["bulkhead-audit", "bulkhead-config", "hil-tests", "linux-console", "bulkhead"];
     let mut words = vec!["clippy", "--workspace", "--profile", "image", "--target", BARE_TARGET];
     words.extend(host_rooms.iter().flat_map(|room| ["--exclude", room]));
     words.extend(["--", "-D", "warnings"]);
