@@ -90,6 +90,12 @@ impl Console {
         self.keys.partition
     }
 
+    /// Whether lines that were given beforehand still wait for a prompt.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.terminal.is_none() && !self.keys.waiting.is_empty()
+    }
+
     /// Takes what the partition said.
     pub fn hear(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {

@@ -184,7 +184,7 @@ impl<'a> Listener<'a> {
             self.audience.tell(&format!("a report line that does not read as one: {defect}"));
         }
         let report = self.report(machine, firmware);
-        Run { exit, report, serial: self.serial, events: self.events }
+        Run { exit, report, serial: self.serial, events: self.events, untyped: Vec::new() }
     }
 
     /// Ends the progress line of a machine that never spoke.

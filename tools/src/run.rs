@@ -84,6 +84,8 @@ pub struct Run {
     pub serial: Vec<u8>,
     /// The same, decoded.
     pub events: Vec<Event>,
+    /// Partitions that were to be typed to and showed no prompt for all of it.
+    pub untyped: Vec<String>,
 }
 
 impl Run {
@@ -137,8 +139,11 @@ pub fn run_image(options: &RunOptions) -> Result<Run> {
     let mut session = Session::start(options, &setup, &manifest, elf.as_ref())?;
     session.connect(consoles);
     let exit = session.follow(options)?;
-    let Session { emulator, listener, .. } = session;
-    let run = listener.finish(exit, &emulator.version(), options.firmware.name());
+    let Session { emulator, listener, consoles, .. } = session;
+    let mut run = listener.finish(exit, &emulator.version(), options.firmware.name());
+    let waiting = consoles.iter().filter(|console| console.waits());
+    run.untyped =
+        waiting.map(|console| manifest.partition_name(console.partition().into())).collect();
     if options.folder.is_none() {
         paths::remove_stale(&folder)?;
     }
@@ -347,7 +352,13 @@ pub fn judge_all_but(offender: &str, run: &Run, manifest: &Manifest) -> Result<(
             "the system did not come to its orderly end; it said last: {last}"
         )));
     }
-    let mut sentences = Vec::new();
+    let mut sentences: Vec<String> = run
+        .untyped
+        .iter()
+        .map(|name| {
+            format!("not all was typed to {name}: it showed no prompt, or none that stayed")
+        })
+        .collect();
     if run.report.log.garbled > 0 {
         sentences.push(format!(
             "{} packets of the log were garbled, so figures may be missing",
@@ -400,7 +411,7 @@ mod tests {
         let partition =
             Partition { name: "motion".into(), fate: fate.into(), verdict, ..Partition::default() };
         let report = Report { partitions: vec![partition], complete, ..Report::default() };
-        Run { exit: Exit::PoweredOff, report, serial: vec![], events: vec![] }
+        Run { exit: Exit::PoweredOff, report, serial: vec![], events: vec![], untyped: vec![] }
     }
 
     fn manifest(must_finish: bool) -> Manifest {
@@ -426,6 +437,14 @@ mod tests {
         for fate in ["failed", "stopped", "refused"] {
             assert!(judge(&run(fate, None, true), &manifest(false)).is_err(), "{fate}");
         }
+    }
+
+    #[test]
+    fn what_was_not_typed_is_told() {
+        let mut run = run("passed", Some(true), true);
+        run.untyped = vec!["office".into()];
+        let error = judge(&run, &manifest(true)).unwrap_err();
+        assert!(error.to_string().contains("not all was typed to office"), "{error}");
     }
 
     #[test]
