@@ -169,16 +169,18 @@ fn code(file: &[u8]) -> Result<&[u8], Refusal> {
     let start = (usize::from(sectors) + 1) * SECTOR;
     let length = long(file, SIZE).ok_or_else(cut)? as usize * PARAGRAPH;
     let there = file.len().saturating_sub(start);
-    if length <= ENTRY_64 as usize || there < length {
+    let payload = long(file, PAYLOAD).ok_or_else(cut)? as usize;
+    let behind = payload.saturating_add(long(file, PAYLOAD_LENGTH).ok_or_else(cut)? as usize);
+    // A program that is no Linux and starts as one, such as Memtest86+, has nothing compressed; its last paragraph need not be whole.
+    let is_plain = behind == 0;
+    let least = if is_plain { length.saturating_sub(PARAGRAPH - 1) } else { length };
+    if length <= ENTRY_64 as usize || there < least {
         return Err(broken(format!(
             "the kernel is cut off: its header says {length} bytes behind the setup part, and the file has {there}"
         )));
     }
-    let code = file.get(start..start + length).ok_or_else(cut)?;
-    let payload = long(file, PAYLOAD).ok_or_else(cut)? as usize;
-    let behind = payload.saturating_add(long(file, PAYLOAD_LENGTH).ok_or_else(cut)? as usize);
-    // A program that is no Linux and starts as one, such as Memtest86+, has nothing compressed.
-    if behind == 0 {
+    let code = file.get(start..start + length.min(there)).ok_or_else(cut)?;
+    if is_plain {
         return Ok(code);
     }
     if behind > code.len() {
