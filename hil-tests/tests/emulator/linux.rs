@@ -237,7 +237,7 @@ fn boot_ticks(guest: &Run) -> u64 {
 
 /// The same without a hypervisor, by the emulator's log: from the first words of the kernel's own code.
 fn native_boot_ticks(log: &str) -> u64 {
-    let marks = [FIRST_WORDS, "\nmark"].map(|words| bochs::sent_at(log, words));
+    let marks = [FIRST_WORDS, "mark\r\n"].map(|words| bochs::sent_at(log, words));
     let [Some(first), Some(mark)] = marks else { panic!("the log has no marks: {marks:?}") };
     mark - first
 }
