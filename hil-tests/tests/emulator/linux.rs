@@ -86,11 +86,11 @@ fn two_linuxes_take_commands_and_switch_themselves_off() {
     assert!(ports <= PROBING, "a console that needs no exit, and {ports} exits");
 }
 
-/// The line with which the first program says what it runs on: kernel, processors, timer, frequency.
+/// The line with which the first program says what it runs on: kernel, processors, timer, frequency, clock.
 fn machine(run: &Run) -> String {
     let line = lines(run).find(|line| line.starts_with("init: Linux"));
     let line = line.unwrap_or_else(|| panic!("Linux never came to its first program"));
-    line.split(", clock").next().unwrap_or(line).to_owned()
+    line.split(", up").next().unwrap_or(line).to_owned()
 }
 
 /// Latencies in nanoseconds of the kernel's clock, from the histogram of cyclictest: bucket and count, summed over its threads.
