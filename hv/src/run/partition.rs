@@ -189,16 +189,13 @@ pub unsafe fn vcpu(index: VcpuIndex) -> Option<&'static mut Vcpu> {
     VCPUS.get(index).map(|cell| unsafe { cell.get().assume_init_mut() })
 }
 
-/// Where a vCPU lies, for cores that only look at words of it; `None` when it was not made.
-fn made(index: VcpuIndex) -> Option<*const Vcpu> {
-    let index = usize::from(index.0);
-    MADE.get(index).filter(|made| made.load(Ordering::Acquire))?;
-    Some(VCPUS.get(index)?.address().cast())
-}
-
 /// What a vCPU counted so far; `None` when it was not made. Any core may ask at any time.
 pub fn counted(index: VcpuIndex) -> Option<LiveCounts> {
-    let vcpu = made(index)?;
+    let index = usize::from(index.0);
+    if !MADE.get(index)?.load(Ordering::Acquire) {
+        return None;
+    }
+    let vcpu = VCPUS.get(index)?.address().cast::<Vcpu>();
     // SAFETY: `make` filled the cell before it set the flag, and it stays. No reference is made to what another core may be writing:
     // each counter is an aligned word, which the machine reads as it was before or after a write.
     unsafe {
@@ -211,9 +208,12 @@ pub fn counted(index: VcpuIndex) -> Option<LiveCounts> {
 
 /// How many exits of a reason a vCPU took so far; 0 when it was not made. Any core may ask at any time.
 pub fn exits(index: VcpuIndex, reason: usize) -> u64 {
-    let Some(vcpu) = made(index).filter(|_| reason < REASONS) else {
+    let index = usize::from(index.0);
+    let made = MADE.get(index).is_some_and(|made| made.load(Ordering::Acquire));
+    let Some(cell) = VCPUS.get(index).filter(|_| made && reason < REASONS) else {
         return 0;
     };
+    let vcpu = cell.address().cast::<Vcpu>();
     // SAFETY: as in [`counted`]; the reason is below the array's length.
     unsafe { (&raw const (*vcpu).state.counters.exits).cast::<u64>().add(reason).read_volatile() }
 }
