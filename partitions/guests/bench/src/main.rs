@@ -43,7 +43,7 @@ fn main(guest: &Guest) -> Verdict {
         }
     }
     if let Some(page) = &schedule {
-        let (ends, early) = window_ends(runs, page);
+        let (ends, early) = window_ends(runs, page, &mut dice);
         print!("{}", ends.report("window-end"));
         report_value!("windows-ended-early", early, "windows");
     }
@@ -71,10 +71,13 @@ fn touch(schedule: Option<&Page>) -> Verdict {
     Verdict::fail("nobody stopped it")
 }
 
-/// How far behind the declared end of a window its last instruction is; and how many windows ended before that.
-fn window_ends(runs: u64, page: &Page) -> (Histogram, u64) {
+/// How far behind the declared end of a window its last instruction is; and how many windows ended before that. A window ends anywhere
+/// in the loop that waits for it: where is left to the dice, or it would be the image's digest that says it, by the ticks that the boot
+/// takes.
+fn window_ends(runs: u64, page: &Page, dice: &mut Dice) -> (Histogram, u64) {
     let (mut ends, mut early) = (Histogram::new(), 0);
     for _ in 0..runs {
+        round_trip::stagger(dice.roll(MOST_TURNS));
         let told = page.read();
         let end = told.window_end;
         // A quarter of the time until its next window, which may be in the same frame: an interrupt of the guest's own is much shorter.
