@@ -9,8 +9,7 @@ use bulkhead_config::{ImageKind, ImageRequest};
 
 use crate::error::{Error, Result};
 use crate::progress::Step;
-use crate::provision::BARE_TARGET;
-use crate::{paths, process};
+use crate::{bare, paths, process};
 
 /// Builds what each partition asks for and lays it down in the folder of images, each by its [`ImageRequest::file_name`].
 ///
@@ -55,12 +54,8 @@ fn build(request: &ImageRequest, images: &Path, quiet: bool) -> Result<Option<Pa
 }
 
 fn cargo_guest(folder: &Path, name: &str) -> Result<PathBuf> {
-    let mut command = process::cargo();
-    command
-        .args(["build", "--profile", "image", "--target", BARE_TARGET])
-        .args(["--message-format=json-render-diagnostics", "--manifest-path"])
-        .arg(folder.join("Cargo.toml"))
-        .current_dir(paths::root()?);
+    let mut command = bare::cargo(&paths::root()?, &paths::target()?);
+    command.arg("--manifest-path").arg(folder.join("Cargo.toml"));
     let what = format!("the guest {name} does not build");
     let remedy = format!("mend its sources in {}", folder.display());
     let output = process::run(&mut command, &what, &remedy)?;

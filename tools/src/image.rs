@@ -9,8 +9,7 @@ use crate::elf;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::progress::Step;
-use crate::provision::BARE_TARGET;
-use crate::{audit, compile, grub, guests, paths, process};
+use crate::{audit, bare, compile, grub, guests, paths, process};
 
 /// What to build, and where.
 #[derive(Clone, Debug, Default)]
@@ -125,16 +124,14 @@ fn build_hypervisor(prepared: &Prepared, options: &BuildOptions) -> Result<Vec<u
         Some(tree) => (tree.clone(), paths::beside(tree, "-target")),
         None => (paths::root()?, paths::target()?),
     };
-    let mut command = process::cargo();
+    let mut command = bare::cargo(&tree, &target);
     command
-        .args(["build", "--package", "bulkhead-hv", "--profile", "image", "--target", BARE_TARGET])
-        .arg("--message-format=json-render-diagnostics")
+        .args(["--package", "bulkhead-hv"])
         .args(options.floor.then_some("--features=floor"))
         .env("BULKHEAD_SYSTEM", &prepared.system)
         .env("BULKHEAD_IMAGES", &prepared.images)
         .env("DEFMT_LOG", "debug")
-        .env("CARGO_TARGET_DIR", target)
-        .current_dir(tree);
+        .env("CARGO_TARGET_DIR", target);
     let what = "the hypervisor does not build";
     let output = process::run(&mut command, what, "mend what the compiler names")?;
     let path = guests::executable(&output).ok_or_else(|| {

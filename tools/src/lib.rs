@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test stops where it cannot go on"))]
 
 pub mod audit;
+pub mod bare;
 pub mod bench;
 pub mod code_size;
 pub mod collect;

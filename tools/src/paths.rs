@@ -58,6 +58,12 @@ pub fn absolute(path: &Path) -> Result<PathBuf> {
     })
 }
 
+/// `path` as it is told from `folder`, both absolute.
+#[must_use]
+pub fn relative(path: &Path, folder: &Path) -> PathBuf {
+    pathdiff::diff_paths(path, folder).unwrap_or_else(|| path.to_path_buf())
+}
+
 /// Creates `folder` and all above it.
 ///
 /// # Errors

@@ -1,6 +1,8 @@
 //! The demo: zero exits and the same latencies with a noisy neighbour, an idle one, and no hypervisor at all.
 
+use bulkhead::paths;
 use bulkhead::run::Exit;
+use hil_tests::plant::{self, Fault};
 use hil_tests::{bench, checks, systems};
 
 use crate::shared::{DEMO, DEMO_RUN};
@@ -31,6 +33,16 @@ fn demo_is_the_same_without_a_hypervisor() {
     checks::print(&run.report);
     checks::want_none(&checks::check_passed(&run.report, "motion"));
     checks::want_none(&checks::check_same_latency(&DEMO_RUN.report, &run.report));
+}
+
+/// What a stranger builds of the same commit is what we measured, the build id included.
+#[test]
+fn demo_is_the_same_hypervisor_from_another_folder() {
+    let sound = Fault { name: "fault-none", changes: &[] };
+    let elsewhere = plant::build_faulty(&sound, &bench::root().join("partitions/demo.toml"));
+    assert_eq!(elsewhere.manifest.build_id, DEMO.manifest.build_id);
+    let read = |path| bench::sure("read the hypervisor", paths::read(path));
+    assert!(read(&elsewhere.elf) == read(&DEMO.elf), "the debug information differs");
 }
 
 #[test]

@@ -266,7 +266,10 @@ impl Maker<'_> {
         let work = self.work.join(format!("bench-{name}"));
         paths::create(&work)?;
         let file = work.join("bench.toml");
-        let guests = paths::root()?.join("partitions/guests");
+        // Counted from the file, so that it, and the digest in the table, is the same wherever the tree lies.
+        let board = paths::relative(&paths::absolute(self.plan.board_file())?, &work);
+        let guests =
+            paths::relative(&paths::absolute(&paths::root()?)?.join("partitions/guests"), &work);
         let mut amounts = self.suite.amounts();
         if floor {
             // Nothing but the floor is looked at.
@@ -274,7 +277,7 @@ impl Maker<'_> {
         }
         let partner = self.plan.apic_ids().get(2).copied().unwrap_or_default();
         let composition = Composition { neighbour, amounts, floor, partner };
-        let text = systems::text(self.plan, self.plan.board_file(), &guests, &composition)?;
+        let text = systems::text(self.plan, &board, &guests, &composition)?;
         paths::write_if_changed(&file, text.as_bytes())?;
         Ok(BuildOptions { floor, ..self.options.build(file, Some(work)) })
     }
