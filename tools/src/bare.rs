@@ -6,11 +6,11 @@ use std::process::Command;
 use crate::process;
 use crate::provision::BARE_TARGET;
 
-/// How the sources of the crates are called in what is built: the folder's own name follows the host that they came from.
+/// How the folder of the crates' sources is called in what is built: its own name follows the host that they came from.
 const CRATES: &str = "/crates";
 
-/// `cargo build` for the bare machine in `tree`, with its messages as JSON. What to build is for the caller to say, and where, when
-/// `target` is not where cargo builds anyway.
+/// `cargo build` for the bare machine in `tree`, with its messages as JSON. What to build is for the caller to say; so is
+/// `CARGO_TARGET_DIR`, when `target` is not where cargo builds anyway. A guest with a workspace of its own keeps its own.
 ///
 /// Debug information names source files, and the build id is taken over it too: a stranger's build of the same commit would carry
 /// another one. So each name counts from the tree.

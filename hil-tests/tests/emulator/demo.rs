@@ -1,4 +1,4 @@
-//! The demo: zero exits and the same latencies with a noisy neighbour, an idle one, and no hypervisor at all.
+//! The demo: zero exits and the same latencies with a noisy neighbour, an idle one, and no hypervisor at all; and one build, wherever.
 
 use bulkhead::paths;
 use bulkhead::run::Exit;

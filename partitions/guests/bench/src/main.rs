@@ -71,9 +71,9 @@ fn touch(schedule: Option<&Page>) -> Verdict {
     Verdict::fail("nobody stopped it")
 }
 
-/// How far behind the declared end of a window its last instruction is; and how many windows ended before that. A window ends anywhere
-/// in the loop that waits for it: where is left to the dice, or it would be the image's digest that says it, by the ticks that the boot
-/// takes.
+/// How far behind the declared end of a window its last instruction is; and how many windows ended before that.
+///
+/// Where in the waiting loop a window ends is left to the dice: else the ticks of the boot would decide it, and so the table's digest.
 fn window_ends(runs: u64, page: &Page, dice: &mut Dice) -> (Histogram, u64) {
     let (mut ends, mut early) = (Histogram::new(), 0);
     for _ in 0..runs {
