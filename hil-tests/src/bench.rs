@@ -136,15 +136,6 @@ pub fn is_long() -> bool {
     std::env::var_os("BULKHEAD_LONG").is_some()
 }
 
-/// Whether a test that takes minutes is to run; says aloud where it is not.
-#[must_use]
-pub fn takes_long(test: &str, why: &str) -> bool {
-    if !is_long() {
-        bulkhead::skipped::tell(test, why, "`cargo verify --long` runs it");
-    }
-    is_long()
-}
-
 /// The value, or a panic with the error's words.
 ///
 /// # Panics

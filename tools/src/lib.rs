@@ -45,7 +45,6 @@ pub mod rig;
 pub mod run;
 pub mod schema;
 pub mod screen;
-pub mod skipped;
 pub mod source;
 pub mod table;
 pub mod verify;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::image::{BuildOptions, BuiltImage, build_image};
 use crate::provision::{self, BARE_TARGET, Need};
-use crate::{interrupt, paths, process, skipped};
+use crate::{interrupt, linux, paths, process};
 
 /// How one check went.
 struct Outcome {
@@ -23,31 +23,15 @@ pub fn verify(long: bool) -> Result<()> {
     interrupt::install();
     provision::ensure(Need::Verify, false)?;
     provision::ensure_lints()?;
-    let list = paths::work("verify")?.join("skipped");
-    paths::remove_stale(&list)?;
-    paths::create(&paths::work("verify")?)?;
     let mut outcomes = Vec::new();
-    host(&mut outcomes, &list)?;
+    host(&mut outcomes)?;
     bare(&mut outcomes)?;
-    emulator(&mut outcomes, long, &list)?;
-    not_run(&list)?;
+    emulator(&mut outcomes, long)?;
     summary(&outcomes)
 }
 
-/// Lists the tests that this machine, or this command without `--long`, did not run.
-fn not_run(list: &Path) -> Result<()> {
-    let text = if list.exists() { paths::read(list)? } else { Vec::new() };
-    let text = String::from_utf8_lossy(&text);
-    let sentences = skipped::sentences(&text);
-    if !sentences.is_empty() {
-        println!("\n== not run");
-        sentences.iter().for_each(|sentence| println!("   {sentence}"));
-    }
-    Ok(())
-}
-
 /// What runs on the host.
-fn host(outcomes: &mut Vec<Outcome>, list: &Path) -> Result<()> {
+fn host(outcomes: &mut Vec<Outcome>) -> Result<()> {
     check(outcomes, "format", || cargo(&["fmt", "--all", "--check"], &[]))?;
     check(outcomes, "lints, host", || {
         cargo(&["clippy", "--all-targets", "--", "-D", "warnings"], &[])
@@ -68,7 +52,7 @@ fn host(outcomes: &mut Vec<Outcome>, list: &Path) -> Result<()> {
         ];
         let mut words = vec!["test"];
         words.extend(rooms.iter().flat_map(|room| ["--package", room]));
-        cargo(&words, &[(skipped::LIST, &list.display().to_string())])
+        cargo(&words, &[])
     })
 }
 
@@ -103,14 +87,23 @@ fn lint_bare(system: &Path, built: &BuiltImage) -> Result<()> {
     cargo(&words, &settings)
 }
 
-/// What boots.
-fn emulator(outcomes: &mut Vec<Outcome>, long: bool, list: &Path) -> Result<()> {
-    let list = list.display().to_string();
-    let mut settings = vec![(skipped::LIST, list.as_str())];
-    settings.extend(long.then_some(("BULKHEAD_LONG", "1")));
-    check(outcomes, "tests, emulators", || {
-        cargo(&["test", "--package", "hil-tests", "--", "--test-threads=2"], &settings)
-    })
+/// Tells the build of the tests that Debian's kernels could not be fetched. `hil-tests/build.rs` reads it.
+const NO_KERNELS: &str = "BULKHEAD_NO_KERNELS";
+
+/// What boots. The tests that take minutes carry `#[ignore]`.
+fn emulator(outcomes: &mut Vec<Outcome>, long: bool) -> Result<()> {
+    let mut settings = Vec::new();
+    let mut words = vec!["test", "--package", "hil-tests", "--", "--test-threads=2"];
+    if long {
+        settings.push(("BULKHEAD_LONG", "1"));
+        words.push("--include-ignored");
+    } else if let Err(error) = linux::kernels(None, false) {
+        println!(
+            "\nThe test of Debian's kernels is ignored: the kernels could not be fetched.\n{error}"
+        );
+        settings.push((NO_KERNELS, "1"));
+    }
+    check(outcomes, "tests, emulators", || cargo(&words, &settings))
 }
 
 fn cargo(words: &[&str], settings: &[(&str, &str)]) -> Result<()> {

@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(3600);
 /// some 50,000.
 const PROBING: u64 = 1_000;
 
-/// What became of getting Debian's kernels: once, whoever asks.
+/// The result of fetching Debian's kernels. Shared by all tests.
 static KERNELS: LazyLock<Result<Vec<PathBuf>, String>> =
     LazyLock::new(|| linux::kernels(None, true).map_err(|error| error.to_string()));
 
@@ -41,16 +41,8 @@ fn lines(run: &Run) -> impl Iterator<Item = &str> {
 
 /// The shipped system: each Linux shows a prompt, takes a command and switches itself off; nobody beside them notices.
 #[test]
+#[cfg_attr(no_kernels, ignore = "Debian's kernels could not be fetched")]
 fn two_linuxes_take_commands_and_switch_themselves_off() {
-    if let (Err(why), false) = (&*KERNELS, bench::is_long()) {
-        let test = "two_linuxes_take_commands_and_switch_themselves_off";
-        let why = format!("Debian's kernels could not be had: {why}");
-        return bulkhead::skipped::tell(
-            test,
-            &why,
-            "on a machine that reaches Debian's archive it runs",
-        );
-    }
     bench::sure("get Debian's kernels", KERNELS.as_ref());
     let system = bench::root().join("partitions/linux-rt.toml");
     let typed = [
@@ -164,11 +156,8 @@ const fn within(base: u64, much: u64, hundredths: u64) -> bool {
 /// What the hypervisor costs: the real-time kernel's latencies in a partition beside the same kernel's without one, and the ticks from its
 /// start to its first program.
 #[test]
+#[ignore = "two boots of Linux in an emulator take many minutes; `cargo verify --long` runs it"]
 fn long_linux_latency_is_that_without_a_hypervisor() {
-    let test = "long_linux_latency_is_that_without_a_hypervisor";
-    if !bench::takes_long(test, "two boots of Linux in an emulator take many minutes") {
-        return;
-    }
     let words = format!("{COMMAND_LINE} {PROGRAM}");
     let system = beside_motion("linux-latency", 20_000, &words, "[2]");
     let text = systems::read(&system).replace("[\"motion\"]", "[\"motion\", \"linux\"]");
@@ -256,12 +245,9 @@ fn steady(guest: &Run) -> Vec<(String, u64)> {
 
 /// A Linux that starts anew for ever, on two processors: the loops beside it take no exit and miss nothing.
 #[test]
+#[ignore = "three boots of Linux in an emulator take many minutes; `cargo verify --long` runs it"]
 fn long_linux_reboots_for_ever_unnoticed() {
     const REBOOTS: u64 = 2;
-    let test = "long_linux_reboots_for_ever_unnoticed";
-    if !bench::takes_long(test, "three boots of Linux in an emulator take many minutes") {
-        return;
-    }
     let words = "nokaslr mitigations=off nowatchdog -- reboot -f";
     let system = beside_motion("linux-reboots", 2_900_000, words, "[2, 3]");
     let report = run(bench::build(&system, "linux-reboots").image).report;

@@ -7,11 +7,8 @@ use hil_tests::{bench, checks, systems};
 
 /// A million samples of the dedicated loop are 100 s of emulated time.
 #[test]
+#[ignore = "a million samples take minutes; `cargo verify --long` runs it"]
 fn long_a_million_samples_without_an_exit() {
-    let test = "long_a_million_samples_without_an_exit";
-    if !bench::takes_long(test, "a million samples take minutes") {
-        return;
-    }
     let changes =
         [("samples=20000", "samples=1000000"), ("at-latest = \"10 s\"", "at-latest = \"150 s\"")];
     let system = systems::changed("demo", "demo-million", &changes);

@@ -30,10 +30,8 @@ fn page_of_the_bench_in_a_browser() {
 
 /// Beside each kind of neighbour the dedicated core has its latencies, the shared one its windows, and an exit its cost.
 #[test]
+#[ignore = "eleven runs take minutes; `cargo verify --long` runs it"]
 fn long_full_suite_and_its_page() {
-    if !bench::takes_long("long_full_suite_and_its_page", "eleven runs take minutes") {
-        return;
-    }
     let options = BenchOptions {
         system: bench::root().join("partitions/demo.toml"),
         suite: Some(Suite::Full),

@@ -78,11 +78,8 @@ echo '@bulkhead linux end'
 /// The clock is left out: with `-icount`, which makes the clock of the shipped board file repeat, Linux waits for ever
 /// for its second core, and without it the counter is the host's.
 #[test]
+#[ignore = "Linux boots slowly in an emulator; `cargo verify --long` runs it"]
 fn long_probe_by_linux_and_on_the_bare_machine_agree() {
-    let test = "long_probe_by_linux_and_on_the_bare_machine_agree";
-    if !bench::takes_long(test, "Linux boots slowly in an emulator, and its kernel is fetched") {
-        return;
-    }
     let mut by_linux = facts(&by_linux("probe-linux"));
     let mut bare = facts(&probed("probe-beside-linux", &without_icount(Machine::qemu()), false));
     for board in [&mut by_linux, &mut bare] {
