@@ -77,6 +77,8 @@ pub fn check_orderly_end(report: &Report, switch: u64) -> Vec<String> {
     must(report.complete, "the run did not come to its orderly end".into());
     must(report.log.lost == 0, format!("{} messages were dropped", report.log.lost));
     must(report.log.garbled == 0, format!("{} pieces of the log are garbled", report.log.garbled));
+    let contradictions = &report.log.contradictions;
+    must(contradictions.is_empty(), format!("the log contradicts itself: {contradictions:?}"));
     let declared = report.boot.tsc_declared_hz;
     let measured = report.boot.tsc_measured_hz.unwrap_or(0);
     // The board file's tolerance is 0.1 %.

@@ -8,7 +8,7 @@ use hv_core::wire::Kind;
 
 use crate::run::machine;
 use crate::run::percpu;
-use crate::table::{CORES, TABLE};
+use crate::table::CORES;
 
 /// Bytes of one core's ring.
 pub const RING: usize = 8192;
@@ -30,9 +30,9 @@ fn ring() -> Option<&'static Ring<RING>> {
 unsafe impl defmt::Logger for Logger {
     fn acquire() {
         if let Some(index) = percpu::core_index()
-            && let (Some(ring), Some(core)) = (RINGS.get(index), TABLE.cores.get(index))
+            && let Some(ring) = RINGS.get(index)
         {
-            ring.begin(Kind::Log, core.cpu as u8, machine::tsc());
+            ring.begin(Kind::Log.code(), machine::tsc());
         }
     }
 

@@ -19,6 +19,9 @@ use crate::report::{
 const DENIED: [&str; 7] =
     ["port", "MSR", "ICR or LVT write", "memory", "hypercall", "control register", "instruction"];
 
+/// Most contradictions that are kept: the first ones tell enough.
+const MOST_CONTRADICTIONS: usize = 20;
+
 /// Collects one run.
 pub struct Collector<'m> {
     manifest: &'m Manifest,
@@ -30,6 +33,8 @@ pub struct Collector<'m> {
     digest: String,
     build_id: String,
     complete: bool,
+    /// What was said twice or too late: see [`Log::contradictions`].
+    contradictions: Vec<String>,
 }
 
 impl<'m> Collector<'m> {
@@ -46,11 +51,13 @@ impl<'m> Collector<'m> {
             digest: String::new(),
             build_id: String::new(),
             complete: false,
+            contradictions: Vec::new(),
         }
     }
 
     /// Takes one event.
     pub fn event(&mut self, event: &Event) {
+        self.hold_against_the_rest(event);
         match event {
             Event::Console { partition, line, .. } => self.line(u16::from(*partition), line),
             // Without a hypervisor the guest writes to the port itself.
@@ -76,6 +83,37 @@ impl<'m> Collector<'m> {
             Event::Live { .. } => {}
             Event::Log { .. } | Event::Lost { .. } | Event::Garbled { .. } => {}
         }
+    }
+
+    /// The hypervisor greets once, tells each figure once, and says nothing behind its last word. A log that does otherwise is of several
+    /// runs, or forged.
+    fn hold_against_the_rest(&mut self, event: &Event) {
+        let again = match event {
+            Event::Hello { .. } if !self.build_id.is_empty() => {
+                Some("the hypervisor greeted again: the machine started anew".to_string())
+            }
+            Event::Stat(stat) => self.told_before(stat),
+            _ => None,
+        };
+        let is_ours = !matches!(event, Event::Text(_) | Event::Garbled { .. });
+        let too_late = (self.complete && is_ours)
+            .then(|| "the log goes on behind the hypervisor's last word".to_string());
+        for sentence in again.into_iter().chain(too_late) {
+            if self.contradictions.len() < MOST_CONTRADICTIONS
+                && !self.contradictions.contains(&sentence)
+            {
+                self.contradictions.push(sentence);
+            }
+        }
+    }
+
+    fn told_before(&self, stat: &Stat) -> Option<String> {
+        let key = |stat: &Stat| (stat.key, stat.subject, stat.detail);
+        let before = self.stats.iter().find(|before| key(before) == key(stat))?;
+        Some(format!(
+            "{:?} of {}, {} was told twice: {} and {}",
+            stat.key, stat.subject, stat.detail, before.value, stat.value
+        ))
     }
 
     /// Whether a native guest has given its verdict: nothing follows that line.
@@ -121,7 +159,12 @@ impl<'m> Collector<'m> {
             cores: self.cores(),
             health: self.health.clone(),
             trace: self.trace.clone(),
-            log: Log { packets: counts.packets, garbled: counts.garbled, lost: counts.lost },
+            log: Log {
+                packets: counts.packets,
+                garbled: counts.garbled,
+                lost: counts.lost,
+                contradictions: self.contradictions.clone(),
+            },
             size: Size {
                 image: manifest.image_size,
                 hypervisor: manifest.hypervisor,
@@ -393,6 +436,32 @@ mod tests {
         assert_eq!(report.boot.to_last_partition, Some(700));
         assert_eq!(report.cores, [Core { cpu: 0, switch_max: Some(400), ..Core::default() }]);
         assert!(report.complete && plc.went_wrong() && !motion.went_wrong());
+    }
+
+    #[test]
+    fn what_is_told_twice_is_flagged_and_the_first_stays() {
+        let manifest = manifest();
+        let mut collector = Collector::new(&manifest);
+        let hello = || Event::Hello { build: vec![1], digest: vec![2], tsc_hz: 3 };
+        for event in [
+            hello(),
+            stat(StatKey::Fate, 0, 0, 2),
+            stat(StatKey::Fate, 1, 0, 1),
+            stat(StatKey::Fate, 0, 0, 1),
+            Event::End,
+        ] {
+            collector.event(&event);
+        }
+        let report = collector.report("bochs", "bios", Counts::default());
+        assert_eq!(report.log.contradictions, ["Fate of 0, 0 was told twice: 2 and 1"]);
+        assert_eq!(report.partition("motion").unwrap().fate, "failed");
+        (0..2 * MOST_CONTRADICTIONS as u16)
+            .for_each(|id| collector.event(&stat(StatKey::Restarts, id / 2, 0, id.into())));
+        collector.event(&hello());
+        collector.event(&Event::Text("GRUB".into()));
+        let told = collector.report("bochs", "bios", Counts::default()).log.contradictions;
+        assert_eq!(told.len(), MOST_CONTRADICTIONS);
+        assert!(told[1].contains("behind the hypervisor's last word"), "{told:?}");
     }
 
     #[test]

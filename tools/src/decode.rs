@@ -123,8 +123,8 @@ pub struct Decoder<'e> {
     chunk: Vec<u8>,
     /// Whether the last byte before `chunk` was a zero that opened a packet.
     inside: bool,
-    consoles: BTreeMap<u8, Vec<u8>>,
-    last_console: BTreeMap<u8, u64>,
+    /// Lines that are not whole yet, and when their last part was written: by partition and by which of its consoles.
+    consoles: BTreeMap<(u8, u8), (Vec<u8>, u64)>,
     counts: Counts,
     taps: BTreeMap<u8, Vec<u8>>,
 }
@@ -138,7 +138,6 @@ impl<'e> Decoder<'e> {
             chunk: Vec::new(),
             inside: false,
             consoles: BTreeMap::new(),
-            last_console: BTreeMap::new(),
             counts: Counts { packets: 0, garbled: 0, lost: 0 },
             taps: BTreeMap::new(),
         }
@@ -181,9 +180,9 @@ impl<'e> Decoder<'e> {
         if !self.chunk.is_empty() {
             self.flush_other(Defect::Malformed, events);
         }
-        let partitions: Vec<u8> = self.consoles.keys().copied().collect();
-        for partition in partitions {
-            self.flush_console(partition, events);
+        let consoles: Vec<(u8, u8)> = self.consoles.keys().copied().collect();
+        for console in consoles {
+            self.flush_console(console, events);
         }
     }
 
@@ -343,27 +342,31 @@ impl<'e> Decoder<'e> {
     }
 
     fn console(&mut self, packet: &Packet<'_>, events: &mut Vec<Event>) {
-        self.last_console.insert(packet.source, packet.tsc);
+        let Some((&channel, said)) = packet.payload.split_first() else {
+            self.malformed(packet, "a console that says nothing", events);
+            return;
+        };
         if let Some(bytes) = self.taps.get_mut(&packet.source) {
-            bytes.extend(packet.payload);
+            bytes.extend(said);
         }
-        for &byte in packet.payload {
-            let line = self.consoles.entry(packet.source).or_default();
+        let console = (packet.source, channel);
+        for &byte in said {
+            let (line, tsc) = self.consoles.entry(console).or_default();
+            *tsc = packet.tsc;
             if byte != b'\n' {
                 line.push(byte);
             }
             if byte == b'\n' || line.len() >= MAX_LINE {
-                self.flush_console(packet.source, events);
+                self.flush_console(console, events);
             }
         }
     }
 
-    fn flush_console(&mut self, partition: u8, events: &mut Vec<Event>) {
-        let Some(line) = self.consoles.remove(&partition) else {
+    fn flush_console(&mut self, console: (u8, u8), events: &mut Vec<Event>) {
+        let Some((line, tsc)) = self.consoles.remove(&console) else {
             return;
         };
-        let tsc = self.last_console.get(&partition).copied().unwrap_or(0);
-        events.push(Event::Console { partition, tsc, line: plain(&line) });
+        events.push(Event::Console { partition: console.0, tsc, line: plain(&line) });
     }
 
     fn lost(&mut self, packet: &Packet<'_>, events: &mut Vec<Event>) {
@@ -478,10 +481,10 @@ mod tests {
     #[test]
     fn text_and_packets_are_told_apart() {
         let mut stream = b"GRUB loading\r\nhello".to_vec();
-        stream.extend(packet(Kind::Console, 1, b"one\ntw"));
+        stream.extend(packet(Kind::Console, 1, b"\0one\ntw"));
         stream.extend(b"between\n");
-        stream.extend(packet(Kind::Console, 2, b"other\n"));
-        stream.extend(packet(Kind::Console, 1, b"o\n"));
+        stream.extend(packet(Kind::Console, 2, b"\0other\n"));
+        stream.extend(packet(Kind::Console, 1, b"\0o\n"));
         stream.extend(packet(Kind::End, 0, b""));
         let (events, counts) = decode(&stream);
         assert_eq!(
@@ -497,6 +500,17 @@ mod tests {
             ]
         );
         assert_eq!(counts, Counts { packets: 4, garbled: 0, lost: 0 });
+    }
+
+    #[test]
+    fn lines_of_vcpus_that_speak_at_once_stay_whole() {
+        let mut stream = packet(Kind::Console, 1, b"\0first ");
+        stream.extend(packet(Kind::Console, 1, b"\x01second "));
+        stream.extend(packet(Kind::Console, 1, b"\xFFthird"));
+        stream.extend(packet(Kind::Console, 1, b"\0vCPU\n"));
+        stream.extend(packet(Kind::Console, 1, b"\x01one\n"));
+        let lines = ["first vCPU", "second one", "third"].map(|line| console(1, line));
+        assert_eq!(decode(&stream).0, lines);
     }
 
     #[test]
@@ -519,7 +533,7 @@ mod tests {
     fn every_lost_byte_costs_at_most_two_packets() {
         let mut stream = Vec::new();
         for n in 0..8_u8 {
-            stream.extend(packet(Kind::Console, n, b"payload with some length\n"));
+            stream.extend(packet(Kind::Console, n, b"\0payload with some length\n"));
         }
         for position in 0..stream.len() {
             let mut cut = stream.clone();
@@ -533,7 +547,7 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_is_counted() {
-        let mut stream = packet(Kind::Console, 0, b"line\n");
+        let mut stream = packet(Kind::Console, 0, b"\0line\n");
         let middle = stream.len() / 2;
         stream[middle] ^= 0x10;
         let (events, counts) = decode(&stream);
@@ -543,6 +557,7 @@ mod tests {
 
     #[test]
     fn a_wrong_length_is_counted_not_guessed_at() {
+        assert_eq!(decode(&packet(Kind::Console, 0, b"")).1.garbled, 1);
         for kind in [Kind::Hello, Kind::Lost, Kind::Stat, Kind::Live, Kind::Unknown(99)] {
             let (events, counts) = decode(&packet(kind, 0, b"xyz"));
             assert!(matches!(events[..], [Event::Garbled { .. }]), "{events:?}");
@@ -560,7 +575,7 @@ mod tests {
         stream.truncate(length + 2);
         stream[length + 1] = 0;
         let error = Decoder::new(None).feed(&stream, &mut Vec::new()).unwrap_err().to_string();
-        assert!(error.contains("version 9") && error.contains("version 2"), "{error}");
+        assert!(error.contains("version 9") && error.contains("version 3"), "{error}");
     }
 
     #[test]
@@ -601,8 +616,8 @@ mod tests {
         #[test]
         fn the_stream_is_found_again_after_garbage(garbage in proptest::collection::vec(any::<u8>(), 0..600)) {
             let mut stream = garbage;
-            stream.extend(packet(Kind::Console, 0, b"first may be lost\n"));
-            stream.extend(packet(Kind::Console, 1, b"second is not\n"));
+            stream.extend(packet(Kind::Console, 0, b"\0first may be lost\n"));
+            stream.extend(packet(Kind::Console, 1, b"\0second is not\n"));
             let (events, _) = decode(&stream);
             prop_assert!(events.contains(&console(1, "second is not")), "{:?}", events);
         }

@@ -39,10 +39,19 @@ impl Measured {
             "slice" => self.slice(rest)?,
             "worst" => self.worst(rest)?,
             "value" => self.values.push(value(rest)?),
-            "verdict" => self.verdict = Some(verdict(rest)?),
+            "verdict" => return self.verdict(verdict(rest)?),
             _ => return None,
         }
         Some(())
+    }
+
+    /// A guest judges itself once. Of two verdicts the one that fails stays, and the second is a defect.
+    fn verdict(&mut self, verdict: Verdict) -> Option<()> {
+        let is_first = self.verdict.is_none();
+        if is_first || !verdict.pass {
+            self.verdict = Some(verdict);
+        }
+        is_first.then_some(())
     }
 
     fn bin(&mut self, rest: &str) -> Option<()> {
@@ -142,6 +151,17 @@ mod tests {
         assert_eq!(measured.values[0].value, 97);
         assert_eq!(measured.verdict, Some(Verdict { pass: true, text: "all in time".into() }));
         assert!(measured.defects.is_empty());
+    }
+
+    #[test]
+    fn a_verdict_that_failed_stays() {
+        for (first, second) in [("pass", "fail"), ("fail", "pass")] {
+            let mut measured = Measured::default();
+            measured.line(&format!("@bulkhead verdict {first} one"));
+            measured.line(&format!("@bulkhead verdict {second} two"));
+            assert!(!measured.verdict.unwrap().pass);
+            assert_eq!(measured.defects.len(), 1);
+        }
     }
 
     #[test]

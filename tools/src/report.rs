@@ -263,7 +263,7 @@ pub struct RanWindow {
 }
 
 /// The serial log as it was decoded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Log {
     /// Whole packets.
     pub packets: u64,
@@ -271,6 +271,9 @@ pub struct Log {
     pub garbled: u64,
     /// Diagnostics that the hypervisor said it dropped.
     pub lost: u64,
+    /// What the hypervisor says once and the log says again or otherwise, in words. Such a log proves nothing.
+    #[serde(default)]
+    pub contradictions: Vec<String>,
 }
 
 /// What the image weighs, in bytes.

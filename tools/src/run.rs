@@ -365,6 +365,9 @@ pub fn judge_all_but(offender: &str, run: &Run, manifest: &Manifest) -> Result<(
             run.report.log.garbled
         ));
     }
+    for contradiction in &run.report.log.contradictions {
+        sentences.push(format!("the log contradicts itself: {contradiction}"));
+    }
     for partition in &run.report.partitions {
         let alone = manifest.native.as_ref().is_some_and(|name| *name != partition.name);
         let must = manifest.native.is_none() && manifest.when_finished.contains(&partition.name);
@@ -437,6 +440,14 @@ mod tests {
         for fate in ["failed", "stopped", "refused"] {
             assert!(judge(&run(fate, None, true), &manifest(false)).is_err(), "{fate}");
         }
+    }
+
+    #[test]
+    fn a_log_that_contradicts_itself_proves_nothing() {
+        let mut run = run("passed", Some(true), true);
+        run.report.log.contradictions = vec!["Fate was told twice".to_string()];
+        let error = judge(&run, &manifest(true)).unwrap_err();
+        assert!(error.to_string().contains("contradicts itself: Fate was told twice"), "{error}");
     }
 
     #[test]

@@ -222,7 +222,7 @@ fn system(report: &Report) -> String {
             .collect();
         line("lines of code", rooms.join(", "));
     }
-    let log = report.log;
+    let log = &report.log;
     line(
         "log",
         format!("{} packets, {} garbled, {} dropped", grouped(log.packets), log.garbled, log.lost),

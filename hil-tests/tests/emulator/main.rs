@@ -22,6 +22,7 @@ mod plans;
 mod planted;
 mod press_line;
 mod probe;
+mod racers;
 mod refusal;
 mod rig;
 mod shared;

@@ -13,12 +13,11 @@ use crate::msr::{self, CoreKind};
 use crate::pc::{self, Outcome, Pc};
 use crate::ring::Ring;
 use crate::vapic::VirtualApic;
-use crate::wire;
 
-/// Bytes of one partition's console ring.
+/// Bytes of one vCPU's console ring.
 pub const CONSOLE_RING: usize = 8192;
 
-/// The ring between a partition's console and the drain.
+/// The ring between a vCPU's console and the drain. Each vCPU has its own, because a ring has one producer.
 pub type ConsoleRing = Ring<CONSOLE_RING>;
 
 /// The general-purpose registers of a guest that an exit can be about, in the order in which the exit stub stores them, the last one
@@ -271,7 +270,7 @@ pub enum Violation {
 /// CR4.OSXSAVE.
 pub const CR4_OSXSAVE: u64 = 1 << 18;
 
-/// Kinds of denied access, as [`wire::StatKey::Denied`] numbers them.
+/// Kinds of denied access, as [`crate::wire::StatKey::Denied`] numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denial {
     /// An I/O port.
@@ -871,12 +870,7 @@ fn console(registers: &Registers, vcpu: &mut VcpuState, now: u64) -> u64 {
     }
     let taken = length.min(vcpu.console.free());
     let stored = taken > 0
-        && vcpu.console.write(
-            wire::Kind::Console,
-            vcpu.partition as u8,
-            now,
-            bytes.get(..taken).unwrap_or_default(),
-        );
+        && vcpu.console.write(0, now, bytes.get(..taken).unwrap_or_default());
     if stored { taken as u64 } else { 0 }
 }
 

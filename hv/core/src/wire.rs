@@ -11,7 +11,7 @@
 //! ```
 
 /// Version of the format; another version is refused by the reader.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// Bytes of the header.
 pub const HEADER: usize = 15;
@@ -41,7 +41,8 @@ pub enum Kind {
     Hello,
     /// One raw (unencoded) defmt frame. Source: board CPU number.
     Log,
-    /// Bytes of a partition's console. Source: partition id.
+    /// Bytes of a partition's console. Source: partition id. Payload: a [`channel`] (u8), then what was said there. Lines are whole within
+    /// a channel.
     Console,
     /// Diagnostics of CPU `source` that were dropped since its last such packet. Payload: u32.
     Lost,
@@ -80,6 +81,16 @@ impl Kind {
         }
     }
 
+    /// The kind of a record that was drained from the ring of a core, by the record's tag; `None` for kinds that no core writes there. A
+    /// record of a partition's console has no tag: it is [`Self::Console`] because of where it was drained from.
+    #[must_use]
+    pub const fn of_core(tag: u8) -> Option<Self> {
+        match Self::from_code(tag) {
+            kind @ (Self::Log | Self::Health) => Some(kind),
+            _ => None,
+        }
+    }
+
     /// The kind of this number.
     #[must_use]
     pub const fn from_code(code: u8) -> Self {
@@ -97,6 +108,17 @@ impl Kind {
             other => Self::Unknown(other),
         }
     }
+}
+
+/// The consoles of one partition. A number below [`channel::PAGE`] is a vCPU: what it said by hypercall.
+pub mod channel {
+    /// The console page of a partition with the platform of a PC.
+    pub const PAGE: u8 = 0xFE;
+    /// The serial port of a partition with the platform of a PC.
+    pub const SERIAL: u8 = 0xFF;
+
+    const _: () =
+        assert!(bulkhead_table::MAX_VCPUS <= PAGE as usize, "no vCPU has another console's number");
 }
 
 /// A packet, borrowed from where it lies.
@@ -523,7 +545,7 @@ mod tests {
 
     #[test]
     fn a_packet_has_the_bytes_of_the_documentation() {
-        let header = [2, 3, 2, 0xAA, 0, 0xBB, 0, 0x34, 0x12, 0, 0, 0, 0, 0, 0];
+        let header = [3, 3, 2, 0xAA, 0, 0xBB, 0, 0x34, 0x12, 0, 0, 0, 0, 0, 0];
         let raw = with_sum([&header[..], b"x\0y"].concat());
         assert_eq!(inside(&encoded(&SMALL)), framed(&raw));
         // CRC-16/IBM-SDLC's own check value (the CRC catalogue's name for it).
@@ -584,6 +606,7 @@ mod tests {
     fn numbers_and_names_agree_both_ways() {
         for code in 0..=u8::MAX {
             assert_eq!(Kind::from_code(code).code(), code);
+            assert_eq!(Kind::of_core(code).is_some(), [2, 7].contains(&code));
             if let Some(fate) = Fate::from_code(u64::from(code)) {
                 assert_eq!(fate.code(), u64::from(code));
             }

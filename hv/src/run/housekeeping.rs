@@ -5,19 +5,20 @@
 
 mod live;
 
-use bulkhead_table::{PartitionId, Role};
+use bulkhead_table::abi::CONSOLE_BYTES;
+use bulkhead_table::{Partition, PartitionId, Role};
 use hv_core::exit::Counters;
 use hv_core::pc::output::PIECE;
 use hv_core::pc::typed::{Decoder, Typed};
 use hv_core::trace::RECORD_BYTES;
-use hv_core::wire::{self, Kind, Packet, Stat, StatKey};
+use hv_core::wire::{self, Kind, Packet, Stat, StatKey, channel};
 
 use super::cell::CoreCell;
 use super::partition::VcpuIndex;
 use super::{machine, module, partition, pc, percpu, restart, shared};
 use crate::cpu::guarded;
 use crate::log::RINGS;
-use crate::table::{CORES, TABLE};
+use crate::table::{CORES, PARTITIONS, TABLE};
 use crate::vmx::vcpu::Vcpu;
 
 /// One packet may take this long to encode, in ticks (160 us); none is begun with less time left in a window.
@@ -46,6 +47,11 @@ const FIFO: usize = 16;
 /// A line that a partition's serial port did not end is told after this long, in ticks (20 ms): a prompt.
 const PATIENCE: u64 = TABLE.board.tsc_hz / 50;
 
+const _: () = assert!(
+    CONSOLE_BYTES < wire::MAX_PAYLOAD && PIECE < wire::MAX_PAYLOAD,
+    "a piece of a console and its channel fit into one packet"
+);
+
 /// How the run goes on behind a housekeeping window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Course {
@@ -64,6 +70,8 @@ struct Drain {
     length: usize,
     sent: usize,
     next: usize,
+    /// By partition: whose turn among its consoles it is.
+    consoles: [usize; PARTITIONS],
     greeted: bool,
     /// Reads what is typed.
     typed: Decoder,
@@ -84,6 +92,7 @@ static DRAIN: CoreCell<Drain> = CoreCell::new(Drain {
     length: 0,
     sent: 0,
     next: 0,
+    consoles: [0; PARTITIONS],
     greeted: false,
     typed: Decoder::new(),
     live_due: 0,
@@ -193,59 +202,104 @@ impl Drain {
 
     /// Sources are the cores' logs, then the partitions' consoles, then how the partitions stand.
     fn encode_from(&mut self, source: usize) -> bool {
-        if source == CORES + TABLE.partitions.len() {
-            return self.encode_live();
+        if let Some(core) = TABLE.cores.get(source) {
+            return self.encode_log(source, core.cpu as u8);
         }
-        let mut payload = [0_u8; wire::MAX_PAYLOAD];
-        let record = match RINGS.get(source) {
-            Some(ring) => {
-                let lost = ring.take_lost();
-                if lost > 0 {
-                    if let Some(sum) = self.lost.get_mut(source) {
-                        *sum += u64::from(lost);
-                    }
-                    let cpu = TABLE.cores.get(source).map_or(0, |core| core.cpu as u8);
-                    self.encode(Kind::Lost, cpu, machine::tsc(), &lost.to_le_bytes());
-                    return true;
-                }
-                ring.pop(&mut payload)
-            }
-            None => partition::CONSOLES.get(source - CORES).and_then(|ring| ring.pop(&mut payload)),
+        let id = source - CORES;
+        match TABLE.partitions.get(id) {
+            Some(partition) => self.encode_any_console(id as PartitionId, partition),
+            None => self.encode_live(),
+        }
+    }
+
+    /// What a core says. `cpu` is its number on the board.
+    fn encode_log(&mut self, core: usize, cpu: u8) -> bool {
+        let Some(ring) = RINGS.get(core) else {
+            return false;
         };
-        if record.is_none() && source >= CORES && self.encode_output(source - CORES) {
+        let lost = ring.take_lost();
+        if lost > 0 {
+            if let Some(sum) = self.lost.get_mut(core) {
+                *sum += u64::from(lost);
+            }
+            self.encode(Kind::Lost, cpu, machine::tsc(), &lost.to_le_bytes());
             return true;
         }
-        let Some(record) = record else {
+        let mut payload = [0_u8; wire::MAX_PAYLOAD];
+        let Some(record) = ring.pop(&mut payload) else {
+            return false;
+        };
+        let Some(kind) = Kind::of_core(record.tag) else {
+            ring.count_lost();
             return false;
         };
         let bytes = payload.get(..record.length).unwrap_or_default();
-        self.encode(record.kind, record.source, record.tsc, bytes);
+        self.encode(kind, cpu, record.tsc, bytes);
         true
     }
 
-    /// What the serial port of a partition sent, else what its guest left in its console page.
-    fn encode_output(&mut self, id: usize) -> bool {
-        self.encode_sent(id) || self.encode_said(id)
+    /// What a partition says: its vCPUs by hypercall, its serial port and its console page, in turn.
+    fn encode_any_console(&mut self, id: PartitionId, partition: &'static Partition) -> bool {
+        let count = partition.cpus.len() + 2;
+        let next = self.consoles.get(usize::from(id)).copied().unwrap_or(0);
+        let turns = (0..count).map(|turn| (next + turn) % count);
+        for number in turns {
+            if self.encode_one_console(id, partition, number) {
+                if let Some(next) = self.consoles.get_mut(usize::from(id)) {
+                    *next = (number + 1) % count;
+                }
+                return true;
+            }
+        }
+        false
     }
 
-    fn encode_said(&mut self, id: usize) -> bool {
+    fn encode_one_console(&mut self, id: PartitionId, partition: &Partition, number: usize) -> bool {
+        match number.checked_sub(partition.cpus.len()) {
+            None => self.encode_vcpu(id, partition, number),
+            Some(0) => self.encode_sent(id),
+            Some(_) => self.encode_said(id),
+        }
+    }
+
+    fn encode_vcpu(&mut self, id: PartitionId, partition: &Partition, vcpu: usize) -> bool {
+        let mut payload = [0_u8; wire::MAX_PAYLOAD];
+        let ring = VcpuIndex::nth(partition, vcpu).and_then(VcpuIndex::console);
+        let Some(record) = ring.and_then(|ring| ring.pop(&mut payload)) else {
+            return false;
+        };
+        let bytes = payload.get(..record.length).unwrap_or_default();
+        self.encode_console(id, vcpu as u8, record.tsc, bytes);
+        true
+    }
+
+    /// What the guest left in its console page.
+    fn encode_said(&mut self, id: PartitionId) -> bool {
         let mut bytes = [0; PIECE];
-        let bytes =
-            pc::console_page(id as PartitionId).map_or(&[][..], |page| page.take(&mut bytes));
+        let bytes = pc::console_page(id).map_or(&[][..], |page| page.take(&mut bytes));
         if !bytes.is_empty() {
-            self.encode(Kind::Console, id as u8, machine::tsc(), bytes);
+            self.encode_console(id, channel::PAGE, machine::tsc(), bytes);
         }
         !bytes.is_empty()
     }
 
-    fn encode_sent(&mut self, id: usize) -> bool {
+    /// What the serial port of a partition sent.
+    fn encode_sent(&mut self, id: PartitionId) -> bool {
         let mut bytes = [0; PIECE];
-        let taken = pc::devices(id as PartitionId)
+        let taken = pc::devices(id)
             .and_then(|devices| devices.uart.output.take(machine::tsc(), PATIENCE, &mut bytes));
         if let Some((bytes, tsc)) = taken {
-            self.encode(Kind::Console, id as u8, tsc, bytes);
+            self.encode_console(id, channel::SERIAL, tsc, bytes);
         }
         taken.is_some()
+    }
+
+    /// Bytes of a console: at most [`CONSOLE_BYTES`] or [`PIECE`].
+    fn encode_console(&mut self, id: PartitionId, channel: u8, tsc: u64, bytes: &[u8]) {
+        let mut payload = heapless::Vec::<u8, { wire::MAX_PAYLOAD }>::new();
+        // Fits: see the assertion at `CONSOLE_BYTES`.
+        let _fits = payload.push(channel).is_ok() && payload.extend_from_slice(bytes).is_ok();
+        self.encode(Kind::Console, id as u8, tsc, &payload);
     }
 
     /// How the partition whose turn it is stands, when that is due.

@@ -19,13 +19,13 @@ use hv_defs::exit::REASONS;
 use super::cell::CoreCell;
 use super::{interrupts, machine, pc, restart, window};
 use crate::cpu::stacks::Stacks;
-use crate::table::{CORES, EPT_PAGES, PARTITIONS, TABLE, VCPUS as VCPU_COUNT};
+use crate::table::{CORES, EPT_PAGES, TABLE, VCPUS as VCPU_COUNT};
 use crate::vmx::controls;
 use crate::vmx::setup::{self, Page, Pages, Start};
 use crate::vmx::vcpu::{self, MsrBitmaps, Parts, Vcpu};
 
-/// The consoles, by partition.
-pub static CONSOLES: [ConsoleRing; PARTITIONS] = [const { Ring::new() }; PARTITIONS];
+/// The consoles, by vCPU: each has one producer, the core of its vCPU. Which vCPU's it is says whose the bytes are.
+static CONSOLES: [ConsoleRing; VCPU_COUNT] = [const { Ring::new() }; VCPU_COUNT];
 
 static VCPUS: [CoreCell<MaybeUninit<Vcpu>>; VCPU_COUNT] =
     [const { CoreCell::new(MaybeUninit::uninit()) }; VCPU_COUNT];
@@ -97,6 +97,20 @@ impl VcpuIndex {
         window::page(usize::from(self.0))
     }
 
+    /// vCPU `vcpu` of a partition, which has so many.
+    pub const fn nth(partition: &Partition, vcpu: usize) -> Option<Self> {
+        if vcpu < partition.cpus.len() {
+            Some(Self(partition.first_vcpu + vcpu as u16))
+        } else {
+            None
+        }
+    }
+
+    /// What it says by hypercall.
+    pub fn console(self) -> Option<&'static ConsoleRing> {
+        CONSOLES.get(usize::from(self.0))
+    }
+
     /// Every vCPU of a partition, vCPU 0 first.
     pub fn of(partition: &Partition) -> impl Iterator<Item = Self> {
         let first = partition.first_vcpu;
@@ -125,8 +139,8 @@ pub fn make(id: PartitionId, image: &[u8], place: &Place) -> Result<(), Unready>
     let partition = TABLE.partitions.get(usize::from(id)).ok_or(Unready::Vmx)?;
     let vcpu = partition.vcpu_on(place.cpu).ok_or(Unready::Vmx)?;
     let index = usize::from(partition.first_vcpu) + vcpu;
-    let (Some(cell), Some(region), Some(apic_page)) =
-        (VCPUS.get(index), VMCS.get(index), APIC_PAGES.get(index))
+    let (Some(cell), Some(region), Some(apic_page), Some(console)) =
+        (VCPUS.get(index), VMCS.get(index), APIC_PAGES.get(index), CONSOLES.get(index))
     else {
         return Err(Unready::Vmx);
     };
@@ -139,7 +153,8 @@ pub fn make(id: PartitionId, image: &[u8], place: &Place) -> Result<(), Unready>
     crate::vmx::instructions::invept_all();
     // SAFETY: this vCPU belongs to this core alone, and it is made once, before the epoch.
     let apic_page = unsafe { apic_page.get() };
-    let state = decisions(id, partition, interrupts::peers(partition, vcpu), apic_page, place);
+    let peers = interrupts::peers(partition, vcpu);
+    let state = decisions(id, partition, peers, apic_page, console, place);
     let cr4_allowed = state.cr4_allowed;
     let settings = match place.kind {
         CoreKind::Dedicated => controls::dedicated(),
@@ -241,6 +256,7 @@ fn decisions(
     partition: &Partition,
     peers: Peers,
     apic_page: &'static mut ApicPage,
+    console: &'static ConsoleRing,
     place: &Place,
 ) -> VcpuState {
     let vcpu = peers.own();
@@ -274,7 +290,7 @@ fn decisions(
         window: None,
         rights: schedule_rights(partition),
         pc: pc::of(id),
-        console: &CONSOLES[usize::from(id) % PARTITIONS],
+        console,
         counters: Counters::new(),
     }
 }

@@ -551,7 +551,7 @@ impl SharedCore {
     fn tell_event(&mut self) {
         if let (Some((tsc, event)), Some(ring)) = (self.events.pop_front(), RINGS.get(self.core)) {
             // A full ring counts what it drops; the housekeeping tells how many.
-            let _kept = ring.write(Kind::Health, self.cpu as u8, tsc, &event.to_bytes());
+            let _kept = ring.write(Kind::Health.code(), tsc, &event.to_bytes());
         }
     }
 

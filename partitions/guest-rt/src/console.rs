@@ -93,7 +93,8 @@ pub(crate) fn drain_uart() {
     uart_wait_for(TRANSMITTER_IDLE);
 }
 
-fn hypervisor_write(mut bytes: &[u8]) {
+/// Says bytes by hypercalls, and waits while the hypervisor has no room for them.
+pub(crate) fn hypervisor_write(mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let taken = hypercall::console(bytes.len(), words(bytes));
         match usize::try_from(taken).ok().and_then(|taken| bytes.get(taken..)) {

@@ -1,42 +1,55 @@
 //! What a partition's serial port sends, on its way to the log: bytes one by one in, pieces with the time of their first byte out.
 //!
-//! A piece ends behind a line feed or [`PIECE`] bytes, by which both ends know where the next one begins; so the log has one record
-//! for a line and not one for a byte. A piece that stays open, as a prompt does, is taken as far as it goes once it is old.
+//! Several vCPUs may send at the same time, as they may write to a real port. Each byte takes a slot of its own by one atomic addition,
+//! and is stored together with its time by one atomic write. So a race mixes bytes, and cannot garble a time or anything else. Nobody
+//! waits.
+//!
+//! A piece ends behind a line feed or [`PIECE`] bytes; so the log has one record for a line and not one for a byte. A piece that stays
+//! open, as a prompt does, is taken as far as it goes once it is old.
 //!
 //! ```text
-//! piece: TSC of its first byte u64, little-endian | up to PIECE bytes
+//! slot: TSC, its lower 48 bits | byte, 8 bits | lap, 8 bits
 //! ```
 
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::stream::Stream;
+use bulkhead_table::MAX_VCPUS;
 
 /// Most bytes of a piece.
 pub const PIECE: usize = 64;
-/// Bytes of the time in front of a piece.
-const STAMP: usize = 8;
 /// Bytes that the serial port takes at once, as a 16550's FIFO does.
 pub const BURST: usize = 16;
-/// Room without which the port says that it is full: each byte of a burst may be a piece of its own.
-const ROOM: usize = BURST * (STAMP + 1);
 /// Bytes on the way.
-const BYTES: usize = 8192;
+const BYTES: usize = 2048;
+/// Room without which no byte is taken: each vCPU may have seen the room and not taken its slot yet.
+const SLACK: usize = MAX_VCPUS;
+/// Room without which the port says that it is full.
+const ROOM: usize = SLACK + BURST;
 
-/// Bytes on their way from one partition's serial port.
-#[derive(Default)]
+const _: () = assert!(BYTES.is_power_of_two() && ROOM < BYTES, "positions are masked, and a burst fits");
+
+/// Bytes on their way from one partition's serial port: many producers, one consumer.
 pub struct Output {
-    stream: Stream<BYTES>,
-    /// Bytes in the piece that is being written; 0: the next byte begins one. The producer's own.
-    written: AtomicU8,
-    /// Bytes taken of the piece that is being read; 0: a time comes next. The consumer's own.
-    taken: AtomicU8,
-    /// When that piece began, or was last taken from. The consumer's own.
-    since: AtomicU64,
+    /// Slots ever taken, wrapping.
+    head: AtomicUsize,
+    /// Slots ever emptied, wrapping. The consumer's own.
+    tail: AtomicUsize,
+    slots: [AtomicU64; BYTES],
 }
 
-/// How long the piece is behind `byte`, the last of `length` bytes: 0 when it ends.
-const fn behind(byte: u8, length: u8) -> u8 {
-    if byte == b'\n' || length as usize == PIECE { 0 } else { length }
+/// How often the slots were gone round at a position, as a filled slot notes it: differs from the lap before.
+const fn lap(position: usize) -> u8 {
+    (position / BYTES).wrapping_add(1) as u8
+}
+
+const fn filled(position: usize, byte: u8, tsc: u64) -> u64 {
+    tsc << 16 | (byte as u64) << 8 | lap(position) as u64
+}
+
+/// The TSC of a slot that was filled within 2^47 ticks of `now`, on this core or one whose TSC is slightly ahead.
+const fn filled_at(slot: u64, now: u64) -> u64 {
+    let age = (now.wrapping_sub(slot >> 16) << 16).cast_signed() >> 16;
+    now.wrapping_sub(age.cast_unsigned())
 }
 
 impl Output {
@@ -44,73 +57,79 @@ impl Output {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            stream: Stream::new(),
-            written: AtomicU8::new(0),
-            taken: AtomicU8::new(0),
-            since: AtomicU64::new(0),
+            head: AtomicUsize::new(0),
+            tail: AtomicUsize::new(0),
+            slots: [const { AtomicU64::new(0) }; BYTES],
         }
+    }
+
+    fn slot(&self, position: usize) -> &AtomicU64 {
+        &self.slots[position % BYTES]
+    }
+
+    fn free(&self) -> usize {
+        // The tail first: the head never falls behind a tail that was seen before.
+        let tail = self.tail.load(Ordering::Acquire);
+        BYTES.saturating_sub(self.head.load(Ordering::Acquire).wrapping_sub(tail))
     }
 
     /// Producer: whether a burst finds room.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.stream.free() >= ROOM
+        self.free() >= ROOM
     }
 
     /// Producer: sends `byte` at TSC `now`. False when there is no room; it is lost then, as the line of a port that is not
     /// asked whether it is ready loses bytes.
     pub fn send(&self, byte: u8, now: u64) -> bool {
-        let written = self.written.load(Ordering::Relaxed);
-        let sent = if written == 0 {
-            let [a, b, c, d, e, f, g, h] = now.to_le_bytes();
-            self.stream.write(&[a, b, c, d, e, f, g, h, byte])
-        } else {
-            self.stream.write(&[byte])
-        };
-        if sent {
-            self.written.store(behind(byte, written + 1), Ordering::Relaxed);
+        if self.free() < SLACK {
+            return false;
         }
-        sent
+        let position = self.head.fetch_add(1, Ordering::AcqRel);
+        // Release: the consumer that sees the slot filled may pass it.
+        self.slot(position).store(filled(position, byte, now), Ordering::Release);
+        true
     }
 
-    /// Consumer: takes a piece that is whole, or, where its last part came more than `patience` ticks before `now`, what there is of
-    /// it. Returns the bytes and when they were sent.
+    /// Consumer: the slot `offset` places behind the first that waits, if it is filled.
+    fn peek(&self, offset: usize) -> Option<u64> {
+        let position = self.tail.load(Ordering::Relaxed).wrapping_add(offset);
+        if self.head.load(Ordering::Acquire) == position {
+            return None;
+        }
+        // A slot that was taken and is not filled yet still has the lap before.
+        Some(self.slot(position).load(Ordering::Acquire)).filter(|slot| *slot as u8 == lap(position))
+    }
+
+    /// Consumer: takes a piece that is whole, or, where its first byte was sent more than `patience` ticks before `now`, what there is
+    /// of it. Returns the bytes and when the first was sent.
     pub fn take<'b>(
         &self,
         now: u64,
         patience: u64,
         bytes: &'b mut [u8; PIECE],
     ) -> Option<(&'b [u8], u64)> {
-        let begun = self.taken.load(Ordering::Relaxed);
-        let (front, since) = match begun {
-            0 => (STAMP, self.stamp()?),
-            _ => (0, self.since.load(Ordering::Relaxed)),
-        };
-        let (mut length, mut count) = (begun, 0);
-        while let Some(byte) = self.stream.peek(front + count) {
+        let since = filled_at(self.peek(0)?, now);
+        let (mut count, mut is_whole) = (0, false);
+        while !is_whole && let Some(slot) = self.peek(count) {
+            let byte = (slot >> 8) as u8;
             *bytes.get_mut(count)? = byte;
             count += 1;
-            length = behind(byte, length + 1);
-            if length == 0 {
-                break;
-            }
+            is_whole = byte == b'\n' || count == PIECE;
         }
-        if count == 0 || (length != 0 && now.saturating_sub(since) <= patience) {
+        if !is_whole && now.saturating_sub(since) <= patience {
             return None;
         }
-        self.stream.skip(front + count);
-        self.taken.store(length, Ordering::Relaxed);
-        self.since.store(now, Ordering::Relaxed);
+        // Release: producers may fill the slots again once they are read.
+        let tail = self.tail.load(Ordering::Relaxed);
+        self.tail.store(tail.wrapping_add(count), Ordering::Release);
         Some((bytes.get(..count)?, since))
     }
+}
 
-    /// The time in front of a piece of which nothing was taken yet. It comes into the stream together with the first byte.
-    fn stamp(&self) -> Option<u64> {
-        let mut stamp = [0; STAMP];
-        for (offset, byte) in stamp.iter_mut().enumerate() {
-            *byte = self.stream.peek(offset)?;
-        }
-        Some(u64::from_le_bytes(stamp))
+impl Default for Output {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -149,9 +168,9 @@ mod tests {
         assert_eq!(taken(&output, 110), None);
         assert_eq!(taken(&output, 111), Some(("# ".into(), 10)));
         send(&output, "l", 112);
-        assert_eq!(taken(&output, 211), None, "the byte may have company soon");
+        assert_eq!(taken(&output, 212), None, "the byte may have company soon");
         send(&output, "s\n", 113);
-        assert_eq!(taken(&output, 211), Some(("ls\n".into(), 111)));
+        assert_eq!(taken(&output, 212), Some(("ls\n".into(), 112)));
     }
 
     #[test]
@@ -167,7 +186,7 @@ mod tests {
     fn a_burst_fits_behind_a_port_that_said_it_has_room() {
         let output = Output::new();
         while output.has_room() {
-            assert!((0..BURST).all(|_| output.send(b'\n', 0)), "the dearest bytes there are");
+            assert!((0..BURST).all(|_| output.send(b'\n', 0)), "a burst fits");
         }
         let mut lost = 0;
         while output.send(b'\n', 0) {
@@ -175,6 +194,45 @@ mod tests {
             assert!(lost < BYTES, "full in the end");
         }
         assert!(taken(&output, 0).is_some());
+    }
+
+    #[test]
+    fn a_time_survives_its_lower_bits_and_a_core_that_is_ahead() {
+        for (sent, now) in [(0, 5), (1 << 48, (1 << 48) + 9), ((1 << 48) - 1, 1 << 48), (70, 64)] {
+            assert_eq!(filled_at(filled(0, b'x', sent), now), sent, "{sent} at {now}");
+        }
+    }
+
+    /// Each vCPU sends its own letter and the number of its byte as the time. Whatever the race: every byte comes once, in its sender's
+    /// order, with the time that its sender gave it.
+    #[test]
+    fn vcpus_that_race_mix_bytes_and_nothing_else() {
+        const EACH: u64 = if cfg!(miri) { 100 } else { 30_000 };
+        const VCPUS: u8 = 3;
+        let output = Output::new();
+        let mut next = [0_u64; VCPUS as usize];
+        std::thread::scope(|scope| {
+            for vcpu in 0..VCPUS {
+                let output = &output;
+                scope.spawn(move || {
+                    for number in 0..EACH {
+                        while !output.send(vcpu, number) {
+                            std::thread::yield_now();
+                        }
+                    }
+                });
+            }
+            let mut bytes = [0; PIECE];
+            while next.iter().sum::<u64>() < EACH * u64::from(VCPUS) {
+                let Some((bytes, tsc)) = output.take(u64::from(u32::MAX), 0, &mut bytes) else {
+                    std::thread::yield_now();
+                    continue;
+                };
+                assert_eq!(tsc, next[usize::from(bytes[0])], "the time is the first byte's own");
+                bytes.iter().for_each(|vcpu| next[usize::from(*vcpu)] += 1);
+            }
+        });
+        assert_eq!(next, [EACH; VCPUS as usize]);
     }
 
     proptest! {
