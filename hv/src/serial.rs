@@ -4,6 +4,7 @@
 use bulkhead_table::Uart;
 use spin::Mutex;
 use uart_16550::backend::PioBackend;
+use uart_16550::spec::registers::LSR;
 use uart_16550::{BaudRate, Config, Uart16550};
 
 /// Polls of the line status before a port that takes nothing is given up: seconds on a real port, and more than the
@@ -38,12 +39,31 @@ pub fn try_write(bytes: &[u8]) -> usize {
     slot.as_mut().map_or(0, |port| port.send_bytes(bytes))
 }
 
-/// Takes what has arrived, as far as it fits and without waiting; returns how many bytes.
-pub fn try_read(bytes: &mut [u8]) -> usize {
+/// What makes bytes that arrived worthless: the FIFO overflowed, or the line was not as agreed. PC16550D data sheet, line status register.
+const DAMAGE: LSR = LSR::OVERRUN_ERROR
+    .union(LSR::PARITY_ERROR)
+    .union(LSR::FRAMING_ERROR)
+    .union(LSR::BREAK_INTERRUPT);
+
+/// What has arrived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arrived {
+    /// Bytes that were read.
+    pub count: usize,
+    /// Bytes were lost or damaged since the last read: among these, or in front of them.
+    pub is_damaged: bool,
+}
+
+/// Takes what has arrived, as far as it fits and without waiting.
+pub fn try_read(bytes: &mut [u8]) -> Arrived {
     let Some(mut slot) = PORT.try_lock() else {
-        return 0;
+        return Arrived::default();
     };
-    slot.as_mut().map_or(0, |port| port.receive_bytes(bytes))
+    slot.as_mut().map_or(Arrived::default(), |port| {
+        let count = port.receive_bytes(bytes);
+        // Reading the line status clears these bits; the driver keeps those that it met while it sent and received.
+        Arrived { count, is_damaged: port.lsr().intersects(DAMAGE) }
+    })
 }
 
 /// Writes plain text and waits until the FIFO took it all. Lines end in `\r\n`. A port that takes nothing for long
@@ -67,7 +87,7 @@ pub fn wait_until_sent() {
         let Some(port) = slot.as_mut() else {
             return;
         };
-        if port.lsr().contains(uart_16550::spec::registers::LSR::TRANSMITTER_EMPTY) {
+        if port.lsr().contains(LSR::TRANSMITTER_EMPTY) {
             return;
         }
     }

@@ -369,14 +369,14 @@ struct RunArguments {
     /// Where to keep the serial log as it came, for `bulkhead log`
     #[arg(long, value_name = "FILE")]
     serial: Option<PathBuf>,
-    /// Shows the console of this partition alone, as it is, and sends it what is typed or piped in (Bochs)
+    /// Shows the console of this partition alone, as it is, and sends it what is typed or piped in (Bochs, or --rig)
     #[arg(long, value_name = "PARTITION", conflicts_with = "native")]
     console: Option<String>,
-    /// Types this line to this partition when it shows a prompt; may be given many times (Bochs)
+    /// Types this line to this partition when it shows a prompt; may be given many times (Bochs, or --rig)
     #[arg(long = "type", value_name = "PARTITION=LINE", value_parser = typed_line, conflicts_with = "native")]
     typed: Vec<(String, String)>,
     /// Runs it on the board of this rig instead of in an emulator
-    #[arg(long, value_name = "RIG.toml", conflicts_with_all = ["target", "firmware", "native", "cores", "cpu_model", "screenshot", "console", "typed"])]
+    #[arg(long, value_name = "RIG.toml", conflicts_with_all = ["target", "firmware", "native", "cores", "cpu_model", "screenshot"])]
     rig: Option<PathBuf>,
 }
 

@@ -81,7 +81,11 @@ impl<'m> Collector<'m> {
             }
             // What holds in the end is told once more, and whole.
             Event::Live { .. } => {}
-            Event::Log { .. } | Event::Lost { .. } | Event::Garbled { .. } => {}
+            Event::Log { .. }
+            | Event::Lost { .. }
+            | Event::Garbled { .. }
+            | Event::Typed(_)
+            | Event::Diagnosis(_) => {}
         }
     }
 
@@ -95,7 +99,8 @@ impl<'m> Collector<'m> {
             Event::Stat(stat) => self.told_before(stat),
             _ => None,
         };
-        let is_ours = !matches!(event, Event::Text(_) | Event::Garbled { .. });
+        let is_ours =
+            !matches!(event, Event::Text(_) | Event::Garbled { .. } | Event::Diagnosis(_));
         let too_late = (self.complete && is_ours)
             .then(|| "the log goes on behind the hypervisor's last word".to_string());
         for sentence in again.into_iter().chain(too_late) {
@@ -164,6 +169,7 @@ impl<'m> Collector<'m> {
                 garbled: counts.garbled,
                 lost: counts.lost,
                 contradictions: self.contradictions.clone(),
+                diagnosis: None,
             },
             size: Size {
                 image: manifest.image_size,
@@ -442,7 +448,7 @@ mod tests {
     fn what_is_told_twice_is_flagged_and_the_first_stays() {
         let manifest = manifest();
         let mut collector = Collector::new(&manifest);
-        let hello = || Event::Hello { build: vec![1], digest: vec![2], tsc_hz: 3 };
+        let hello = || Event::Hello { build: vec![1], digest: vec![2], tsc_hz: 3, typed: None };
         for event in [
             hello(),
             stat(StatKey::Fate, 0, 0, 2),

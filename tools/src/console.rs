@@ -1,24 +1,18 @@
 //! Consoles of partitions: what one says goes to this terminal as it is, what is typed goes down the serial line; or lines that were
-//! given beforehand are typed, each behind a prompt.
-//!
-//! The line carries one byte stream to the hypervisor. DLE (0x10) and a byte of 0x40 or more select a partition, two DLE are one that
-//! is meant, and everything else goes to the partition that is selected (`hv_core` takes it apart).
+//! given beforehand are typed, each behind a prompt. [`crate::typed`] brings it to the hypervisor and loses nothing.
 
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Read, Write};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use hv_core::pc::typed::{DLE, FIRST};
+use hv_core::pc::typed::MAX_BYTES;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::error::{Error, Result};
 
 /// Ctrl-], as in telnet: ends the run.
 const LEAVE: u8 = 0x1D;
-
-/// Most bytes that are sent at a time: a partition's ring takes 256, and a system that takes a key in time takes these.
-const AT_ONCE: usize = 8;
 
 /// How long a partition is quiet behind a prompt, which ends with a space: its output comes in pieces, and one may end within a line.
 const QUIET: Duration = Duration::from_millis(500);
@@ -28,7 +22,7 @@ const LONG_QUIET: Duration = Duration::from_secs(5);
 /// What is to be done with the line now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Typed {
-    /// Bytes for the line; none when nothing was typed.
+    /// Bytes for the partition, as many as a frame takes; none when nothing was typed.
     Send(Vec<u8>),
     /// The user leaves.
     Leave,
@@ -96,6 +90,12 @@ impl Console {
         self.terminal.is_none() && !self.keys.waiting.is_empty()
     }
 
+    /// Whether its lines were given beforehand.
+    #[must_use]
+    pub const fn is_scripted(&self) -> bool {
+        self.terminal.is_none()
+    }
+
     /// Takes what the partition said.
     pub fn hear(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
@@ -110,12 +110,12 @@ impl Console {
         self.last_heard = Instant::now();
     }
 
-    /// What to do with the line; `selected` is the partition that the line goes to, and is kept up to date.
-    pub fn poll(&mut self, selected: &mut Option<u8>) -> Typed {
+    /// What is to be done now; `is_free` says that the partition has all that was typed so far.
+    pub fn poll(&mut self, is_free: bool) -> Typed {
         while let Some(bytes) = self.terminal.as_ref().and_then(|it| it.typed.try_recv().ok()) {
             self.keys.typed(&bytes);
         }
-        self.keys.next(self.last_heard.elapsed(), selected)
+        self.keys.next(self.last_heard.elapsed(), is_free)
     }
 }
 
@@ -124,6 +124,8 @@ struct Keys {
     partition: u8,
     waiting: VecDeque<u8>,
     piped: bool,
+    /// A line that waited for its prompt is under way: the rest of it waits for none, whatever its echo looks like.
+    in_line: bool,
     spoke: bool,
     prompted: bool,
     spaced: bool,
@@ -137,6 +139,7 @@ impl Keys {
             partition,
             waiting,
             piped,
+            in_line: false,
             spoke: false,
             prompted: false,
             spaced: false,
@@ -160,25 +163,17 @@ impl Keys {
     }
 
     /// What goes out now, when nothing has come for so long.
-    fn next(&mut self, quiet: Duration, selected: &mut Option<u8>) -> Typed {
+    fn next(&mut self, quiet: Duration, is_free: bool) -> Typed {
         if self.leaves {
             return Typed::Leave;
         }
         let is_prompt = self.prompted && quiet >= if self.spaced { QUIET } else { LONG_QUIET };
-        if self.waiting.is_empty() || !self.spoke || (self.piped && !is_prompt) {
-            return Typed::Send(Vec::new());
-        }
+        let may_begin = self.spoke && (!self.piped || self.in_line || is_prompt);
         let mut out = Vec::new();
-        if *selected != Some(self.partition) {
-            out.extend([DLE, FIRST + self.partition]);
-            *selected = Some(self.partition);
-        }
-        while out.len() < AT_ONCE {
+        while is_free && may_begin && out.len() < MAX_BYTES {
             let Some(byte) = self.waiting.pop_front() else { break };
             out.push(byte);
-            if byte == DLE {
-                out.push(DLE);
-            }
+            self.in_line = byte != b'\n';
             if self.piped && byte == b'\n' {
                 self.prompted = false;
                 break;
@@ -216,54 +211,43 @@ impl Drop for Raw {
 mod tests {
     use super::*;
 
-    /// What goes out long behind the last word, down a line that goes to nobody yet.
+    /// What goes out long behind the last word.
     fn sent(keys: &mut Keys) -> Vec<u8> {
-        sent_down(keys, &mut None)
+        sent_after(keys, QUIET)
     }
 
-    fn sent_down(keys: &mut Keys, selected: &mut Option<u8>) -> Vec<u8> {
-        match keys.next(QUIET, selected) {
+    fn sent_after(keys: &mut Keys, quiet: Duration) -> Vec<u8> {
+        match keys.next(quiet, true) {
             Typed::Send(bytes) => bytes,
             Typed::Leave => panic!("left"),
         }
     }
 
     #[test]
-    fn the_partition_is_selected_once_and_an_escape_is_doubled() {
+    fn what_is_typed_goes_as_it_is_once_the_partition_speaks_and_has_the_rest() {
         let mut keys = Keys::new(2, false);
-        let mut line = None;
-        keys.typed(b"a\x10b");
-        assert_eq!(sent_down(&mut keys, &mut line), b"", "it has not spoken yet");
+        keys.typed(b"a\x10\0b");
+        assert_eq!(sent(&mut keys), b"", "it has not spoken yet");
         keys.heard(b"# ");
-        assert_eq!(sent_down(&mut keys, &mut line), b"\x10\x42a\x10\x10b");
-        keys.typed(b"c");
-        assert_eq!(sent_down(&mut keys, &mut line), b"c");
-        assert_eq!(sent_down(&mut keys, &mut line), b"");
-        line = Some(1);
-        keys.typed(b"d");
-        assert_eq!(sent_down(&mut keys, &mut line), b"\x10\x42d", "another took the line");
-        assert_eq!(line, Some(2));
+        assert_eq!(keys.next(QUIET, false), Typed::Send(vec![]), "a frame is under way");
+        assert_eq!(sent(&mut keys), b"a\x10\0b");
+        assert_eq!(sent(&mut keys), b"");
     }
 
     #[test]
     fn what_is_piped_waits_for_prompts() {
         let mut keys = Keys::new(0, true);
-        let mut line = Some(0);
         keys.typed(b"one\ntwo\n");
         keys.heard(b"starting\n");
         assert_eq!(sent(&mut keys), b"");
         keys.heard(b"# ");
-        assert_eq!(
-            keys.next(Duration::ZERO, &mut line),
-            Typed::Send(Vec::new()),
-            "more may follow"
-        );
-        assert_eq!(sent_down(&mut keys, &mut line), b"one\n");
+        assert_eq!(sent_after(&mut keys, Duration::ZERO), b"", "more may follow");
+        assert_eq!(sent(&mut keys), b"one\n");
         assert_eq!(sent(&mut keys), b"", "its answer is not there yet");
         keys.heard(b"one\r\ndone\r\n");
         assert_eq!(sent(&mut keys), b"");
         keys.heard(b"# ");
-        assert_eq!(sent_down(&mut keys, &mut line), b"two\n");
+        assert_eq!(sent(&mut keys), b"two\n");
     }
 
     #[test]
@@ -272,27 +256,27 @@ mod tests {
         keys.typed(b"one\n");
         keys.heard(b"[    0.0");
         assert_eq!(sent(&mut keys), b"");
-        let late = keys.next(LONG_QUIET, &mut None);
-        assert_eq!(late, Typed::Send(b"\x10\x40one\n".to_vec()), "some prompts have none");
+        assert_eq!(sent_after(&mut keys, LONG_QUIET), b"one\n", "some prompts have none");
     }
 
     #[test]
-    fn a_long_line_goes_in_pieces() {
-        let mut keys = Keys::new(0, false);
-        let mut line = Some(0);
-        keys.typed(&[b'x'; 20]);
-        keys.heard(b"$");
-        assert_eq!(sent_down(&mut keys, &mut line), [b'x'; AT_ONCE]);
-        assert_eq!(sent_down(&mut keys, &mut line), [b'x'; AT_ONCE]);
+    fn a_line_that_has_begun_goes_on_whatever_its_echo_looks_like() {
+        let mut keys = Keys::new(0, true);
+        keys.typed(b"echo ABCDEF\nnext\n");
+        keys.heard(b"# ");
+        assert_eq!(sent(&mut keys), b"echo A");
+        keys.heard(b"echo A");
+        assert_eq!(sent_after(&mut keys, Duration::ZERO), b"BCDEF\n");
+        assert_eq!(sent_after(&mut keys, QUIET), b"", "the next line waits");
     }
 
     #[test]
     fn only_a_terminal_leaves() {
         let mut keys = Keys::new(0, false);
         keys.typed(b"\x1d");
-        assert_eq!(keys.next(QUIET, &mut None), Typed::Leave);
+        assert_eq!(keys.next(QUIET, false), Typed::Leave);
         let mut keys = Keys::new(0, true);
         keys.typed(b"\x1d");
-        assert_eq!(keys.next(QUIET, &mut None), Typed::Send(Vec::new()));
+        assert_eq!(keys.next(QUIET, true), Typed::Send(Vec::new()));
     }
 }

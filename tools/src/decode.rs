@@ -7,14 +7,26 @@
 use std::collections::BTreeMap;
 
 use hv_core::health::HealthEvent;
+use hv_core::pc::typed::Reply;
 use hv_core::trace::{RECORD_BYTES, WindowRecord};
 use hv_core::wire::{self, Defect, HEADER, Kind, Live, MAX_ENCODED, MAX_PAYLOAD, Packet, Stat};
 
+use crate::diagnose::{Diagnosis, Health};
 use crate::elf::{LogElf, hex};
 use crate::error::{Error, Result};
 
 /// Longest line of text or of a partition's console that is kept whole; a longer one is split.
 const MAX_LINE: usize = 4096;
+
+/// Runs of garbage that are told one by one; and packets that bring one more.
+const TOLD: u64 = 5;
+const PACKETS_A_LINE: u64 = 20;
+
+/// Bytes of text that are no chance in the midst of garbage.
+const SURELY_TEXT: usize = 12;
+
+/// Bytes of garbage that were not told behind which the cause is told at once.
+const ENOUGH: usize = 2048;
 
 /// One thing that the stream said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +41,8 @@ pub enum Event {
         digest: Vec<u8>,
         /// Declared frequency of the time-stamp counter, in hertz.
         tsc_hz: u64,
+        /// Version of the protocol by which partitions are typed to; 0 where none can be; absent where it is older than that.
+        typed: Option<u8>,
     },
     /// A message of the hypervisor.
     Log {
@@ -95,13 +109,19 @@ pub enum Event {
         /// Basic exit reasons and counts above 0.
         counts: Vec<(u16, u64)>,
     },
+    /// What became of a frame that was typed.
+    Typed(Reply),
     /// Bytes that are neither text nor a packet.
     Garbled {
+        /// In how many runs.
+        runs: u64,
         /// How many.
         bytes: usize,
         /// What is wrong with them.
         cause: String,
     },
+    /// What is wrong with the line, as far as its bytes tell: once when that is clear, and once at the end.
+    Diagnosis(Diagnosis),
     /// All is said; the machine goes down next.
     End,
 }
@@ -127,6 +147,22 @@ pub struct Decoder<'e> {
     consoles: BTreeMap<(u8, u8), (Vec<u8>, u64)>,
     counts: Counts,
     taps: BTreeMap<u8, Vec<u8>>,
+    line: Health,
+    garbage: Garbage,
+}
+
+/// Garbage, of which not every run is worth a line.
+#[derive(Clone, Copy, Debug, Default)]
+struct Garbage {
+    /// Runs that were told one by one, or in sums.
+    told: u64,
+    /// Runs and bytes that were not told yet.
+    runs: u64,
+    bytes: usize,
+    /// Nothing good came behind the last run.
+    is_latest: bool,
+    /// The cause was told.
+    is_diagnosed: bool,
 }
 
 impl<'e> Decoder<'e> {
@@ -140,6 +176,8 @@ impl<'e> Decoder<'e> {
             consoles: BTreeMap::new(),
             counts: Counts { packets: 0, garbled: 0, lost: 0 },
             taps: BTreeMap::new(),
+            line: Health::new(),
+            garbage: Garbage { told: 0, runs: 0, bytes: 0, is_latest: false, is_diagnosed: false },
         }
     }
 
@@ -151,6 +189,12 @@ impl<'e> Decoder<'e> {
     /// What a tapped console said since the last call.
     pub fn tapped(&mut self, partition: u8) -> Vec<u8> {
         self.taps.get_mut(&partition).map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What is wrong with the line; `None` while nothing much is.
+    #[must_use]
+    pub fn diagnosis(&self) -> Option<Diagnosis> {
+        self.line.diagnosis()
     }
 
     /// What was decoded so far.
@@ -165,6 +209,7 @@ impl<'e> Decoder<'e> {
     /// A packet of another build than the ELF's: its messages would decode to wrong texts. A whole packet of another version of the
     /// format: its figures would be read wrong.
     pub fn feed(&mut self, bytes: &[u8], events: &mut Vec<Event>) -> Result<()> {
+        self.line.came(bytes);
         for &byte in bytes {
             match byte {
                 0 => self.close(events)?,
@@ -180,6 +225,8 @@ impl<'e> Decoder<'e> {
         if !self.chunk.is_empty() {
             self.flush_other(Defect::Malformed, events);
         }
+        self.tell_garbage(events);
+        events.extend(self.diagnosis().map(Event::Diagnosis));
         let consoles: Vec<(u8, u8)> = self.consoles.keys().copied().collect();
         for console in consoles {
             self.flush_console(console, events);
@@ -207,6 +254,8 @@ impl<'e> Decoder<'e> {
             Ok(packet) => {
                 self.inside = false;
                 self.counts.packets += 1;
+                self.line.good(chunk.len() + 2);
+                self.good_came(events);
                 self.packet(&packet, events)
             }
             Err(Defect::Version(version)) => Err(other_version(version)),
@@ -220,31 +269,80 @@ impl<'e> Decoder<'e> {
     }
 
     fn flush_text(&mut self, events: &mut Vec<Event>) {
-        let chunk = std::mem::take(&mut self.chunk);
-        let line = plain(&chunk);
-        if !line.is_empty() {
-            events.push(Event::Text(line));
+        if self.is_chance() {
+            return self.flush_garbage("not a packet", events);
         }
+        let chunk = std::mem::take(&mut self.chunk);
+        self.line.good(chunk.len() + 1);
+        let lines = chunk.split(|byte| *byte == b'\n').map(plain).filter(|line| !line.is_empty());
+        let lines: Vec<Event> = lines.map(Event::Text).collect();
+        if !lines.is_empty() {
+            self.good_came(events);
+        }
+        events.extend(lines);
+    }
+
+    /// Whether what reads as text is a part of the garbage around it: a few bytes are text by chance.
+    fn is_chance(&self) -> bool {
+        self.garbage.is_latest && self.chunk.len() < SURELY_TEXT
     }
 
     /// What is not a packet: lines of text, or garbage.
     fn flush_other(&mut self, defect: Defect, events: &mut Vec<Event>) {
         if reads_as_text(&self.chunk) {
-            let chunk = std::mem::take(&mut self.chunk);
-            for line in
-                chunk.split(|byte| *byte == b'\n').map(plain).filter(|line| !line.is_empty())
-            {
-                events.push(Event::Text(line));
-            }
-            return;
+            return self.flush_text(events);
         }
-        let bytes = std::mem::take(&mut self.chunk).len();
-        self.counts.garbled += 1;
         let cause = match defect {
             Defect::Malformed | Defect::Version(_) => "not a packet",
             Defect::Checksum => "a packet with a wrong checksum",
         };
-        events.push(Event::Garbled { bytes, cause: cause.to_string() });
+        self.flush_garbage(cause, events);
+    }
+
+    fn flush_garbage(&mut self, cause: &str, events: &mut Vec<Event>) {
+        let chunk = std::mem::take(&mut self.chunk);
+        self.line.garbled(&chunk);
+        self.garbage.is_latest = true;
+        self.garble(chunk.len(), cause, events);
+        // Each packet that came may have brought much garbage to a good end: the line is bad when so much came without one.
+        if self.garbage.bytes >= ENOUGH && !self.garbage.is_diagnosed {
+            self.garbage.is_diagnosed = true;
+            events.extend(self.diagnosis().map(Event::Diagnosis));
+        }
+    }
+
+    /// Counts a run of garbage, and tells it as long as such lines are few beside the rest.
+    fn garble(&mut self, bytes: usize, cause: &str, events: &mut Vec<Event>) {
+        self.counts.garbled += 1;
+        if self.may_tell() {
+            self.garbage.told += 1;
+            events.push(Event::Garbled { runs: 1, bytes, cause: cause.to_string() });
+        } else {
+            self.garbage.runs += 1;
+            self.garbage.bytes += bytes;
+        }
+    }
+
+    const fn may_tell(&self) -> bool {
+        self.garbage.told < TOLD + self.counts.packets / PACKETS_A_LINE
+    }
+
+    /// Something good came: what was kept back is told, unless too much was told already.
+    fn good_came(&mut self, events: &mut Vec<Event>) {
+        self.garbage.is_latest = false;
+        if self.may_tell() {
+            self.tell_garbage(events);
+        }
+    }
+
+    fn tell_garbage(&mut self, events: &mut Vec<Event>) {
+        let Garbage { runs, bytes, .. } = self.garbage;
+        if runs > 0 {
+            self.garbage =
+                Garbage { told: self.garbage.told + 1, runs: 0, bytes: 0, ..self.garbage };
+            let cause = format!("{runs} more runs that are neither packets nor text");
+            events.push(Event::Garbled { runs, bytes, cause });
+        }
     }
 
     fn packet(&mut self, packet: &Packet<'_>, events: &mut Vec<Event>) -> Result<()> {
@@ -279,6 +377,10 @@ impl<'e> Decoder<'e> {
                 }),
                 None => self.malformed(packet, "exits of the wrong length", events),
             },
+            Kind::Typed => match Reply::from_bytes(packet.payload) {
+                Some(reply) => events.push(Event::Typed(reply)),
+                None => self.malformed(packet, "an answer that does not read", events),
+            },
             Kind::End => events.push(Event::End),
             Kind::Unknown(code) => {
                 self.malformed(packet, &format!("a packet of the unknown kind {code}"), events);
@@ -302,6 +404,7 @@ impl<'e> Decoder<'e> {
             build: build.to_vec(),
             digest: digest.to_vec(),
             tsc_hz: u64::from_le_bytes(hz),
+            typed: rest.get(40).copied(),
         });
         Ok(())
     }
@@ -387,8 +490,7 @@ impl<'e> Decoder<'e> {
     }
 
     fn malformed(&mut self, packet: &Packet<'_>, cause: &str, events: &mut Vec<Event>) {
-        self.counts.garbled += 1;
-        events.push(Event::Garbled { bytes: packet.payload.len(), cause: cause.to_string() });
+        self.garble(packet.payload.len(), cause, events);
     }
 }
 
@@ -558,7 +660,9 @@ mod tests {
     #[test]
     fn a_wrong_length_is_counted_not_guessed_at() {
         assert_eq!(decode(&packet(Kind::Console, 0, b"")).1.garbled, 1);
-        for kind in [Kind::Hello, Kind::Lost, Kind::Stat, Kind::Live, Kind::Unknown(99)] {
+        for kind in
+            [Kind::Hello, Kind::Lost, Kind::Stat, Kind::Live, Kind::Typed, Kind::Unknown(99)]
+        {
             let (events, counts) = decode(&packet(kind, 0, b"xyz"));
             assert!(matches!(events[..], [Event::Garbled { .. }]), "{events:?}");
             assert_eq!(counts.garbled, 1);
@@ -592,9 +696,12 @@ mod tests {
         let mut payload = vec![9; 20];
         payload.extend([8; 32]);
         payload.extend(50_000_000_u64.to_le_bytes());
-        let (events, _) = decode(&packet(Kind::Hello, 0, &payload));
-        let hello = Event::Hello { build: vec![9; 20], digest: vec![8; 32], tsc_hz: 50_000_000 };
-        assert_eq!(events, [hello]);
+        for typed in [None, Some(1)] {
+            payload.extend(typed);
+            let (events, _) = decode(&packet(Kind::Hello, 0, &payload));
+            let (build, digest) = (vec![9; 20], vec![8; 32]);
+            assert_eq!(events, [Event::Hello { build, digest, tsc_hz: 50_000_000, typed }]);
+        }
     }
 
     proptest! {

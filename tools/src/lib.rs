@@ -13,6 +13,7 @@ pub mod collect;
 pub mod compile;
 pub mod console;
 pub mod decode;
+pub mod diagnose;
 pub mod difference;
 pub mod elf;
 pub mod emulator;
@@ -47,6 +48,8 @@ pub mod schema;
 pub mod screen;
 pub mod source;
 pub mod table;
+pub mod talk;
+pub mod typed;
 pub mod verify;
 pub mod who;
 

@@ -53,6 +53,8 @@ pub struct Listener<'a> {
     last_heard: Instant,
     last_word: Option<LastWord>,
     starts: usize,
+    /// Greetings and answers to what was typed, for [`Self::news_of_typing`].
+    typing: Vec<Event>,
 }
 
 /// Behind it nothing follows.
@@ -84,6 +86,7 @@ impl<'a> Listener<'a> {
             last_heard: Instant::now(),
             last_word: None,
             starts: 0,
+            typing: Vec::new(),
         }
     }
 
@@ -111,6 +114,9 @@ impl<'a> Listener<'a> {
             self.screen.show(&event);
             self.last_word = self.last_word.or_else(|| self.last_word_in(&event));
             self.starts += usize::from(matches!(event, Event::Hello { .. }));
+            if matches!(event, Event::Hello { .. } | Event::Typed(_)) {
+                self.typing.push(event.clone());
+            }
             if let Some(watch) = &self.audience.watch {
                 let _gone = watch.send(event.clone());
             }
@@ -138,6 +144,11 @@ impl<'a> Listener<'a> {
         self.decoder.tapped(partition)
     }
 
+    /// What the hypervisor said about typing since the last call: greetings, and answers to what was typed.
+    pub fn news_of_typing(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.typing)
+    }
+
     /// The machine's last word, once it has been quiet behind it.
     #[must_use]
     pub fn ended(&self) -> Option<LastWord> {
@@ -162,12 +173,19 @@ impl<'a> Listener<'a> {
         self.starts
     }
 
+    /// What is wrong with the line, and the remedy; `None` while nothing much is.
+    #[must_use]
+    pub fn diagnosis(&self) -> Option<String> {
+        self.decoder.diagnosis().map(|diagnosis| diagnosis.to_string())
+    }
+
     /// The latest line that was said, for errors.
     #[must_use]
     pub fn latest(&self) -> String {
         let line = self.events.iter().rev().find_map(|event| match event {
             Event::Text(line) | Event::Console { line, .. } => Some(line.clone()),
             Event::Log { message, .. } => Some(message.clone()),
+            Event::Diagnosis(diagnosis) => Some(diagnosis.to_string()),
             _ => None,
         });
         line.unwrap_or_else(|| "nothing".to_string())
@@ -196,6 +214,7 @@ impl<'a> Listener<'a> {
 
     fn report(&self, machine: &str, firmware: &str) -> Report {
         let mut report = self.collector.report(machine, firmware, self.decoder.counts());
+        report.log.diagnosis = self.diagnosis();
         if let Ok(root) = paths::root() {
             report.lines_of_code = code_size::per_room(&root);
         }
@@ -207,7 +226,7 @@ impl<'a> Listener<'a> {
 fn is_ours(event: &Event) -> bool {
     match event {
         Event::Text(line) => line.starts_with("Bulkhead") || line.starts_with("@bulkhead"),
-        Event::Garbled { .. } => false,
+        Event::Garbled { .. } | Event::Diagnosis(_) => false,
         _ => true,
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use hv_core::wire::{HEADER, MAX_PAYLOAD, decode};
 
 use crate::decode::{Counts, Decoder, Event};
+use crate::diagnose::Diagnosis;
 use crate::elf::{LogElf, hex};
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
@@ -36,14 +37,36 @@ pub trait Reader {
 pub fn show(source: Option<&Path>, baud: u32, elf: Option<&Path>) -> Result<()> {
     interrupt::install();
     let mut source = Source::open(source, baud)?;
-    let counts = read(&mut source, elf, &mut Screen::new(None, false))?;
+    let Heard { counts, diagnosis } = read(&mut source, elf, &mut Screen::new(None, false))?;
     if counts.garbled + counts.lost > 0 {
         eprintln!(
             "bulkhead: {} runs of bytes were garbled on the line; the hypervisor dropped {} messages",
             counts.garbled, counts.lost
         );
     }
-    Ok(())
+    judge(diagnosis)
+}
+
+/// Fails when nothing, or almost nothing, could be decoded.
+///
+/// # Errors
+/// The cause, and what to do about it.
+pub fn judge(diagnosis: Option<Diagnosis>) -> Result<()> {
+    match diagnosis.filter(|diagnosis| diagnosis.is_total) {
+        None => Ok(()),
+        Some(Diagnosis { cause, remedy, .. }) => {
+            Err(Error::failed("almost nothing of this log could be decoded", cause, remedy))
+        }
+    }
+}
+
+/// What was heard of a log, besides its events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// How much.
+    pub counts: Counts,
+    /// What is wrong with the line; `None` where nothing much is.
+    pub diagnosis: Option<Diagnosis>,
 }
 
 impl Reader for Screen {
@@ -64,7 +87,7 @@ impl Reader for Screen {
 ///
 /// # Errors
 /// As [`show`].
-pub fn read(source: &mut Source, elf: Option<&Path>, reader: &mut dyn Reader) -> Result<Counts> {
+pub fn read(source: &mut Source, elf: Option<&Path>, reader: &mut dyn Reader) -> Result<Heard> {
     let mut first = Vec::new();
     let path = match elf {
         Some(path) => Some(path.to_path_buf()),
@@ -86,7 +109,7 @@ pub fn read(source: &mut Source, elf: Option<&Path>, reader: &mut dyn Reader) ->
     }
     decoder.finish(&mut events);
     events.into_iter().for_each(|event| reader.event(event));
-    Ok(decoder.counts())
+    Ok(Heard { counts: decoder.counts(), diagnosis: decoder.diagnosis() })
 }
 
 /// Reads until a packet names its build, and looks for that build among the images built here. What was read is
@@ -96,6 +119,7 @@ fn find_elf(
     first: &mut Vec<u8>,
     reader: &mut dyn Reader,
 ) -> Result<Option<PathBuf>> {
+    let mut is_told = false;
     loop {
         if let Some(build) = build_of(first) {
             return elf_of(&build, &known_manifests()).map(Some);
@@ -109,7 +133,22 @@ fn find_elf(
         first.extend(bytes);
         // A board that refuses says so in plain text and never sends a packet: show that at once.
         show_text(first, reader);
+        // On a line that is read wrong no packet ever comes: say so while it is heard.
+        if !is_told && first.len() >= PIECE {
+            let diagnosis = diagnose(first);
+            is_told = diagnosis.is_some();
+            diagnosis.into_iter().for_each(|it| reader.event(Event::Diagnosis(it)));
+        }
     }
+}
+
+/// What is wrong with a line on which these bytes came.
+fn diagnose(bytes: &[u8]) -> Option<Diagnosis> {
+    let mut decoder = Decoder::new(None);
+    // A packet of another version ends the decoding, and is told when it is decoded in earnest.
+    decoder.feed(bytes, &mut Vec::new()).ok()?;
+    decoder.finish(&mut Vec::new());
+    decoder.diagnosis()
 }
 
 /// Shows whole lines of plain text in front of the first zero, and removes them.
@@ -201,6 +240,21 @@ mod tests {
         let mut first = b"Bulkhead halts: no VT-x\nhalf".to_vec();
         show_text(&mut first, &mut Screen::new(None, true));
         assert_eq!(first, b"half");
+    }
+
+    #[test]
+    fn a_log_that_does_not_decode_fails_with_a_cause() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("wrong-baud.log");
+        let noise: Vec<u8> =
+            (0..300_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        fs::write(&path, noise).unwrap();
+        let error = show(Some(&path), 115_200, None).unwrap_err();
+        assert_ne!(error.exit_code(), 0);
+        let error = error.to_string();
+        assert!(error.contains("baud rate") && error.contains("remedy"), "{error}");
+        fs::write(&path, "Bulkhead halts: no VT-x\n").unwrap();
+        show(Some(&path), 115_200, None).unwrap();
     }
 
     #[test]

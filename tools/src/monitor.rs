@@ -185,7 +185,8 @@ fn listen(source: Option<&Path>, options: &MonitorOptions) -> Result<Feed> {
     let elf = options.elf.clone();
     let thread = std::thread::spawn(move || {
         let mut listener = Listener(send);
-        log::read(&mut source, elf.as_deref(), &mut listener).map(|_| ())
+        log::read(&mut source, elf.as_deref(), &mut listener)
+            .and_then(|heard| log::judge(heard.diagnosis))
     });
     Ok(Feed { news, thread: Some(thread), end: None, runs: false })
 }

@@ -274,6 +274,9 @@ pub struct Log {
     /// What the hypervisor says once and the log says again or otherwise, in words. Such a log proves nothing.
     #[serde(default)]
     pub contradictions: Vec<String>,
+    /// What is wrong with the line, and the remedy; absent while nothing much is.
+    #[serde(default)]
+    pub diagnosis: Option<String>,
 }
 
 /// What the image weighs, in bytes.

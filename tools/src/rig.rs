@@ -17,7 +17,8 @@ use crate::interrupt;
 use crate::listen::{LastWord, Listener};
 use crate::manifest::Manifest;
 use crate::paths;
-use crate::run::{DEFAULT_TIMEOUT, Exit, Run, RunOptions, too_late};
+use crate::run::{self, Exit, Run, RunOptions, too_late};
+use crate::talk::{Talk, Turn};
 use line::{Heard, Line};
 
 /// What the board's own firmware is called in reports: whether BIOS or UEFI, the rig does not know.
@@ -191,11 +192,12 @@ pub fn run(
 ) -> Result<Run> {
     rig.check_board(manifest)?;
     let log = log_path(image);
+    let mut talk = Talk::open(options, manifest)?;
     let mut line = Line::open(&rig.serial, &log)?;
     rig.off()?;
     rig.bring(image, options.quiet)?;
     std::thread::sleep(rig.power.wait);
-    let result = try_often(rig, &mut line, manifest, elf, options, &log);
+    let result = try_often(rig, &mut line, &mut talk, manifest, elf, options);
     // The run has its result already; a board that stays on is worth a word and no more.
     if let Err(error) = rig.off() {
         options.audience().tell(&error.to_string());
@@ -212,10 +214,10 @@ pub fn log_path(image: &Path) -> PathBuf {
 fn try_often(
     rig: &Rig,
     line: &mut Line,
+    talk: &mut Talk,
     manifest: &Manifest,
     elf: Option<&LogElf>,
     options: &RunOptions,
-    log: &Path,
 ) -> Result<Run> {
     let attempts = rig.limits.attempts;
     let mut reasons = Vec::new();
@@ -229,18 +231,20 @@ fn try_often(
         }
         let boot = format!("booting {} (attempt {attempt} of {attempts})", rig.name);
         let mut listener = Listener::new(manifest, elf, boot, &options.audience());
-        match follow(rig, line, &mut listener, options)? {
+        talk.begin_again(options, manifest)?;
+        talk.tap(&mut listener);
+        match follow(rig, line, &mut listener, talk, options)? {
             Outcome::Ended(word) => {
                 let mut run = listener.finish(exit(word), &format!("rig {}", rig.name), FIRMWARE);
                 run.report.ticks = ticks(manifest.tsc_hz);
+                run.untyped = talk.untyped(manifest);
                 return Ok(run);
             }
             Outcome::Hung(why) => {
                 listener.give_up();
-                let said = format!(
-                    "attempt {attempt} of {attempts}: {why}; it said last: {}",
-                    listener.latest()
-                );
+                let latest = listener.diagnosis().unwrap_or_else(|| listener.latest());
+                let said =
+                    format!("attempt {attempt} of {attempts}: {why}; it said last: {latest}");
                 options.audience().tell(&said);
                 reasons.push(said);
             }
@@ -251,7 +255,7 @@ fn try_often(
         reasons.join("\n          "),
         format!(
             "look at the whole log, {}; check power, boot medium and serial line by hand",
-            log.display()
+            line.log().display()
         ),
     ))
 }
@@ -275,23 +279,33 @@ fn follow(
     rig: &Rig,
     line: &mut Line,
     listener: &mut Listener<'_>,
+    talk: &mut Talk,
     options: &RunOptions,
 ) -> Result<Outcome> {
-    let limit = options.timeout.unwrap_or(DEFAULT_TIMEOUT);
+    let limit = run::limit(options);
     let began = Instant::now();
     loop {
-        match line.listen()? {
-            Heard::Bytes(bytes) => listener.hear(&bytes)?,
-            Heard::BrokeOff(cause) => {
-                line.note("the line broke off")?;
-                let said = format!("the serial line broke off ({cause}); it is opened again");
-                options.audience().tell(&said);
+        let heard = line.listen()?;
+        let broken = match heard {
+            Heard::Bytes(bytes) => {
+                listener.hear(&bytes)?;
+                None
             }
+            Heard::BrokeOff(cause) => Some(cause),
+        };
+        let (broken, left) = match (broken, talk.turn(listener)?) {
+            (None, Turn::Send(bytes)) => (line.send(&bytes), false),
+            (broken, turn) => (broken, turn == Turn::Leave),
+        };
+        if let Some(cause) = broken {
+            line.note("the line broke off")?;
+            let said = format!("the serial line broke off ({cause}); it is opened again");
+            options.audience().tell(&said);
         }
         if let Some(word) = listener.ended() {
             return Ok(Outcome::Ended(word));
         }
-        if interrupt::requested() {
+        if interrupt::requested() || left {
             return Err(Error::Interrupted(format!(
                 "the board of rig {} is switched off",
                 rig.name

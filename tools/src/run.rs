@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use crate::console::{Console, Typed};
 use crate::decode::Event;
 use crate::elf::LogElf;
 use crate::emulator::bochs::{self, Ending};
@@ -15,6 +14,7 @@ use crate::listen::{Audience, Listener};
 use crate::manifest::Manifest;
 use crate::report::Report;
 use crate::rig::{self, Rig};
+use crate::talk::{Talk, Turn};
 use crate::{interrupt, paths};
 
 /// Wall-clock time that a run may take unless told otherwise.
@@ -48,9 +48,9 @@ pub struct RunOptions {
     pub rig: Option<PathBuf>,
     /// Gets every event as it comes.
     pub watch: Option<Sender<Event>>,
-    /// Shows the console of this partition alone, as it is, and sends it what is typed (Bochs only).
+    /// Shows the console of this partition alone, as it is, and sends it what is typed (Bochs, or a rig).
     pub console: Option<String>,
-    /// Lines that are typed to partitions, in this order for each: name and line. Each waits for a prompt (Bochs only).
+    /// Lines that are typed to partitions, in this order for each: name and line. Each waits for a prompt (Bochs, or a rig).
     pub typed: Vec<(String, String)>,
     /// Notes in Bochs' log at which tick each byte went to the serial port: a guest without the hypervisor tells no time.
     pub serial_ticks: bool,
@@ -84,7 +84,7 @@ pub struct Run {
     pub serial: Vec<u8>,
     /// The same, decoded.
     pub events: Vec<Event>,
-    /// Partitions that were to be typed to and showed no prompt for all of it.
+    /// What was to be typed and was not, in sentences.
     pub untyped: Vec<String>,
 }
 
@@ -135,15 +135,12 @@ pub fn run_image(options: &RunOptions) -> Result<Run> {
         serial_ticks: options.serial_ticks,
         qemu: &[],
     };
-    let consoles = open_consoles(options, &manifest)?;
-    let mut session = Session::start(options, &setup, &manifest, elf.as_ref())?;
-    session.connect(consoles);
+    let talk = open_talk(options, &manifest)?;
+    let mut session = Session::start(options, &setup, &manifest, elf.as_ref(), talk)?;
     let exit = session.follow(options)?;
-    let Session { emulator, listener, consoles, .. } = session;
+    let Session { emulator, listener, talk, .. } = session;
     let mut run = listener.finish(exit, &emulator.version(), options.firmware.name());
-    let waiting = consoles.iter().filter(|console| console.waits());
-    run.untyped =
-        waiting.map(|console| manifest.partition_name(console.partition().into())).collect();
+    run.untyped = talk.untyped(&manifest);
     if options.folder.is_none() {
         paths::remove_stale(&folder)?;
     }
@@ -151,46 +148,17 @@ pub fn run_image(options: &RunOptions) -> Result<Run> {
 }
 
 /// The consoles that are shown or typed at.
-fn open_consoles(options: &RunOptions, manifest: &Manifest) -> Result<Vec<Console>> {
-    let mut consoles = Vec::new();
-    if let Some(name) = &options.console {
-        consoles.push(Console::open(console_id(name, options, manifest)?)?);
+fn open_talk(options: &RunOptions, manifest: &Manifest) -> Result<Talk> {
+    let wanted =
+        options.console.as_deref().or(options.typed.first().map(|(name, _)| name.as_str()));
+    if let Some(name) = wanted.filter(|_| options.target != Target::Bochs) {
+        return Err(Error::refused(
+            format!("cannot open the console of {name}"),
+            "of the emulators only Bochs has a serial line that goes both ways here",
+            "leave --console and --type out, or run it in Bochs or on a rig",
+        ));
     }
-    let mut names: Vec<&str> = options.typed.iter().map(|(name, _)| name.as_str()).collect();
-    names.sort_unstable();
-    names.dedup();
-    for name in names {
-        if options.console.as_deref() == Some(name) {
-            return Err(Error::refused(
-                format!("cannot type to {name} twice"),
-                "its console is open here already",
-                "leave out one of --console and --type for it",
-            ));
-        }
-        let to = options.typed.iter().filter(|(to, _)| to == name);
-        let lines = to.map(|(_, line)| line.as_str());
-        consoles.push(Console::scripted(console_id(name, options, manifest)?, lines));
-    }
-    Ok(consoles)
-}
-
-/// The id of the partition with this name, which has a console that can be typed at.
-fn console_id(name: &str, options: &RunOptions, manifest: &Manifest) -> Result<u8> {
-    let refuse = |cause: String, remedy: &str| {
-        Err(Error::refused(format!("cannot open the console of {name}"), cause, remedy))
-    };
-    if options.target != Target::Bochs || manifest.native.is_some() {
-        let cause = "only a system in Bochs has a serial line that goes both ways".to_string();
-        return refuse(cause, "leave --console and --type out");
-    }
-    let found = manifest.partitions.iter().zip(0_u8..).find(|(place, _)| place.name == name);
-    let Some((_, id)) = found else {
-        let names: Vec<&str> =
-            manifest.partitions.iter().map(|place| place.name.as_str()).collect();
-        let cause = "the system has no such partition".to_string();
-        return refuse(cause, &format!("name one of: {}", names.join(", ")));
-    };
-    Ok(id)
+    Talk::open(options, manifest)
 }
 
 /// A folder that no other run of this or another process uses.
@@ -205,9 +173,7 @@ struct Session<'a> {
     emulator: Emulator,
     monitor: Option<qemu::Monitor>,
     listener: Listener<'a>,
-    consoles: Vec<Console>,
-    /// The partition that the line goes to.
-    selected: Option<u8>,
+    talk: Talk,
 }
 
 impl<'a> Session<'a> {
@@ -216,6 +182,7 @@ impl<'a> Session<'a> {
         setup: &Setup<'_>,
         manifest: &'a Manifest,
         elf: Option<&'a LogElf>,
+        talk: Talk,
     ) -> Result<Self> {
         let (emulator, monitor) = match options.target {
             Target::Bochs => (bochs::start(setup)?, None),
@@ -225,35 +192,22 @@ impl<'a> Session<'a> {
             }
         };
         let boot = format!("booting in {} ({} cores)", emulator.name(), setup.cores);
-        let listener = Listener::new(manifest, elf, boot, &options.audience());
-        Ok(Self { emulator, monitor, listener, consoles: Vec::new(), selected: None })
-    }
-
-    /// Lets these consoles hear and type from now on.
-    fn connect(&mut self, consoles: Vec<Console>) {
-        for console in &consoles {
-            self.listener.tap(console.partition());
-        }
-        self.consoles = consoles;
+        let mut listener = Listener::new(manifest, elf, boot, &options.audience());
+        talk.tap(&mut listener);
+        Ok(Self { emulator, monitor, listener, talk })
     }
 
     /// Hands on what partitions said, and sends what was typed; whether the user leaves.
     fn talk(&mut self) -> Result<bool> {
-        for console in &mut self.consoles {
-            console.hear(&self.listener.tapped(console.partition()));
-            match console.poll(&mut self.selected) {
-                Typed::Leave => return Ok(true),
-                Typed::Send(bytes) => self.emulator.write_serial(&bytes)?,
-            }
+        match self.talk.turn(&mut self.listener)? {
+            Turn::Leave => Ok(true),
+            Turn::Send(bytes) => self.emulator.write_serial(&bytes).map(|()| false),
         }
-        Ok(false)
     }
 
     /// Follows the machine to its end.
     fn follow(&mut self, options: &RunOptions) -> Result<Exit> {
-        // Who sits at a console ends the run.
-        let default = if options.console.is_some() { Duration::MAX } else { DEFAULT_TIMEOUT };
-        let limit = options.timeout.unwrap_or(default);
+        let limit = limit(options);
         let began = Instant::now();
         loop {
             // Asked before reading: what was written before the end is then read for certain.
@@ -324,6 +278,12 @@ impl<'a> Session<'a> {
     }
 }
 
+/// How long a run may take. Who sits at a console ends it.
+pub(crate) fn limit(options: &RunOptions) -> Duration {
+    let default = if options.console.is_some() { Duration::MAX } else { DEFAULT_TIMEOUT };
+    options.timeout.unwrap_or(default)
+}
+
 /// A machine that goes on talking and does not end.
 pub(crate) fn too_late(limit: Duration, latest: &str) -> Error {
     Error::failed(
@@ -348,20 +308,16 @@ pub fn judge(run: &Run, manifest: &Manifest) -> Result<()> {
 pub fn judge_all_but(offender: &str, run: &Run, manifest: &Manifest) -> Result<()> {
     if !run.report.complete {
         let last = run.text().last().unwrap_or("nothing");
+        let last = run.report.log.diagnosis.as_deref().unwrap_or(last);
         return Err(Error::Verdict(format!(
             "the system did not come to its orderly end; it said last: {last}"
         )));
     }
-    let mut sentences: Vec<String> = run
-        .untyped
-        .iter()
-        .map(|name| {
-            format!("not all was typed to {name}: it showed no prompt, or none that stayed")
-        })
-        .collect();
+    let mut sentences = run.untyped.clone();
     if run.report.log.garbled > 0 {
+        let cause = run.report.log.diagnosis.as_deref().unwrap_or("a few bytes were changed");
         sentences.push(format!(
-            "{} packets of the log were garbled, so figures may be missing",
+            "{} packets of the log were garbled, so figures may be missing: {cause}",
             run.report.log.garbled
         ));
     }
@@ -453,7 +409,7 @@ mod tests {
     #[test]
     fn what_was_not_typed_is_told() {
         let mut run = run("passed", Some(true), true);
-        run.untyped = vec!["office".into()];
+        run.untyped = vec!["not all was typed to office: it showed no prompt".into()];
         let error = judge(&run, &manifest(true)).unwrap_err();
         assert!(error.to_string().contains("not all was typed to office"), "{error}");
     }

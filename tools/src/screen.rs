@@ -59,7 +59,7 @@ impl Screen {
         Some(match event {
             Event::Text(line) if is_bin(line) => return None,
             Event::Text(line) => self.row("boot", 90, line),
-            Event::Hello { build, digest, tsc_hz } => {
+            Event::Hello { build, digest, tsc_hz, .. } => {
                 let text = format!(
                     "build {}, table {}, {} MHz",
                     short(build),
@@ -86,16 +86,19 @@ impl Screen {
                 31,
                 &format!("cpu{cpu} dropped {count} messages: its ring was full"),
             ),
-            Event::Garbled { bytes, cause } => {
+            Event::Garbled { bytes, cause, .. } => {
                 self.row("garbled", 31, &format!("{bytes} bytes on the line: {cause}"))
             }
             Event::Health { cpu, tsc, event } => {
                 let text = format!("cpu{cpu} {} {}", grouped(*tsc), self.health(event));
                 self.row("health", 33, &text)
             }
-            Event::Stat(_) | Event::Live { .. } | Event::Exits { .. } | Event::Windows { .. } => {
-                return None;
-            }
+            Event::Diagnosis(diagnosis) => self.row("garbled", 31, &diagnosis.to_string()),
+            Event::Stat(_)
+            | Event::Live { .. }
+            | Event::Exits { .. }
+            | Event::Windows { .. }
+            | Event::Typed(_) => return None,
             Event::End => self.row("bulkhead", 1, "all logs are drained; the machine goes down"),
         })
     }

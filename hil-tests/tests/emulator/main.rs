@@ -27,3 +27,4 @@ mod refusal;
 mod rig;
 mod shared;
 mod tamper;
+mod typed;

@@ -8,7 +8,7 @@ use bulkhead::decode::Event;
 use hil_tests::{bench, checks};
 
 /// Rounds of the two partitions: each vCPU says one line by hypercall and sends one through the serial port in each.
-const ROUNDS: [(u8, usize); 2] = [(1, 150), (2, 40)];
+const ROUNDS: [(u8, usize); 2] = [(1, 40), (2, 15)];
 
 #[test]
 fn racing_vcpus_speak_for_nobody_else() {

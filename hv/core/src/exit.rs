@@ -869,8 +869,7 @@ fn console(registers: &Registers, vcpu: &mut VcpuState, now: u64) -> u64 {
         piece.copy_from_slice(&word.to_le_bytes());
     }
     let taken = length.min(vcpu.console.free());
-    let stored = taken > 0
-        && vcpu.console.write(0, now, bytes.get(..taken).unwrap_or_default());
+    let stored = taken > 0 && vcpu.console.write(0, now, bytes.get(..taken).unwrap_or_default());
     if stored { taken as u64 } else { 0 }
 }
 

@@ -278,11 +278,7 @@ mod tests {
                 while number < RECORDS {
                     let length = (number % 60) as usize;
                     if ring.free() >= length
-                        && ring.write(
-                            number as u8,
-                            number,
-                            &[number as u8; 60][..length],
-                        )
+                        && ring.write(number as u8, number, &[number as u8; 60][..length])
                     {
                         number += 1;
                     } else {

@@ -37,7 +37,8 @@ pub type BuildId = [u8; 4];
 /// What a packet carries. Numbers that a reader does not know are kept, not guessed at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// First packet after boot. Payload: the whole GNU build id (20), table digest (32), declared TSC frequency (u64).
+    /// First packet after boot. Payload: the whole GNU build id (20), table digest (32), declared TSC frequency (u64), and the version of the
+    /// protocol by which partitions are typed to ([`crate::pc::typed::PROTOCOL`], u8; 0 where none can be typed to).
     Hello,
     /// One raw (unencoded) defmt frame. Source: board CPU number.
     Log,
@@ -56,6 +57,8 @@ pub enum Kind {
     Live,
     /// Exits of a partition by reason so far, as [`exit_entry`]s one behind the other; none with a count of 0. Source: partition id.
     Exits,
+    /// One [`crate::pc::typed::Reply`] to a frame that came up the line.
+    Typed,
     /// Last packet of a run: all rings are drained, the machine goes down next. No payload.
     End,
     /// Not of this version.
@@ -77,6 +80,7 @@ impl Kind {
             Self::Windows => 8,
             Self::Live => 9,
             Self::Exits => 10,
+            Self::Typed => 12,
             Self::Unknown(code) => code,
         }
     }
@@ -105,6 +109,7 @@ impl Kind {
             8 => Self::Windows,
             9 => Self::Live,
             10 => Self::Exits,
+            12 => Self::Typed,
             other => Self::Unknown(other),
         }
     }
@@ -260,8 +265,8 @@ pub enum StatKey {
     PerCpuBytes,
     /// How often the partition restarted itself; only of one that can.
     Restarts,
-    /// Console bytes that were lost; only of a partition with a serial port. `detail`: 0 sent by a partition that did not ask whether
-    /// there was room, 1 typed to a partition that did not take them.
+    /// Bytes that a partition sent through its serial port without asking whether there was room, and that were lost; only of a partition
+    /// with a serial port. What is typed to it is not lost: it is sent again until it is taken.
     ConsoleLost,
     /// TSC when the hypervisor decided to stop the partition; not told of one that it did not stop.
     StoppedAt,

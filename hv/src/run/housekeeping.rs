@@ -9,7 +9,7 @@ use bulkhead_table::abi::CONSOLE_BYTES;
 use bulkhead_table::{Partition, PartitionId, Role};
 use hv_core::exit::Counters;
 use hv_core::pc::output::PIECE;
-use hv_core::pc::typed::{Decoder, Typed};
+use hv_core::pc::typed::{self, Receiver, Reply};
 use hv_core::trace::RECORD_BYTES;
 use hv_core::wire::{self, Kind, Packet, Stat, StatKey, channel};
 
@@ -26,6 +26,9 @@ const ENCODING: u64 = TABLE.board.tsc_hz / 1_000_000 * 160;
 
 /// Filling the serial port's FIFO may take this long, in ticks (25 us: a port access is about one on a board).
 const SENDING: u64 = TABLE.board.tsc_hz / 1_000_000 * 25;
+
+/// Emptying that FIFO, and checking and delivering the frame in it, may take this long, in ticks (60 us).
+const LISTENING: u64 = TABLE.board.tsc_hz / 1_000_000 * 60;
 
 /// How long the end of the run waits for the other cores, in ticks, before it says that one is missing: a time-shared core
 /// may look up only at the end of a window.
@@ -74,7 +77,9 @@ struct Drain {
     consoles: [usize; PARTITIONS],
     greeted: bool,
     /// Reads what is typed.
-    typed: Decoder,
+    typed: Receiver<PARTITIONS>,
+    /// What is to be said about a frame of it. Only the latest: a sender has one frame on the line at a time.
+    reply: Option<Reply>,
     /// TSC from which on the next record of how a partition stands is due, and the partition whose turn it is.
     live_due: u64,
     live_next: usize,
@@ -94,7 +99,8 @@ static DRAIN: CoreCell<Drain> = CoreCell::new(Drain {
     next: 0,
     consoles: [0; PARTITIONS],
     greeted: false,
-    typed: Decoder::new(),
+    typed: Receiver::new(),
+    reply: None,
     live_due: 0,
     live_next: 0,
     exits_due: 0,
@@ -120,8 +126,11 @@ pub fn run_until(deadline: u64) -> Course {
             return Course::Over;
         }
         let drain = drain();
-        drain.listen();
         let left = deadline - now;
+        if pc::ANY && left >= LISTENING + SENDING {
+            drain.listen();
+        }
+        let left = deadline.saturating_sub(machine::tsc());
         if left < SENDING || (!drain.is_sending() && left < ENCODING) {
             machine::wait_until(deadline);
         } else if drain.is_sending() {
@@ -143,18 +152,16 @@ impl Drain {
         self.sent < self.length
     }
 
-    /// Hands what was typed to whom it is for; as many bytes as the port's FIFO holds at most, so that it takes as long as filling
-    /// that.
+    /// Hands what was typed to whom it is for; as many bytes as the port's FIFO holds at most, which are one frame.
     fn listen(&mut self) {
-        if !pc::ANY {
-            return;
-        }
         let mut bytes = [0_u8; FIFO];
-        let count = crate::serial::try_read(&mut bytes);
-        for byte in bytes.iter().take(count) {
-            if let Typed::For(partition, byte) = self.typed.take(*byte) {
-                pc::type_to(PartitionId::from(partition), byte);
-            }
+        let arrived = crate::serial::try_read(&mut bytes);
+        if arrived.is_damaged {
+            self.typed.spoil();
+        }
+        for byte in bytes.iter().take(arrived.count) {
+            let deliver = |id, bytes: &[u8]| pc::type_to(PartitionId::from(id), bytes);
+            self.reply = self.typed.take(*byte, deliver).or(self.reply);
         }
     }
 
@@ -181,6 +188,10 @@ impl Drain {
             self.encode_hello();
             return true;
         }
+        if let Some(reply) = self.reply.take() {
+            self.encode(Kind::Typed, 0, machine::tsc(), &reply.to_bytes());
+            return true;
+        }
         let sources = CORES + TABLE.partitions.len() + 1;
         for _ in 0..sources {
             let source = self.next;
@@ -193,10 +204,11 @@ impl Drain {
     }
 
     fn encode_hello(&mut self) {
-        let mut payload = [0_u8; 60];
+        let mut payload = [0_u8; 61];
         payload[..20].copy_from_slice(&crate::boot::build_id());
         payload[20..52].copy_from_slice(&TABLE.digest);
-        payload[52..].copy_from_slice(&TABLE.board.tsc_hz.to_le_bytes());
+        payload[52..60].copy_from_slice(&TABLE.board.tsc_hz.to_le_bytes());
+        payload[60] = if pc::ANY { typed::PROTOCOL } else { 0 };
         self.encode(Kind::Hello, 0, machine::tsc(), &payload);
     }
 
@@ -254,7 +266,12 @@ impl Drain {
         false
     }
 
-    fn encode_one_console(&mut self, id: PartitionId, partition: &Partition, number: usize) -> bool {
+    fn encode_one_console(
+        &mut self,
+        id: PartitionId,
+        partition: &Partition,
+        number: usize,
+    ) -> bool {
         match number.checked_sub(partition.cpus.len()) {
             None => self.encode_vcpu(id, partition, number),
             Some(0) => self.encode_sent(id),
@@ -491,8 +508,6 @@ fn tell_partition(index: usize, tell: &mut impl FnMut(StatKey, usize, usize, u64
     }
     if let Some(devices) = pc::devices(index as PartitionId) {
         tell(StatKey::ConsoleLost, index, 0, u64::from(devices.uart.take_lost()));
-        let typed = pc::typed_lost(index as PartitionId);
-        tell(StatKey::ConsoleLost, index, 1, u64::from(typed));
         let restarts = restart::count(index as PartitionId);
         tell(StatKey::Restarts, index, 0, u64::from(restarts));
     }

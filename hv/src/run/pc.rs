@@ -1,12 +1,13 @@
 //! The devices of partitions with the platform of a PC, their console pages, and what is told about them.
 #![expect(unsafe_code, reason = "looks at a page of a guest's memory")]
 
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use bulkhead_table::pc::CONSOLE_PAGE;
 use bulkhead_table::{PAGE_SIZE, PartitionId, Platform};
 use hv_core::exit::Denial;
 use hv_core::pc::page::ConsolePage;
+use hv_core::pc::typed::Delivery;
 use hv_core::pc::{Devices, Pc};
 use hv_defs::vmcs::field;
 
@@ -37,8 +38,6 @@ const PLACES: ([Option<usize>; PARTITIONS], usize) = {
 static DEVICES: [Devices; COUNT] = [const { Devices::new() }; COUNT];
 /// Kinds of refused accesses that were told: bit by bit, in the order of [`Denial`].
 static TOLD: [AtomicU8; COUNT] = [const { AtomicU8::new(0) }; COUNT];
-/// Typed bytes that found no room.
-static TYPED_LOST: [AtomicU32; COUNT] = [const { AtomicU32::new(0) }; COUNT];
 
 /// The place of a partition among those with such a platform.
 pub fn place(id: PartitionId) -> Option<usize> {
@@ -69,25 +68,16 @@ pub fn console_page(id: PartitionId) -> Option<&'static ConsolePage> {
     Some(unsafe { &*(host as *const ConsolePage) })
 }
 
-/// Leaves a typed byte for partition `id`, in its console page if it uses that and else on its serial line; one that finds no room is
-/// counted.
-pub fn type_to(id: PartitionId, byte: u8) {
-    let (Some(devices), Some(lost)) = (devices(id), place(id).and_then(|at| TYPED_LOST.get(at)))
-    else {
-        return;
+/// Leaves typed bytes for partition `id`, all or none: in its console page if it uses that, and else on its serial line.
+pub fn type_to(id: PartitionId, bytes: &[u8]) -> Delivery {
+    let Some(devices) = devices(id) else {
+        return Delivery::Nobody;
     };
     let taken = match console_page(id).filter(|page| page.is_open()) {
-        Some(page) => page.type_byte(byte),
-        None => devices.uart.typed.write(&[byte]),
+        Some(page) => page.type_bytes(bytes),
+        None => devices.uart.typed.write(bytes),
     };
-    if !taken {
-        lost.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Typed bytes of partition `id` that found no room.
-pub fn typed_lost(id: PartitionId) -> u32 {
-    place(id).and_then(|at| TYPED_LOST.get(at)).map_or(0, |lost| lost.load(Ordering::Relaxed))
+    if taken { Delivery::Taken } else { Delivery::Full }
 }
 
 /// Tells each kind of refused access once, behind the first exit with one.
@@ -97,7 +87,8 @@ pub fn explain_refusals(vcpu: &Vcpu) {
     };
     let news = vcpu.state.counters.kinds_denied() & !told.load(Ordering::Relaxed);
     if news != 0 {
-        told.fetch_or(news, Ordering::Relaxed);
+        // Another vCPU may have told it between the two.
+        let news = news & !told.fetch_or(news, Ordering::Relaxed);
         explain(vcpu, news);
     }
 }

@@ -43,6 +43,8 @@ pub mod apic;
 #[cfg(target_os = "none")]
 mod console;
 #[cfg(target_os = "none")]
+mod console_page;
+#[cfg(target_os = "none")]
 mod deadline;
 #[cfg(all(target_os = "none", feature = "hostile"))]
 pub mod extended_state;
@@ -83,6 +85,7 @@ pub use bare::*;
 mod bare {
     pub use crate::apic::{IpiKind, apic_id, send_ipi, send_self_ipi};
     pub use crate::console::print;
+    pub use crate::console_page::ConsolePage;
     pub use crate::deadline::{Alarm, Deadline, Wait};
     pub use crate::guest::{Guest, Machine, Verdict, finish, start};
     pub use crate::handover::{Handover, Protocol};

@@ -74,9 +74,9 @@ fn carry(terminal: &Terminal, page: &Page) -> std::io::Result<bool> {
     let said = terminal.read(&mut bytes)?;
     page.say(said, || std::thread::sleep(NAP));
     let moved = !said.is_empty();
-    let typed = page.typed(&mut bytes);
-    terminal.write(typed)?;
-    Ok(moved || !typed.is_empty())
+    let taken = terminal.write(page.typed(&mut bytes))?;
+    page.take(taken);
+    Ok(moved || taken > 0)
 }
 
 fn code_of(status: std::process::ExitStatus) -> ExitCode {

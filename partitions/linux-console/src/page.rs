@@ -74,7 +74,7 @@ impl Page {
         }
     }
 
-    /// What was typed, as much as `room` holds.
+    /// What was typed and is not taken yet, as much as `room` holds.
     pub fn typed<'r>(&self, room: &'r mut [u8]) -> &'r [u8] {
         let read = self.number(at::READ).load(Ordering::Relaxed);
         let waiting = self.number(at::TYPED).load(Ordering::Acquire).wrapping_sub(read) as usize;
@@ -83,8 +83,13 @@ impl Page {
             let from = (read as usize).wrapping_add(offset) % at::TYPED_LENGTH;
             *byte = self.byte(at::TYPED_BYTES + from).load(Ordering::Relaxed);
         }
-        self.number(at::READ).store(read.wrapping_add(count as u32), Ordering::Release);
         &room[..count]
+    }
+
+    /// Takes the first `count` bytes that were typed: their places are free again.
+    pub fn take(&self, count: usize) {
+        let read = self.number(at::READ).load(Ordering::Relaxed);
+        self.number(at::READ).store(read.wrapping_add(count as u32), Ordering::Release);
     }
 }
 
@@ -117,6 +122,9 @@ mod tests {
         page.byte(at::TYPED_BYTES + 1).store(b'k', Ordering::Relaxed);
         let mut room = [0; 8];
         assert_eq!(page.typed(&mut room), b"\0k");
+        page.take(1);
+        assert_eq!(page.typed(&mut room), b"k", "what was not taken stays");
+        page.take(1);
         assert_eq!(page.typed(&mut room), b"");
         assert_eq!(page.number(at::SAID).load(Ordering::Relaxed), 4);
         assert_eq!(page.byte(at::SAID_BYTES + 3).load(Ordering::Relaxed), b'd');

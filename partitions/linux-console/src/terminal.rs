@@ -64,22 +64,22 @@ impl Terminal {
         }
     }
 
-    /// Types to the program.
+    /// Types to the program; returns how many bytes its terminal took. The rest waits while the program does not read.
     ///
     /// # Errors
     /// The terminal is gone.
-    pub fn write(&self, mut bytes: &[u8]) -> Result<()> {
-        while !bytes.is_empty() {
-            match rustix::io::write(&self.typist, bytes) {
+    pub fn write(&self, bytes: &[u8]) -> Result<usize> {
+        let mut taken = 0;
+        while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
+            match rustix::io::write(&self.typist, rest) {
                 Ok(0) => return Err(Error::from(ErrorKind::WriteZero)),
-                Ok(count) => bytes = &bytes[count..],
-                // The program does not read: what is typed meanwhile is lost, as on any terminal whose buffer is full.
-                Err(Errno::AGAIN) => return Ok(()),
+                Ok(count) => taken += count,
+                Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
                 Err(cause) => return Err(cause.into()),
             }
         }
-        Ok(())
+        Ok(taken)
     }
 
     /// Waits until the program says something, or for `most`.
@@ -105,6 +105,16 @@ mod tests {
             terminal.wait(Duration::from_millis(10));
         }
         said
+    }
+
+    /// Without a program that reads, the terminal takes as much as it holds, and says so.
+    #[test]
+    fn a_full_terminal_takes_no_more_and_says_so() {
+        let terminal = Terminal::open().unwrap();
+        let lines = b"a line that nobody reads\n".repeat(200);
+        let taken: Vec<usize> = (0..64).map(|_| terminal.write(&lines).unwrap()).collect();
+        assert!(taken.contains(&0), "{taken:?}");
+        assert!(taken[0] > 0);
     }
 
     #[test]

@@ -184,7 +184,7 @@ impl Model {
             push(&mut self.lines, line, LINES);
         }
         match event {
-            Event::Hello { build, digest, tsc_hz } => self.begin(build, digest, *tsc_hz),
+            Event::Hello { build, digest, tsc_hz, .. } => self.begin(build, digest, *tsc_hz),
             Event::Console { partition, tsc, line } => {
                 self.tsc = self.tsc.max(*tsc);
                 self.partition(u16::from(*partition)).measured.line(line);
@@ -199,9 +199,14 @@ impl Model {
             }
             Event::Health { tsc, event, .. } => self.health(*tsc, event),
             Event::Lost { count, .. } => self.dropped += u64::from(*count),
-            Event::Garbled { .. } => self.garbled += 1,
+            Event::Garbled { runs, .. } => self.garbled += runs,
             Event::End => self.ended = true,
-            Event::Text(_) | Event::Stat(_) | Event::Exits { .. } | Event::Windows { .. } => {}
+            Event::Text(_)
+            | Event::Stat(_)
+            | Event::Exits { .. }
+            | Event::Windows { .. }
+            | Event::Typed(_)
+            | Event::Diagnosis(_) => {}
         }
     }
 
@@ -302,7 +307,12 @@ pub(super) mod tests {
         let console = |line: &str| Event::Console { partition: 0, tsc: 9_000, line: line.into() };
         let counts = Some(LiveCounts { exits: 834, denied: 2 });
         vec![
-            Event::Hello { build: vec![0xC0; 20], digest: vec![1; 32], tsc_hz: 50_000_000 },
+            Event::Hello {
+                build: vec![0xC0; 20],
+                digest: vec![1; 32],
+                tsc_hz: 50_000_000,
+                typed: None,
+            },
             Event::Live {
                 partition: 0,
                 tsc: 5_000,
@@ -326,7 +336,7 @@ pub(super) mod tests {
                     ticks: 1_234,
                 },
             },
-            Event::Garbled { bytes: 7, cause: "not a packet".into() },
+            Event::Garbled { runs: 1, bytes: 7, cause: "not a packet".into() },
         ]
     }
 
@@ -351,7 +361,12 @@ pub(super) mod tests {
     #[test]
     fn a_second_start_forgets_the_first() {
         let mut model = model();
-        model.event(&Event::Hello { build: vec![1; 20], digest: vec![1; 32], tsc_hz: 1 });
+        model.event(&Event::Hello {
+            build: vec![1; 20],
+            digest: vec![1; 32],
+            tsc_hz: 1,
+            typed: None,
+        });
         assert_eq!(model.partitions[&1].exits(), None);
         assert_eq!(model.incidents.values().sum::<u64>(), 1, "what went wrong is kept");
     }

@@ -1,4 +1,4 @@
-//! The rig's serial line: read as it comes, kept whole in a file, opened again when it breaks off.
+//! The rig's serial line: read as it comes, typed to, kept whole in a file, opened again when it breaks off.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -84,6 +84,25 @@ impl Line {
             }
             Err(cause) => Ok(self.break_off(&cause.to_string())),
         }
+    }
+
+    /// Sends bytes; returns why the line broke off, if it did. What a line that is broken off does not take is lost: who types sends it
+    /// again.
+    pub fn send(&mut self, bytes: &[u8]) -> Option<String> {
+        let port = self.port.as_mut().filter(|_| !bytes.is_empty())?;
+        let cause = port.write_all(bytes).and_then(|()| port.flush()).err()?;
+        if matches!(cause.kind(), io::ErrorKind::TimedOut | io::ErrorKind::Interrupted) {
+            return None;
+        }
+        self.port = None;
+        self.tried = Instant::now();
+        Some(cause.to_string())
+    }
+
+    /// The file that keeps all that comes.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        &self.log_path
     }
 
     /// Writes a line of our own into the kept log. The zero in front ends a packet that was cut.

@@ -9,8 +9,8 @@
 //! | 0x600, 0x601 | sleep control and status of ACPI (hardware-reduced): sleep type 5 switches the partition off |
 //! | 0x604 | reset register of ACPI: 1 restarts the partition |
 //!
-//! The devices are the partition's and not a vCPU's: their state is atomic, so that vCPUs on several cores that use a device at once
-//! garble its state as they would garble a real one's, and nothing else.
+//! The devices are the partition's and not a vCPU's: their state is atomic. vCPUs on several cores that use a device at once garble its
+//! registers and mix its bytes, as they would a real one's, and nothing else: no byte is lost, doubled or given another time.
 
 pub mod clock;
 pub mod output;

@@ -26,7 +26,8 @@ const SLACK: usize = MAX_VCPUS;
 /// Room without which the port says that it is full.
 const ROOM: usize = SLACK + BURST;
 
-const _: () = assert!(BYTES.is_power_of_two() && ROOM < BYTES, "positions are masked, and a burst fits");
+const _: () =
+    assert!(BYTES.is_power_of_two() && ROOM < BYTES, "positions are masked, and a burst fits");
 
 /// Bytes on their way from one partition's serial port: many producers, one consumer.
 pub struct Output {
@@ -98,7 +99,8 @@ impl Output {
             return None;
         }
         // A slot that was taken and is not filled yet still has the lap before.
-        Some(self.slot(position).load(Ordering::Acquire)).filter(|slot| *slot as u8 == lap(position))
+        Some(self.slot(position).load(Ordering::Acquire))
+            .filter(|slot| *slot as u8 == lap(position))
     }
 
     /// Consumer: takes a piece that is whole, or, where its first byte was sent more than `patience` ticks before `now`, what there is

@@ -58,15 +58,18 @@ impl ConsolePage {
         bytes.get(..count).unwrap_or_default()
     }
 
-    /// Leaves a typed byte for the guest. False when there is no room.
-    pub fn type_byte(&self, byte: u8) -> bool {
+    /// Leaves typed bytes for the guest: all of them, or none where they do not fit. Returns whether they did.
+    pub fn type_bytes(&self, bytes: &[u8]) -> bool {
         let typed = self.number(TYPED).load(Ordering::Relaxed);
-        let waiting = typed.wrapping_sub(self.number(READ).load(Ordering::Acquire));
-        if waiting as usize >= TYPED_LENGTH {
+        let waiting = typed.wrapping_sub(self.number(READ).load(Ordering::Acquire)) as usize;
+        if waiting > TYPED_LENGTH || bytes.len() > TYPED_LENGTH - waiting {
             return false;
         }
-        self.typed[typed as usize % TYPED_LENGTH].store(byte, Ordering::Relaxed);
-        self.number(TYPED).store(typed.wrapping_add(1), Ordering::Release);
+        for (offset, byte) in (0_u32..).zip(bytes) {
+            let at = typed.wrapping_add(offset) as usize % TYPED_LENGTH;
+            self.typed[at].store(*byte, Ordering::Relaxed);
+        }
+        self.number(TYPED).store(typed.wrapping_add(bytes.len() as u32), Ordering::Release);
         true
     }
 }
@@ -110,13 +113,16 @@ mod tests {
     #[test]
     fn what_is_typed_waits_for_the_guest() {
         let page = page();
-        for _ in 0..TYPED_LENGTH {
-            assert!(page.type_byte(b'x'));
+        for _ in 0..TYPED_LENGTH / 4 {
+            assert!(page.type_bytes(b"xxxx"));
         }
-        assert!(!page.type_byte(b'y'), "full");
+        assert!(!page.type_bytes(b"y"), "full");
         page.number(READ).store(1, Ordering::Release);
-        assert!(page.type_byte(b'y'));
+        assert!(!page.type_bytes(b"yz"), "nothing in part");
+        assert!(page.type_bytes(b"y"));
         assert_eq!(page.typed[0].load(Ordering::Relaxed), b'y');
+        page.number(READ).store(TYPED_LENGTH as u32 + 9, Ordering::Release);
+        assert!(!page.type_bytes(b"y"), "a guest that read more than there was");
     }
 
     proptest! {
@@ -155,7 +161,7 @@ mod tests {
                 bytes += page.take(&mut room).len();
             }
             prop_assert!(bytes <= SAID_LENGTH, "{bytes} bytes came out of the page");
-            page.type_byte(1);
+            page.type_bytes(&[1]);
         }
     }
 }

@@ -70,7 +70,7 @@ impl Register {
 pub struct Uart {
     /// What it sent.
     pub output: Output,
-    /// What waits for it.
+    /// What waits for it. Any of its vCPUs may read it.
     pub typed: Stream<TYPED>,
     /// Bytes that it sent without asking whether there was room, and that were lost.
     lost: AtomicU32,

@@ -1,14 +1,14 @@
 //! Two vCPUs of one partition race on all that it shares with the hypervisor: console calls, serial port, clock, and the end.
 //!
 //! What they say has the shape of records and packets of the hypervisor: figures and ends of other partitions. None of that may come out as
-//! anything but bytes of this partition's console. Arguments: `other=ID`, the APIC id of the second vCPU; `rounds=150`.
+//! anything but bytes of this partition's console. Arguments: `other=ID`, the APIC id of the second vCPU; `rounds=40`.
 #![no_std]
 #![no_main]
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest_rt::hostile::{self, Fault, Width, port_in, port_out};
-use guest_rt::{Guest, Verdict, finish, println, report_value, smp};
+use guest_rt::{Guest, Verdict, finish, println, report_value, start_cpu};
 
 guest_rt::entry!(main);
 
@@ -45,9 +45,9 @@ static THROUGH: AtomicU64 = AtomicU64::new(0);
 
 fn main(guest: &Guest) -> Verdict {
     guest.allow_arguments(&["other", "rounds"]);
-    ROUNDS.store(guest.number("rounds", 150), Ordering::Release);
+    ROUNDS.store(guest.number("rounds", 40), Ordering::Release);
     let other = guest.number("other", 0) as u32;
-    if !smp::start_cpu(other, guest.tsc_khz(), |_| race(1)) {
+    if !start_cpu(other, guest.tsc_khz(), |_| race(1)) {
         return Verdict::fail("the second vCPU did not start");
     }
     race(0);
@@ -57,7 +57,9 @@ fn main(guest: &Guest) -> Verdict {
 /// All of one vCPU's part. The two meet before the end, so that both finish the partition at once.
 fn race(vcpu: u64) {
     for round in 0..ROUNDS.load(Ordering::Acquire) {
-        println!("racer {vcpu} round {round}: a line that takes more than one call to say, told by {vcpu}");
+        println!(
+            "racer {vcpu} round {round}: a line that takes more than one call to say, told by {vcpu}"
+        );
         hostile::say(&FORGED[(round % 13) as usize..]);
         let line = if vcpu == 0 { b"zero sends\n" } else { b"one, sends\n" };
         line.iter().for_each(|byte| send(*byte));
