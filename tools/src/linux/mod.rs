@@ -69,12 +69,17 @@ pub fn kernels(folder: Option<&Path>, quiet: bool) -> Result<Vec<PathBuf>> {
     Ok(made)
 }
 
-/// The kernel in a package: its only one.
+/// The kernel in a package, or in the one that this package depends on for it.
 ///
 /// # Errors
 /// The package cannot be downloaded, or has none.
 pub fn kernel(packages: &mut Packages, package: &str) -> Result<PathBuf> {
-    let folder = packages.files(package, "./boot/vmlinuz-*")?.join("boot");
+    const KERNEL: &str = "./boot/vmlinuz-";
+    let package = match packages.ships(package, KERNEL)? {
+        true => package.to_string(),
+        false => packages.behind(package)?,
+    };
+    let folder = packages.files(&package, &format!("{KERNEL}*"))?.join("boot");
     let entries =
         std::fs::read_dir(&folder).map_err(|cause| Error::file("read", &folder, &cause))?;
     let mut found = entries.flatten().map(|entry| entry.path());

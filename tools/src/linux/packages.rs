@@ -27,10 +27,10 @@ impl Packages {
         Ok(Self { folder: paths::absolute(&folder)?, refreshed: false, quiet })
     }
 
-    /// The package that a meta package such as `linux-image-amd64` stands for today.
+    /// The package with a kernel that a meta package such as `linux-image-amd64` stands for today.
     ///
     /// # Errors
-    /// Debian has no such package.
+    /// Debian has no such package, or none that ships a kernel.
     pub fn behind(&mut self, meta: &str) -> Result<String> {
         let what = format!("cannot ask Debian what {meta} stands for");
         let ask = || {
@@ -38,14 +38,29 @@ impl Packages {
             process::run(command.args(["depends", "--important", meta]), &what, REMEDY)
         };
         let answer = match ask() {
-            Ok(answer) if dependency(&answer).is_some() => answer,
+            Ok(answer) if kernel_dependency(&answer).is_some() => answer,
             _ => {
                 self.refresh()?;
                 ask()?
             }
         };
-        dependency(&answer)
-            .ok_or_else(|| Error::failed(what.clone(), "it depends on nothing", REMEDY))
+        kernel_dependency(&answer).ok_or_else(|| {
+            let cause = "it depends on no package linux-image-VERSION";
+            Error::failed(what.clone(), cause, REMEDY)
+        })
+    }
+
+    /// Whether a package has a file whose name, from `./` on, begins so.
+    ///
+    /// # Errors
+    /// The package cannot be downloaded or read.
+    pub fn ships(&mut self, package: &str, beginning: &str) -> Result<bool> {
+        let archive = self.download(package)?;
+        let mut command = Command::new("dpkg-deb");
+        let what = format!("cannot look into {}", archive.display());
+        let list = process::run(command.arg("--contents").arg(&archive), &what, REMEDY)?;
+        let list = String::from_utf8_lossy(&list);
+        Ok(list.lines().any(|line| line.split_whitespace().any(|word| word.starts_with(beginning))))
     }
 
     /// Files of a package that match `pattern` (of tar, such as `./boot/vmlinuz-*`), in a folder of their own.
@@ -139,11 +154,40 @@ impl Packages {
     }
 }
 
-/// The first package that an answer of `apt-cache depends` names.
-fn dependency(answer: &[u8]) -> Option<String> {
+/// How the name of a package with a kernel begins; the kernel's version follows.
+const KERNEL_PACKAGES: [&str; 3] = ["linux-image-unsigned-", "linux-image-", "linux-binary-"];
+
+/// The package with a kernel among those that an answer of `apt-cache depends` names, wherever it stands there: newer meta packages name
+/// `linux-base` before it. A dependency may be one of several (`|Depends:`), and may be a virtual package (`<...>`), whose providers stand
+/// indented below it.
+fn kernel_dependency(answer: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(answer);
-    let mut lines = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
-    lines.next().map(|name| name.trim_matches(['<', '>']).to_string())
+    let names = text.lines().skip(1).filter_map(|line| {
+        let line = line.trim().trim_start_matches('|');
+        let name = match line.split_once(':') {
+            Some(("Depends" | "PreDepends", names)) => names,
+            // `package:amd64` has no space behind the colon, as a kind of dependency has.
+            Some((_, rest)) if rest.starts_with(' ') => return None,
+            _ => line,
+        };
+        // A version, as `(= 6.12.38-1)`, may follow.
+        name.split_whitespace().next()
+    });
+    names.filter(|name| is_kernel(name)).map(|name| bare_name(name).to_string()).next()
+}
+
+/// A real package with a kernel: its name goes on with the version. `linux-image-amd64` and the like stand for one, and `-dbg` has symbols
+/// alone.
+fn is_kernel(name: &str) -> bool {
+    let name = bare_name(name);
+    let version = KERNEL_PACKAGES.iter().find_map(|beginning| name.strip_prefix(beginning));
+    let version = version.filter(|version| !version.ends_with("-dbg"));
+    version.is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+/// Without the architecture, as in `package:amd64`.
+fn bare_name(name: &str) -> &str {
+    name.split_once(':').map_or(name, |(name, _)| name)
 }
 
 #[cfg(test)]
@@ -152,10 +196,48 @@ mod tests {
 
     #[test]
     fn a_meta_package_leads_to_the_one_of_today() {
-        let answer =
-            b"linux-image-rt-amd64\n  Depends: linux-image-6.1.0-13-rt-amd64\n  Depends: other\n";
-        assert_eq!(dependency(answer).as_deref(), Some("linux-image-6.1.0-13-rt-amd64"));
-        assert_eq!(dependency(b"linux-image-rt-amd64\n"), None);
+        let meta = "linux-image-rt-amd64\n";
+        for (behind, wanted) in [
+            (
+                "  Depends: linux-image-6.1.0-13-rt-amd64\n  Depends: other\n",
+                "linux-image-6.1.0-13-rt-amd64",
+            ),
+            (
+                "  Depends: linux-base\n  Depends: linux-image-6.12.38+deb13-rt-amd64\n",
+                "linux-image-6.12.38+deb13-rt-amd64",
+            ),
+            (
+                " |Depends: linux-image-6.16.3+deb14-amd64\n  Depends: linux-image-unsigned-6.16.3+deb14-amd64\n",
+                "linux-image-6.16.3+deb14-amd64",
+            ),
+            (
+                " |Depends: initramfs-tools\n  Depends: <linux-initramfs-tool>\n    dracut\n  PreDepends: linux-image-7.0-amd64 (= 7.0.1-1)\n",
+                "linux-image-7.0-amd64",
+            ),
+            (
+                "  Depends: <linux-image-7>\n    linux-image-7.1-amd64:amd64\n",
+                "linux-image-7.1-amd64",
+            ),
+            (
+                "  Depends: linux-image-rt-amd64-signed-template\n  Depends: linux-image-6.1-amd64-dbg\n  Depends: linux-image-6.1-rt-amd64\n",
+                "linux-image-6.1-rt-amd64",
+            ),
+            (
+                "  Recommends: linux-image-5.0-amd64\n  Depends: linux-image-6.0-amd64\n",
+                "linux-image-6.0-amd64",
+            ),
+        ] {
+            let answer = format!("{meta}{behind}");
+            assert_eq!(kernel_dependency(answer.as_bytes()).as_deref(), Some(wanted), "{behind}");
+        }
+        for none in [
+            "",
+            "  Depends: linux-base\n",
+            "  Depends: <linux-image-6>\n",
+            "  Breaks: linux-image-6.1-amd64\n",
+        ] {
+            assert_eq!(kernel_dependency(format!("{meta}{none}").as_bytes()), None, "{none}");
+        }
     }
 
     #[test]
