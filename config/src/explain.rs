@@ -377,6 +377,11 @@ explanations! {
      the desk and not in the plant.",
     ["\"no-execute\"]" => "\"no-execute\", \"invariant-tsc\"]"];
 
+    TimerMissing, "boards/no-pm-timer.toml",
+    "The hypervisor measures the time-stamp counter against the PM timer before it starts any partition: all windows are counted in its ticks. \
+     A machine without one is refused at boot. Firmware's FADT names its I/O port; `bulkhead probe` reads it.",
+    ["hpet = " => "pm-timer = 0x608\nhpet = "];
+
     CacheAllocationTwice, "boards/cache-allocation-twice.toml",
     "CPUID tells of caches of level 2 and 3, each once. Another level was mistyped, and its ways could not be \
      given to anybody.",

@@ -117,6 +117,7 @@ rules! {
     DevicesWithoutDma = "BH0235", Error, "Only a range for DMA names devices.";
     AbilityMissing = "BH0236", Error, "The board has the abilities that the hypervisor needs.";
     CacheAllocationTwice = "BH0237", Error, "A level of caches that can be divided is 2 or 3, and is given once.";
+    TimerMissing = "BH0238", Error, "A board that describes its timers has a PM timer, against which the hypervisor measures its clock.";
     SerialPorts = "BH0290", Error, "The serial port's eight I/O ports exist, and none is the chipset's: interrupt controllers, timers, keyboard, clock, DMA, PCI configuration.";
     PowerOffPort = "BH0291", Error, "The power-off port is neither an interrupt controller's nor one of the serial port's.";
     ZeroTolerance = "BH0292", Error, "The tolerance of the clock is not zero.";

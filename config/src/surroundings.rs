@@ -21,6 +21,8 @@ pub(crate) use check::{check, pins, ports, registers};
 /// Everything around the cores, as the file says it.
 pub(crate) struct Surroundings {
     pub pm_timer: Option<At<u64>>,
+    /// Where `[timers]` stands and has no `pm-timer`.
+    pub no_pm_timer: Option<Place>,
     pub hpet: Option<At<u64>>,
     pub io_apics: Vec<IoApic>,
     pub overrides: Vec<Override>,
@@ -49,6 +51,8 @@ pub(crate) struct Function {
     pub address: Option<At<Address>>,
     pub msi: Option<At<u64>>,
     pub msi_x: Option<At<u64>>,
+    /// Class, subclass and interface, 24 bits; `None` where it is not well written.
+    pub class: Option<u32>,
     pub bars: Vec<Bar>,
 }
 
@@ -102,8 +106,10 @@ pub(crate) fn read(reader: &mut Reader<'_>, root: &View<'_>) -> Surroundings {
     if let Some(view) = &timers {
         pm_timer_bits(reader, view);
     }
+    let no_pm_timer = timers.as_ref().filter(|view| !view.has("pm-timer")).map(|view| view.place);
     Surroundings {
         pm_timer,
+        no_pm_timer,
         hpet: timers.as_ref().and_then(|view| reader.number(view, "hpet", MOST_ADDRESS)),
         io_apics: each(reader, root, "io-apic", &lang::IO_APIC, io_apic),
         overrides: each(reader, root, "override", &lang::OVERRIDE, overridden),
@@ -212,12 +218,13 @@ fn overridden(reader: &mut Reader<'_>, view: &View<'_>) -> Override {
 
 fn function(reader: &mut Reader<'_>, view: &View<'_>) -> Function {
     notation(reader, view, "id", &[4, 4], "8086:2922");
-    notation(reader, view, "class", &[6], "010601");
+    let class = notation(reader, view, "class", &[6], "010601");
     let address = reader.text(view, "address");
     Function {
         address: address.and_then(|text| pci_address(reader, &text)),
         msi: reader.number(view, "msi", MOST_COUNTED),
         msi_x: reader.number(view, "msi-x", MOST_COUNTED),
+        class: class.and_then(|text| digits_of(&text, 6)),
         bars: each(reader, view, "bar", &lang::PCI_BAR, bar),
     }
 }
@@ -234,7 +241,7 @@ fn bar(reader: &mut Reader<'_>, view: &View<'_>) -> Bar {
 }
 
 fn reserved(reader: &mut Reader<'_>, view: &View<'_>) -> Reserved {
-    let firmwares = MemoryKind::ALL.into_iter().filter(|kind| *kind != MemoryKind::Usable);
+    let firmwares = MemoryKind::ALL.into_iter().filter(|kind| kind.is_firmwares());
     let kinds: Vec<_> = firmwares.map(MemoryKind::name).chain([DMA]).collect();
     let Extent { start, size } = extent(reader, view);
     Reserved {
@@ -325,15 +332,22 @@ fn digits_of(text: &str, digits: usize) -> Option<u32> {
     plain.then(|| u32::from_str_radix(text, 16).ok()).flatten()
 }
 
-/// Numbers of so many hexadecimal digits each, with colons between them.
-fn notation(reader: &mut Reader<'_>, view: &View<'_>, name: &str, digits: &[usize], example: &str) {
-    let Some(text) = reader.text(view, name) else { return };
+/// Numbers of so many hexadecimal digits each, with colons between them; `None`, told, where the text is none.
+fn notation(
+    reader: &mut Reader<'_>,
+    view: &View<'_>,
+    name: &str,
+    digits: &[usize],
+    example: &str,
+) -> Option<String> {
+    let text = reader.text(view, name)?;
     let parts: Vec<_> = text.value.split(':').collect();
     let good = parts.len() == digits.len()
         && parts.iter().zip(digits).all(|(part, digits)| digits_of(part, *digits).is_some());
     if !good {
         bad_notation(reader, &text, example);
     }
+    good.then_some(text.value)
 }
 
 fn bad_notation(reader: &mut Reader<'_>, text: &At<String>, example: &str) {

@@ -1,6 +1,6 @@
 //! The command line: what each subcommand takes, with examples, and what it calls.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -639,12 +639,14 @@ fn run_probe(arguments: &ProbeArguments) -> Result<()> {
         _ => probe::board_file(&probe::Source::Here, &arguments.name)?,
     };
     match &arguments.output {
-        Some(path) => paths::write_new(path, board.as_bytes()),
-        None => {
-            print!("{board}");
-            Ok(())
-        }
+        Some(path) => paths::write_new(path, board.as_bytes())?,
+        None => print!("{board}"),
     }
+    // Who does not see the file now should see what it says first.
+    if arguments.output.is_some() || !std::io::stdout().is_terminal() {
+        probe::told(&board).iter().for_each(|sentence| eprintln!("{sentence}"));
+    }
+    Ok(())
 }
 
 fn probe_emulator(target: Target, name: &str) -> Result<String> {

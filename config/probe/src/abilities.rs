@@ -1,8 +1,12 @@
 //! What a processor can do, under the names that a board file uses.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::facts::{Core, Vmx};
+use crate::facts::{Core, Facts, Vmx};
+use crate::left::LeftOut;
+use crate::power;
 
 /// An ability of the processor and the CPUID bit that tells it.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +19,14 @@ pub struct Ability {
     register: usize,
     bit: u32,
 }
+
+/// VT-x in a board file.
+const VT_X_NAME: &str = "vt-x";
+
+/// IA32_FEATURE_CONTROL: bit 0 locks it, bit 2 allows VMX outside SMX. SDM 3C 24.7.
+pub const FEATURE_CONTROL: u32 = 0x3A;
+const LOCKED: u64 = 1 << 0;
+const VMX_ALLOWED: u64 = 1 << 2;
 
 /// The bit of CPUID.1:ECX that tells VT-x.
 const VMX: u32 = 1 << 5;
@@ -33,7 +45,7 @@ const fn useful(name: &'static str, leaf: u32, register: usize, bit: u32) -> Abi
 
 /// Abilities of the processor. SDM 2A, CPUID.
 pub const PROCESSOR: &[Ability] = &[
-    needed("vt-x", 1, ECX, 5),
+    needed(VT_X_NAME, 1, ECX, 5),
     needed("x2apic", 1, ECX, 21),
     needed("tsc-deadline", 1, ECX, 24),
     needed("xsave", 1, ECX, 26),
@@ -71,11 +83,17 @@ const EPT_VPID: u32 = 0x48C;
 /// The bit of [`PRIMARY`] that says whether the registers behind it exist.
 const HAS_SECONDARY: u64 = 1 << 63;
 
+/// Whether a core has VT-x, and so the registers that go with it.
+#[must_use]
+pub fn has_vmx(core: Option<&Core>) -> bool {
+    core.is_some_and(|core| core.leaf(1, 0)[ECX] & VMX != 0)
+}
+
 /// The VMX capability registers that tell the abilities, with their values. `read` reads one, where it can; it is asked for none that
 /// the processor lacks: `boot` is the boot core, as it answered.
 pub fn vmx_registers(boot: Option<&Core>, read: impl Fn(u32) -> Option<u64>) -> Vec<(u32, u64)> {
     let read = |register: u32| Some((register, read(register)?));
-    if boot.is_none_or(|core| core.leaf(1, 0)[ECX] & VMX == 0) {
+    if !has_vmx(boot) {
         return Vec::new();
     }
     let mut known: Vec<_> = [PIN, PRIMARY].into_iter().filter_map(read).collect();
@@ -123,15 +141,52 @@ pub const VT_X: &[VmxAbility] = &[
     paging("invvpid", true, 32, "invvpid"),
 ];
 
-/// The names of what a core can do.
+impl Ability {
+    fn is_of(&self, core: &Core) -> bool {
+        let register = core.leaf(self.leaf, 0).get(self.register).copied();
+        register.is_some_and(|value| value >> self.bit & 1 != 0)
+    }
+}
+
+/// The names of what every core can do: a partition may run on any of them. VT-x counts only where the hypervisor can use it.
 #[must_use]
-pub fn processor(core: &Core) -> Vec<&'static str> {
-    let has = |ability: &&Ability| {
-        core.leaf(ability.leaf, 0)
-            .get(ability.register)
-            .is_some_and(|value| value >> ability.bit & 1 != 0)
-    };
-    PROCESSOR.iter().filter(has).map(|ability| ability.name).collect()
+pub fn conclude(facts: &Facts, notes: &mut Vec<String>) -> Vec<&'static str> {
+    let boot = facts.cores.first();
+    let mut names = Vec::new();
+    for ability in PROCESSOR.iter().filter(|ability| boot.is_some_and(|core| ability.is_of(core))) {
+        let without = facts.cores.iter().filter(|core| !ability.is_of(core)).count();
+        if without > 0 {
+            let what = ability.name;
+            notes.push(format!(
+                "{without} cores lack `{what}`, which the boot core has: it is left out"
+            ));
+        } else {
+            names.push(ability.name);
+        }
+    }
+    if names.contains(&VT_X_NAME)
+        && let Some(why) = unusable(facts)
+    {
+        notes.push(format!("the processor has VT-x, and the hypervisor cannot use it: {why}"));
+        names.retain(|name| *name != VT_X_NAME);
+    }
+    names
+}
+
+/// Why the hypervisor cannot use the VT-x that CPUID shows, with the remedy.
+fn unusable(facts: &Facts) -> Option<String> {
+    let boot = facts.cores.first()?;
+    if !power::is_intel(boot) {
+        return Some(
+            "only that of GenuineIntel is enforced yet. Choose a board with a processor of Intel's"
+                .into(),
+        );
+    }
+    let locked = |value: &&u64| **value & LOCKED != 0 && **value & VMX_ALLOWED == 0;
+    let value = facts.feature_control.iter().find(locked)?;
+    Some(format!(
+        "firmware locked it off (IA32_FEATURE_CONTROL is {value:#x}). Switch \"Intel Virtualization Technology\" (VT-x, VMX) on in the firmware's set-up and probe again"
+    ))
 }
 
 /// The names of what VT-x can do; `None` when nothing of it could be read.
@@ -146,6 +201,8 @@ pub fn vt_x(vmx: &Vmx) -> Option<Vec<&'static str>> {
     };
     match vmx {
         Vmx::Unknown => None,
+        Vmx::Registers(registers) if registers.is_empty() => None,
+        Vmx::LinuxFlags(flags) if flags.is_empty() => None,
         _ => Some(VT_X.iter().filter(has).map(|ability| ability.name).collect()),
     }
 }
@@ -161,22 +218,36 @@ pub struct CacheAllocation {
     pub classes: u32,
 }
 
+/// Most classes that a board file counts.
+const MOST_CLASSES: u32 = u16::MAX as u32;
+
 /// What CPUID leaf 0x10 says of the caches of level 3 and 2.
 #[must_use]
-pub fn cache_allocation(core: &Core) -> Vec<CacheAllocation> {
+pub fn cache_allocation(core: &Core, notes: &mut Vec<String>) -> Vec<CacheAllocation> {
     const DIVIDES_CACHES: u32 = 1 << 15;
     if core.leaf(7, 0)[1] & DIVIDES_CACHES == 0 {
         return Vec::new();
     }
     let offered = core.leaf(0x10, 0)[1];
-    [(2, 2), (3, 1)]
+    let mut left = LeftOut::default();
+    let allocations = [(2, 2), (3, 1)]
         .into_iter()
         .filter(|(_, sub)| offered >> sub & 1 != 0)
         .map(|(level, sub)| {
             let [shape, _, _, classes] = core.leaf(0x10, sub);
             CacheAllocation { level, ways: (shape & 0x1F) + 1, classes: (classes & 0xFFFF) + 1 }
         })
-        .collect()
+        .filter(|allocation| {
+            let possible = allocation.classes <= MOST_CLASSES;
+            if !possible {
+                let subject = format!("the allocation of caches of level {}", allocation.level);
+                left.add(subject, "CPUID.10H claims more classes than a board file counts");
+            }
+            possible
+        })
+        .collect();
+    left.tell(notes);
+    allocations
 }
 
 #[cfg(test)]

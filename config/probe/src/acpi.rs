@@ -4,15 +4,17 @@
 //! The board's own decoders rather than the `acpi` crate's: that one reads through pointers, is `unsafe` to feed, and
 //! knows neither DMAR nor IVRS.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::bytes::{byte, entries, half, long, word};
+use crate::bytes::{Entries, byte, half, long, word};
 
 /// Bytes of the header that every table begins with.
 pub const HEADER: usize = 36;
 
 /// Signatures of the tables that are read here. The others are code, or of no use for a board file.
-pub const WANTED: [&[u8; 4]; 5] = [b"APIC", b"FACP", b"HPET", b"DMAR", b"IVRS"];
+pub const WANTED: [&[u8; 4]; 6] = [b"APIC", b"FACP", b"HPET", b"DMAR", b"IVRS", b"MCFG"];
 
 /// An I/O APIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +89,8 @@ pub struct Madt {
     pub io_apics: Vec<IoApic>,
     /// Overrides of ISA interrupts.
     pub overrides: Vec<Override>,
+    /// What of it does not add up, each a sentence without its full stop.
+    pub flaws: Vec<String>,
 }
 
 /// The power-management timer, of 3.579545 MHz.
@@ -140,36 +144,104 @@ pub struct Dma {
     pub iommus: Vec<Iommu>,
     /// Memory that devices reach for firmware's sake.
     pub reserved: Vec<DmaRange>,
+    /// What of it does not add up, each a sentence without its full stop.
+    pub flaws: Vec<String>,
 }
 
-/// The table with this signature whose length and checksum hold.
+/// The table with this signature whose length and checksum hold; of several the first in the order of firmware's root table, which the
+/// hypervisor and operating systems take too.
 #[must_use]
 pub fn find<'t>(tables: &'t [Vec<u8>], signature: &[u8; 4]) -> Option<&'t [u8]> {
-    tables.iter().map(Vec::as_slice).find_map(|table| {
-        let whole = table.get(..word(table, 4)? as usize)?;
-        let sum = whole.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
-        (whole.starts_with(signature) && whole.len() >= HEADER && sum == 0).then_some(whole)
-    })
+    tables.iter().filter(|table| table.starts_with(signature)).find_map(|table| whole(table).ok())
+}
+
+/// The bytes of a table; what is wrong with it otherwise.
+fn whole(table: &[u8]) -> Result<&[u8], &'static str> {
+    let length = word(table, 4).ok_or("shorter than its header")? as usize;
+    let whole = table.get(..length).ok_or("shorter than the length in its header")?;
+    let sum = whole.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+    match (whole.len() >= HEADER, sum) {
+        (false, _) => Err("shorter than its header"),
+        (true, 0) => Ok(whole),
+        (true, _) => Err("damaged: its checksum is wrong"),
+    }
+}
+
+/// What does not add up among the tables themselves, each a sentence without its full stop.
+#[must_use]
+pub fn flaws(tables: &[Vec<u8>]) -> Vec<String> {
+    let mut flaws = Vec::new();
+    for signature in WANTED {
+        let name = signature.escape_ascii();
+        let same = tables.iter().filter(|table| table.starts_with(signature));
+        let read: Vec<_> = same.map(|table| whole(table)).collect();
+        for flaw in read.iter().filter_map(|table| table.err()) {
+            flaws.push(format!(
+                "an ACPI table {name} is {flaw}. It is not used; a newer firmware may mend it"
+            ));
+        }
+        let good = read.iter().filter(|table| table.is_ok()).count();
+        if good > 1 {
+            flaws.push(format!(
+                "firmware has {good} ACPI tables {name}. The first in its root table counts, as for operating systems"
+            ));
+        }
+    }
+    let known = |table: &&Vec<u8>| WANTED.iter().any(|signature| table.starts_with(*signature));
+    let unknown = tables.iter().filter(|table| !known(table)).count();
+    if unknown > 0 {
+        flaws.push(format!("{unknown} ACPI tables have a signature that is not read here"));
+    }
+    flaws
+}
+
+/// Reads the entries of a table; what does not add up is told.
+fn each_entry(
+    table: &[u8],
+    name: &str,
+    (start, least): (usize, usize),
+    length: fn(&[u8]) -> Option<usize>,
+    flaws: &mut Vec<String>,
+    mut read: impl FnMut(&[u8]) -> Option<()>,
+) {
+    let mut entries = Entries::new(table.get(start..).unwrap_or_default(), least, length);
+    let short = entries.by_ref().filter(|entry| read(entry).is_none()).count();
+    if short > 0 {
+        flaws.push(format!("{short} entries of the ACPI table {name} are malformed and left out"));
+    }
+    if let rest @ 1.. = entries.rest().len() {
+        flaws.push(format!(
+            "the entries of the ACPI table {name} do not add up to its length: its last {rest} bytes are left out"
+        ));
+    }
 }
 
 /// Reads a MADT.
 #[must_use]
 pub fn madt(table: &[u8]) -> Madt {
-    const ENTRIES: usize = 44;
     let mut madt = Madt::default();
-    let body = table.get(ENTRIES..).unwrap_or_default();
-    for entry in entries(body, 2, |entry| byte(entry, 1).map(usize::from)) {
-        // An entry that is shorter than its type wants is left out.
-        let _read_or_left_out = madt_entry(entry, &mut madt);
+    let mut flaws = Vec::new();
+    let length = |entry: &[u8]| byte(entry, 1).map(usize::from);
+    each_entry(table, "APIC", (44, 2), length, &mut flaws, |entry| madt_entry(entry, &mut madt));
+    let before = madt.processors.len();
+    madt.processors.retain(|id| *id != NOBODY);
+    if madt.processors.len() < before {
+        flaws.push(
+            "the ACPI table APIC has enabled processors with the id 255, or 0xffffffff, which stand for none: they are left out".into(),
+        );
     }
-    madt
+    Madt { flaws, ..madt }
 }
+
+/// An APIC id that no processor has: a message to it reaches all. ACPI 6.5, 5.2.12.2 and 5.2.12.12.
+pub(crate) const NOBODY: u32 = u32::MAX;
 
 fn madt_entry(entry: &[u8], madt: &mut Madt) -> Option<()> {
     const ENABLED: u32 = 1;
     match byte(entry, 0)? {
         0 if word(entry, 4)? & ENABLED != 0 => {
-            add(&mut madt.processors, u32::from(byte(entry, 3)?))
+            let id = byte(entry, 3)?;
+            add(&mut madt.processors, if id == u8::MAX { NOBODY } else { u32::from(id) });
         }
         9 if word(entry, 8)? & ENABLED != 0 => add(&mut madt.processors, word(entry, 4)?),
         1 => madt.io_apics.push(IoApic {
@@ -197,36 +269,38 @@ fn add(processors: &mut Vec<u32>, id: u32) {
     }
 }
 
-/// The PM timer of a FADT; `None` where it has none at an I/O port.
+/// The PM timer of a FADT; `None` where it has none at an I/O port. As the hypervisor reads it at boot: the extended block counts where it
+/// has an address, and a block of another length than 4 is no timer. ACPI 6.5, table 5.9.
 #[must_use]
 pub fn pm_timer(fadt: &[u8]) -> Option<PmTimer> {
     const WIDE: u32 = 1 << 8;
     const IN_PORT_SPACE: u8 = 1;
+    const BYTES: u8 = 4;
     let bits = if word(fadt, 112)? & WIDE != 0 { 32 } else { 24 };
-    let extended = (byte(fadt, 208) == Some(IN_PORT_SPACE)).then(|| long(fadt, 212)).flatten();
-    let port = extended.filter(|port| *port != 0).or_else(|| word(fadt, 76).map(u64::from))?;
+    let extended = long(fadt, 212).filter(|address| *address != 0);
+    let (space, port) = match extended {
+        Some(address) => (byte(fadt, 208)?, address),
+        None => (IN_PORT_SPACE, u64::from(word(fadt, 76)?)),
+    };
     let port = u16::try_from(port).ok().filter(|port| *port != 0)?;
-    Some(PmTimer { port, bits })
+    (byte(fadt, 91)? == BYTES && space == IN_PORT_SPACE).then_some(PmTimer { port, bits })
 }
 
-/// Address of the registers of an HPET, where they lie in memory.
+/// Address of the registers of an HPET, where they lie in memory. 0 is what firmware wrote, and no address.
 #[must_use]
 pub fn hpet(table: &[u8]) -> Option<u64> {
     const IN_MEMORY: u8 = 0;
     let address = long(table, 44)?;
-    (byte(table, 40)? == IN_MEMORY && address != 0).then_some(address)
+    (byte(table, 40)? == IN_MEMORY).then_some(address)
 }
 
 /// Reads a DMAR (Intel).
 #[must_use]
 pub fn dmar(table: &[u8]) -> Dma {
-    const ENTRIES: usize = 48;
-    let mut dma = Dma::default();
-    let body = table.get(ENTRIES..).unwrap_or_default();
-    for entry in entries(body, 4, |entry| half(entry, 2).map(usize::from)) {
-        let _read_or_left_out = dmar_entry(entry, &mut dma);
-    }
-    dma
+    let (mut dma, mut flaws) = (Dma::default(), Vec::new());
+    let length = |entry: &[u8]| half(entry, 2).map(usize::from);
+    each_entry(table, "DMAR", (48, 4), length, &mut flaws, |entry| dmar_entry(entry, &mut dma));
+    Dma { flaws, ..dma }
 }
 
 fn dmar_entry(entry: &[u8], dma: &mut Dma) -> Option<()> {
@@ -253,7 +327,7 @@ fn dmar_entry(entry: &[u8], dma: &mut Dma) -> Option<()> {
 fn scopes(bytes: &[u8], segment: u16) -> Vec<Path> {
     const ENDPOINT: u8 = 1;
     const BRIDGE: u8 = 2;
-    entries(bytes, 6, |entry| byte(entry, 1).map(usize::from))
+    Entries::new(bytes, 6, |entry| byte(entry, 1).map(usize::from))
         .filter(|entry| matches!(byte(entry, 0), Some(ENDPOINT | BRIDGE)))
         .filter_map(|entry| {
             let steps = entry.get(6..)?.chunks_exact(2).filter_map(|step| match step {
@@ -267,16 +341,25 @@ fn scopes(bytes: &[u8], segment: u16) -> Vec<Path> {
         .collect()
 }
 
+/// The segments whose configuration space an MCFG places in memory. PCI Firmware Specification 3.3, 4.1.2.
+#[must_use]
+pub fn segments(mcfg: &[u8]) -> Vec<u16> {
+    const ENTRIES: usize = 44;
+    const ENTRY: usize = 16;
+    let entries = mcfg.get(ENTRIES..).unwrap_or_default().chunks_exact(ENTRY);
+    let mut segments: Vec<u16> = entries.filter_map(|entry| half(entry, 8)).collect();
+    segments.sort_unstable();
+    segments.dedup();
+    segments
+}
+
 /// Reads an IVRS (AMD).
 #[must_use]
 pub fn ivrs(table: &[u8]) -> Dma {
-    const ENTRIES: usize = 48;
-    let mut dma = Dma::default();
-    let body = table.get(ENTRIES..).unwrap_or_default();
-    for entry in entries(body, 4, |entry| half(entry, 2).map(usize::from)) {
-        let _read_or_left_out = ivrs_entry(entry, &mut dma);
-    }
-    dma
+    let (mut dma, mut flaws) = (Dma::default(), Vec::new());
+    let length = |entry: &[u8]| half(entry, 2).map(usize::from);
+    each_entry(table, "IVRS", (48, 4), length, &mut flaws, |entry| ivrs_entry(entry, &mut dma));
+    Dma { flaws, ..dma }
 }
 
 fn ivrs_entry(entry: &[u8], dma: &mut Dma) -> Option<()> {
@@ -309,17 +392,18 @@ fn ivrs_entry(entry: &[u8], dma: &mut Dma) -> Option<()> {
 /// Whether an IOMMU serves all that nobody names, and the devices that it does name.
 fn ivhd_devices(bytes: &[u8], segment: u16) -> (bool, Vec<Path>) {
     const ALL: u8 = 1;
-    const SELECT: u8 = 2;
-    const RANGE_START: u8 = 3;
+    // With an alias, or with more settings, a device is selected all the same.
+    const SELECT: [u8; 3] = [2, 0x42, 0x46];
+    const RANGE_START: [u8; 3] = [3, 0x43, 0x47];
     const RANGE_END: u8 = 4;
     let (mut rest, mut devices, mut from) = (false, Vec::new(), None);
     // The two highest bits of its type give the length of an entry: 4, 8, 16 or 32.
-    for entry in entries(bytes, 4, |entry| byte(entry, 0).map(|kind| 4 << (kind >> 6))) {
+    for entry in Entries::new(bytes, 4, |entry| byte(entry, 0).map(|kind| 4 << (kind >> 6))) {
         let (Some(kind), Some(id)) = (byte(entry, 0), half(entry, 1)) else { break };
         match kind {
             ALL => rest = true,
-            SELECT => devices.push(path_of(segment, id)),
-            RANGE_START => from = Some(id),
+            kind if SELECT.contains(&kind) => devices.push(path_of(segment, id)),
+            kind if RANGE_START.contains(&kind) => from = Some(id),
             RANGE_END => {
                 if let Some(first) = from.take() {
                     // A range over everything is the way in which most firmware says "all".

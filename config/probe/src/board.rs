@@ -1,23 +1,22 @@
 //! The board: what is concluded from the facts of a machine.
 
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::abilities::{self, CacheAllocation};
-use crate::acpi::{self, Dma, DmaRange, IoApic, Iommu, Madt, Override, Path, PmTimer};
+use crate::acpi::{self, Madt, Override, PmTimer};
+use crate::devices::{self, Taken};
 use crate::facts::{Core, Facts};
-use crate::memory::{Range, memory_and_reserved};
-use crate::pci::{self, Address, Device};
+use crate::interrupts::{self, PlacedIoApic};
+use crate::left::LeftOut;
+use crate::memory::{self, Range};
+use crate::pci::{Address, Chipset, Device};
 use crate::power::{self, Found};
-use crate::topology::{self, Cache};
-use crate::{Clock, topology::Core as PlacedCore};
+use crate::topology::{Cache, Core as PlacedCore};
+use crate::{Clock, cores, dma, refusals};
 
 /// What a board is called until somebody names it.
 pub const NAME: &str = "new-board";
-
-/// An I/O APIC with its number of pins; `None` where it could not be read.
-pub(crate) type Pins = Option<u32>;
 
 /// An IOMMU, its devices found among those that answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,22 +53,26 @@ pub struct Board {
     pub clock: Option<Clock>,
     /// Cores, the boot core first.
     pub cores: Vec<PlacedCore>,
+    /// Package, core and thread of the cores are known.
+    pub placed: bool,
     /// Caches of data.
     pub caches: Vec<Cache>,
     /// What the hypervisor could own of turbo, frequency and idle states.
     pub power: [Found; 3],
-    /// RAM above 1 MiB.
+    /// RAM from 1 MiB on that firmware is not likely to move.
     pub memory: Vec<Range>,
     /// What is neither RAM nor free.
     pub reserved: Vec<Reserved>,
-    /// First I/O ports of the 16550s.
+    /// First I/O ports of the 16550s, the one for the log first.
     pub uarts: Vec<u16>,
+    /// Firmware's FADT could be read, which names the PM timer.
+    pub fadt_read: bool,
     /// The PM timer.
     pub pm_timer: Option<PmTimer>,
     /// Address of the HPET's registers.
     pub hpet: Option<u64>,
     /// I/O APICs.
-    pub io_apics: Vec<(IoApic, Pins)>,
+    pub io_apics: Vec<PlacedIoApic>,
     /// Overrides of ISA interrupts.
     pub overrides: Vec<Override>,
     /// PCI functions.
@@ -91,42 +94,59 @@ impl Board {
     #[must_use]
     pub fn conclude(name: &str, facts: &Facts) -> Self {
         let mut notes = facts.notes.clone();
+        notes.extend(acpi::flaws(&facts.tables));
         let nobody = Core::default();
         let boot = facts.cores.first().unwrap_or(&nobody);
         let madt = find_madt(facts, &mut notes);
-        let (cores, caches) = cores(facts, &madt, &mut notes);
-        let pci = devices(facts, &mut notes);
-        let dma = find_dma(facts);
-        let (memory, reserved) = memory_and_reserved(&facts.memory);
-        let mut reserved: Vec<Reserved> = reserved
-            .into_iter()
-            .map(|(range, kind)| Reserved { range, kind: kind.name(), devices: Vec::new() })
-            .collect();
-        reserved.extend(dma.reserved.iter().filter_map(|range| dma_range(range, &pci, &mut notes)));
+        let cores = cores::conclude(facts, &madt, &mut notes);
+        if cores.cores.len() > 1 && !memory::has_start_page(&facts.memory) {
+            notes.push("the memory map shows no RAM below 640 KiB, where the other cores are started: the hypervisor refuses a system of several cores then".into());
+        }
+        let mut pci = devices::functions(facts, &mut notes);
+        let dma = dma::read(facts);
+        notes.extend(dma.flaws.iter().cloned());
+        let dma_ranges = dma::ranges(&dma, &pci, &mut notes);
+        let taken: Vec<Range> = dma_ranges.iter().map(|reserved| reserved.range).collect();
+        let memory = memory::conclude(&facts.memory, &taken, facts.firmware);
+        notes.extend(memory.notes);
+        let uarts = devices::uarts(facts, &mut notes);
         let fadt = acpi::find(&facts.tables, b"FACP");
+        if fadt.is_none() {
+            notes.push("no valid ACPI table FACP (FADT): whether there is a PM timer is not known, so [timers] is left out; the hypervisor refuses a machine without PM timer".into());
+        }
+        let (ports, pm_timer) = devices::ports(&uarts, fadt.and_then(acpi::pm_timer), &mut notes);
+        let mut registers = Taken::new();
+        let io_apics = interrupts::io_apics(facts, &madt, &memory.ram, &mut registers, &mut notes);
+        let hpet = hpet(facts, &memory.ram, &mut registers, &mut notes);
+        let iommus = dma::iommus(&dma, &pci, &memory.ram, &mut registers, &mut notes);
+        devices::settle(&mut pci, &memory.ram, &registers, &ports, &mut notes);
+        let reserved = memory.reserved.into_iter();
+        let reserved = reserved.map(|(range, kind)| Reserved {
+            range,
+            kind: kind.name(),
+            devices: Vec::new(),
+        });
         Self {
             name: name.into(),
             processor: processor_name(boot),
-            clock: facts.tsc_hz.filter(|hz| *hz > 0).map(|hz| Clock::conclude(hz, boot)),
-            cores,
-            caches,
+            clock: clock(facts, boot, &mut notes),
+            cores: cores.cores,
+            placed: cores.placed,
+            caches: cores.caches,
             power: power::conclude(boot, &facts.power),
-            memory,
-            reserved,
-            uarts: facts.uarts.clone(),
-            pm_timer: fadt.and_then(acpi::pm_timer),
-            hpet: acpi::find(&facts.tables, b"HPET").and_then(acpi::hpet),
-            io_apics: madt
-                .io_apics
-                .iter()
-                .map(|io_apic| (*io_apic, pins(facts, io_apic)))
-                .collect(),
-            overrides: madt.overrides,
-            iommus: dma.iommus.iter().map(|iommu| placed(iommu, &pci, &mut notes)).collect(),
+            memory: memory.usable,
+            reserved: reserved.chain(dma_ranges).collect(),
+            uarts,
+            fadt_read: fadt.is_some(),
+            pm_timer,
+            hpet,
+            overrides: interrupts::overrides(&madt, &io_apics, &mut notes),
+            io_apics,
             pci,
-            abilities: abilities::processor(boot),
+            iommus,
+            abilities: abilities::conclude(facts, &mut notes),
             vt_x: abilities::vt_x(&facts.vmx),
-            cache_allocation: abilities::cache_allocation(boot),
+            cache_allocation: abilities::cache_allocation(boot, &mut notes),
             notes,
         }
     }
@@ -146,109 +166,49 @@ impl Board {
         });
         processor.chain(vt_x).collect()
     }
+
+    /// Why the compiler refuses this board, each with the remedy; empty where it accepts it.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<refusals::Refusal> {
+        refusals::of(self)
+    }
 }
 
 fn find_madt(facts: &Facts, notes: &mut Vec<String>) -> Madt {
     let Some(table) = acpi::find(&facts.tables, b"APIC") else {
-        notes.push("no valid ACPI table APIC (MADT): cores that did not answer, and I/O APICs, are missing".into());
+        notes.push("no valid ACPI table APIC (MADT): cores that did not answer, and I/O APICs, are missing, and the hypervisor refuses a machine without".into());
         return Madt::default();
     };
-    acpi::madt(table)
+    let madt = acpi::madt(table);
+    notes.extend(madt.flaws.iter().cloned());
+    madt
 }
 
-fn find_dma(facts: &Facts) -> Dma {
-    let intel = acpi::find(&facts.tables, b"DMAR").map(acpi::dmar);
-    let amd = || acpi::find(&facts.tables, b"IVRS").map(acpi::ivrs);
-    intel.or_else(amd).unwrap_or_default()
-}
-
-/// The boot core, then the others in the order of the MADT; behind them those that answered and stand in no MADT.
-fn cores(facts: &Facts, madt: &Madt, notes: &mut Vec<String>) -> (Vec<PlacedCore>, Vec<Cache>) {
-    let Some(boot) = facts.cores.first() else {
-        notes.push("no core answered".into());
-        return (Vec::new(), Vec::new());
-    };
-    let answered: Vec<u32> = facts.cores.iter().map(topology::apic_id).collect();
-    let mut ids: Vec<u32> = answered.iter().take(1).copied().collect();
-    for id in madt.processors.iter().chain(&answered) {
-        if !ids.contains(id) {
-            ids.push(*id);
-        }
+fn clock(facts: &Facts, boot: &Core, notes: &mut Vec<String>) -> Option<Clock> {
+    let hz = facts.tsc_hz?;
+    let clock = Clock::conclude(hz, boot);
+    if clock.is_none() {
+        notes
+            .push(alloc::format!("the time-stamp counter was measured at {hz} Hz, which none has"));
     }
-    let mut known = Vec::new();
-    for id in ids {
-        let own = answered.iter().position(|other| *other == id).and_then(|at| facts.cores.get(at));
-        if own.is_none() {
-            notes.push(format!(
-                "the core with APIC id {id} did not answer: its place is concluded from the boot core's CPUID"
-            ));
-        }
-        known.push((id, own.unwrap_or(boot)));
-    }
-    let cores = known.iter().map(|(id, facts)| topology::place(*id, facts)).collect();
-    (cores, topology::caches(&known))
+    clock
 }
 
-fn devices(facts: &Facts, notes: &mut Vec<String>) -> Vec<Device> {
-    let mut devices: Vec<Device> = facts.pci.iter().filter_map(pci::decode).collect();
-    devices.sort_by_key(|device| device.address);
-    devices.dedup_by_key(|device| device.address);
-    for device in &devices {
-        for index in &device.unplaced {
-            notes.push(format!(
-                "PCI function {}: base address register {index} has a size and no address; firmware left it out",
-                device.address
-            ));
-        }
-    }
-    devices
-}
-
-fn pins(facts: &Facts, io_apic: &IoApic) -> Pins {
-    facts.io_apics.iter().find(|known| known.address == io_apic.address).map(|known| known.pins)
-}
-
-/// The device at the end of a path, where one answers.
-fn resolve(path: &Path, devices: &[Device]) -> Option<Address> {
-    let mut bus = path.bus;
-    let (last, bridges) = path.steps.split_last()?;
-    let at = |bus, (device, function)| Address(path.segment, bus, device, function);
-    let find = |address| devices.iter().find(|device| device.address == address);
-    for step in bridges {
-        bus = find(at(bus, *step))?.secondary_bus?;
-    }
-    find(at(bus, *last)).map(|device| device.address)
-}
-
-/// The devices that answer; the number of the others is told.
-fn resolve_all(
-    paths: &[Path],
-    devices: &[Device],
-    what: &str,
+fn hpet(
+    facts: &Facts,
+    ram: &[Range],
+    registers: &mut Taken,
     notes: &mut Vec<String>,
-) -> Vec<Address> {
-    let mut found: Vec<Address> = paths.iter().filter_map(|path| resolve(path, devices)).collect();
-    if found.len() < paths.len() {
-        let silent = paths.len() - found.len();
-        notes.push(format!("{what} names {silent} PCI functions that do not answer"));
+) -> Option<u64> {
+    const BYTES: u64 = 0x400;
+    let address = acpi::find(&facts.tables, b"HPET").and_then(acpi::hpet)?;
+    let mut left = LeftOut::default();
+    let taken = registers.take(address, BYTES, Chipset::Hpet, ram);
+    if let Err(why) = taken {
+        left.add(alloc::format!("the HPET at {address:#x}"), why);
     }
-    found.sort_unstable();
-    found.dedup();
-    found
-}
-
-fn placed(iommu: &Iommu, devices: &[Device], notes: &mut Vec<String>) -> PlacedIommu {
-    let Iommu { registers, segment, rest, devices: paths } = iommu;
-    let what = format!("the IOMMU at {registers:#x}");
-    let devices = resolve_all(paths, devices, &what, notes);
-    PlacedIommu { registers: *registers, segment: *segment, rest: *rest, devices }
-}
-
-fn dma_range(range: &DmaRange, devices: &[Device], notes: &mut Vec<String>) -> Option<Reserved> {
-    let what = format!("the DMA range at {:#x}", range.start);
-    let end = range.start.checked_add(range.size)?;
-    let known = resolve_all(&range.devices, devices, &what, notes);
-    Some(Reserved { range: Range { start: range.start, end }, kind: "dma", devices: known })
+    left.tell(notes);
+    taken.ok().map(|()| address)
 }
 
 /// The brand string, or the vendor of a processor without one.

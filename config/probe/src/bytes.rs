@@ -20,18 +20,31 @@ fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at.checked_add(N)?)?.try_into().ok()
 }
 
-/// Entries that begin with a header from which `length` reads their length, at least `least`; ends where they stop
-/// adding up.
-pub(crate) fn entries(
-    bytes: &[u8],
+/// Entries that begin with a header from which `length` reads their length, at least `least`; ends where they stop adding up.
+pub(crate) struct Entries<'b> {
+    rest: &'b [u8],
     least: usize,
     length: fn(&[u8]) -> Option<usize>,
-) -> impl Iterator<Item = &[u8]> {
-    let mut rest = bytes;
-    core::iter::from_fn(move || {
-        let size = length(rest).filter(|size| *size >= least.max(1))?;
-        let (entry, next) = rest.split_at_checked(size)?;
-        rest = next;
+}
+
+impl<'b> Entries<'b> {
+    pub fn new(bytes: &'b [u8], least: usize, length: fn(&[u8]) -> Option<usize>) -> Self {
+        Self { rest: bytes, least: least.max(1), length }
+    }
+
+    /// What no entry has taken yet.
+    pub const fn rest(&self) -> &'b [u8] {
+        self.rest
+    }
+}
+
+impl<'b> Iterator for Entries<'b> {
+    type Item = &'b [u8];
+
+    fn next(&mut self) -> Option<&'b [u8]> {
+        let size = (self.length)(self.rest).filter(|size| *size >= self.least)?;
+        let (entry, next) = self.rest.split_at_checked(size)?;
+        self.rest = next;
         Some(entry)
-    })
+    }
 }

@@ -12,6 +12,9 @@ const ROUND: [u64; 6] = [100_000_000, 10_000_000, 1_000_000, 100_000, 10_000, 1_
 /// measurement against the PM timer is no better, since its own crystal is not.
 const NEAR_PPM: u64 = 100;
 
+/// Frequencies that a board file may give its time-stamp counter, in hertz.
+pub const POSSIBLE: core::ops::RangeInclusive<u64> = 1_000_000..=100_000_000_000;
+
 /// The time-stamp counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clock {
@@ -24,13 +27,19 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// What the board file should say of a counter that was measured at this frequency on this core.
+    /// What the board file should say of a counter that was measured at this frequency on this core; `None` for a frequency that no counter
+    /// has.
     #[must_use]
-    pub fn conclude(measured: u64, core: &Core) -> Self {
+    pub fn conclude(measured: u64, core: &Core) -> Option<Self> {
+        if !POSSIBLE.contains(&measured) {
+            return None;
+        }
         let claimed = claimed(core);
         let near = |hz: u64| hz.abs_diff(measured) <= measured / 1_000_000 * NEAR_PPM;
         let (written, why) = match claimed {
-            Some(hz) if near(hz) && hz.is_multiple_of(1_000) => (hz, "it is what CPUID.15H says"),
+            Some(hz) if near(hz) && hz.is_multiple_of(1_000) && POSSIBLE.contains(&hz) => {
+                (hz, "it is what CPUID.15H says")
+            }
             _ => (
                 round(measured),
                 "the roundest figure within 100 ppm, so that most times are whole ticks",
@@ -41,11 +50,11 @@ impl Clock {
             Some(hz) => format!("CPUID.15H claims {hz} Hz, which is wrong here."),
             None => String::from("CPUID.15H claims nothing."),
         };
-        Self {
+        Some(Self {
             measured,
             written,
             reason: format!("Measured: {measured} Hz. Written is {why}.\n{claim}"),
-        }
+        })
     }
 
     /// The written frequency with its unit.
@@ -77,7 +86,9 @@ impl Clock {
 
 fn round(measured: u64) -> u64 {
     let nearest = |unit: u64| measured.saturating_add(unit / 2) / unit * unit;
-    let near = |hz: &u64| *hz != 0 && hz.abs_diff(measured) <= measured / 1_000_000 * NEAR_PPM;
+    let near = |hz: &u64| {
+        POSSIBLE.contains(hz) && hz.abs_diff(measured) <= measured / 1_000_000 * NEAR_PPM
+    };
     ROUND.into_iter().map(nearest).find(near).unwrap_or(measured)
 }
 

@@ -53,7 +53,7 @@ impl Core {
 /// The first of the extended leaves; it tells the last of them, as leaf 0 tells the last of the others.
 const EXTENDED: u32 = 0x8000_0000;
 
-/// COM1 to COM4, in the order in which one would use them.
+/// COM1 to COM4, in the order in which one would use them; a port that is none of them comes behind them.
 pub const COM: [u16; 4] = [0x3F8, 0x2F8, 0x3E8, 0x2E8];
 
 /// Leaves and sub-leaves that are asked of each core.
@@ -109,14 +109,34 @@ pub enum MemoryKind {
     AcpiStorage,
     /// RAM with defects.
     Broken,
+    /// RAM that UEFI's boot services used: free once they ended, and laid out anew at each boot. UEFI 2.10, 7.2.
+    BootServices,
 }
 
 impl MemoryKind {
     /// Every kind.
-    pub const ALL: [Self; 5] =
-        [Self::Usable, Self::Reserved, Self::AcpiTables, Self::AcpiStorage, Self::Broken];
+    pub const ALL: [Self; 6] = [
+        Self::Usable,
+        Self::Reserved,
+        Self::AcpiTables,
+        Self::AcpiStorage,
+        Self::Broken,
+        Self::BootServices,
+    ];
 
-    /// As the board file names it.
+    /// Whether it is RAM for everybody once firmware handed over.
+    #[must_use]
+    pub const fn is_ram(self) -> bool {
+        matches!(self, Self::Usable | Self::BootServices)
+    }
+
+    /// Whether a board file lists it as reserved, under its name.
+    #[must_use]
+    pub const fn is_firmwares(self) -> bool {
+        !self.is_ram()
+    }
+
+    /// As facts name it, and the board file where it lists it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -125,6 +145,29 @@ impl MemoryKind {
             Self::AcpiTables => "acpi-tables",
             Self::AcpiStorage => "acpi-storage",
             Self::Broken => "broken",
+            Self::BootServices => "boot-services",
+        }
+    }
+}
+
+/// The kind of firmware that booted the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// A BIOS, or UEFI that plays one.
+    Bios,
+    /// UEFI.
+    Uefi,
+}
+
+impl Firmware {
+    const ALL: [Self; 2] = [Self::Bios, Self::Uefi];
+
+    /// As facts name it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bios => "bios",
+            Self::Uefi => "uefi",
         }
     }
 }
@@ -177,9 +220,11 @@ pub enum Vmx {
 pub struct Facts {
     /// The cores that answered, the boot core first.
     pub cores: Vec<Core>,
+    /// What firmware booted it; `None` where that could not be read.
+    pub firmware: Option<Firmware>,
     /// The firmware's memory map, in its own order.
     pub memory: Vec<MemoryRange>,
-    /// ACPI tables, each whole with its header.
+    /// ACPI tables, each whole with its header, in the order of firmware's root table.
     pub tables: Vec<Vec<u8>>,
     /// PCI functions.
     pub pci: Vec<PciFunction>,
@@ -191,6 +236,8 @@ pub struct Facts {
     pub tsc_hz: Option<u64>,
     /// VT-x.
     pub vmx: Vmx,
+    /// IA32_FEATURE_CONTROL of the cores that have it: whether firmware locked VT-x off. SDM 3C 24.7.
+    pub feature_control: Vec<u64>,
     /// The boot core's registers of frequency, turbo and idle states that could be read, as (register, value).
     pub power: Vec<(u32, u64)>,
     /// What could not be read and why, in words.
@@ -232,6 +279,9 @@ impl Facts {
                 writeln!(out, "leaf {leaf:x} {sub:x} {a:x} {b:x} {c:x} {d:x}")?;
             }
         }
+        if let Some(firmware) = self.firmware {
+            writeln!(out, "firmware {}", firmware.name())?;
+        }
         for MemoryRange { start, size, kind } in &self.memory {
             writeln!(out, "memory {start:x} {size:x} {}", kind.name())?;
         }
@@ -264,6 +314,9 @@ impl Facts {
             }
             Vmx::LinuxFlags(flags) => writeln!(out, "vmx-flags {}", flags.join(" "))?,
         }
+        for value in &self.feature_control {
+            writeln!(out, "feature-control {value:x}")?;
+        }
         for (register, value) in &self.power {
             writeln!(out, "power {register:x} {value:x}")?;
         }
@@ -294,6 +347,11 @@ impl Facts {
         match words.next().unwrap_or_default() {
             "core" => self.cores.push(Core::default()),
             "leaf" => self.parse_leaf(&mut words)?,
+            "firmware" => {
+                let name = words.next().unwrap_or_default();
+                let known = Firmware::ALL.into_iter().find(|firmware| firmware.name() == name);
+                self.firmware = Some(known.ok_or("`bios` or `uefi`")?);
+            }
             "memory" => self.parse_memory(&mut words)?,
             "table" => self.tables.push(parse_hex(words.next())?),
             "pci" => self.parse_pci(&mut words)?,
@@ -311,6 +369,7 @@ impl Facts {
             "vmx-registers" => self.vmx = Vmx::Registers(Vec::new()),
             "vmx" => self.parse_vmx(&mut words)?,
             "vmx-flags" => self.vmx = Vmx::LinuxFlags(words.map(ToString::to_string).collect()),
+            "feature-control" => self.feature_control.push(number(&mut words)?),
             "power" => self.power.push(register(&mut words)?),
             "note" => self.notes.push(line.strip_prefix("note").unwrap_or_default().trim().into()),
             _ => return Err("a word that says what fact the line is"),

@@ -28,14 +28,16 @@ const INTEL: [u32; 3] = [0x756E_6547, 0x4965_6E69, 0x6C65_746E];
 const REGISTERS: [u32; 5] =
     [msr::PLATFORM_INFO, msr::PERF_CTL, msr::MISC_ENABLE, msr::POWER_CTL, msr::PM_ENABLE];
 
+/// Whether a core is one of Intel's.
+pub(crate) fn is_intel(core: &Core) -> bool {
+    let [_, b, c, d] = core.leaf(0, 0);
+    [b, d, c] == INTEL
+}
+
 /// The registers of power with their values. `read` reads one where there is such a register and it may be read. A machine that answers
 /// for one that no processor has would answer for any: nothing that it says counts.
 pub fn registers(boot: Option<&Core>, read: impl Fn(u32) -> Option<u64>) -> Vec<(u32, u64)> {
-    let is_intel = boot.is_some_and(|core| {
-        let [_, b, c, d] = core.leaf(0, 0);
-        [b, d, c] == INTEL
-    });
-    if !is_intel || read(msr::NOBODYS).is_some() {
+    if !boot.is_some_and(is_intel) || read(msr::NOBODYS).is_some() {
         return Vec::new();
     }
     let read = |register: u32| Some((register, read(register)?));

@@ -24,12 +24,9 @@ impl Board {
         lines.push(format!("caches      {}", caches.collect::<Vec<_>>().join(", ")));
         let bytes = self.memory.iter().map(crate::memory::Range::size).sum();
         lines.push(format!("memory      {} in {} ranges", size_text(bytes), self.memory.len()));
-        let io_apics = self.io_apics.iter().map(|(io_apic, pins)| {
-            format!(
-                "{:#x} ({} pins)",
-                io_apic.address,
-                pins.map_or(String::from("?"), |pins| format!("{pins}"))
-            )
+        let io_apics = self.io_apics.iter().map(|io_apic| {
+            let guess = if io_apic.guessed { "?" } else { "" };
+            format!("{:#x} ({}{guess} pins)", io_apic.address, io_apic.pins)
         });
         lines.push(format!("I/O APICs   {}", io_apics.collect::<Vec<_>>().join(", ")));
         lines.push(format!(
@@ -39,10 +36,16 @@ impl Board {
         ));
         let ports = self.uarts.iter().map(|port| format!("{port:#x}"));
         lines.push(format!("UARTs       {}", ports.collect::<Vec<_>>().join(", ")));
-        lines.push(match self.lacking().as_slice() {
-            [] => String::from("Bulkhead    can run here, as far as could be read"),
-            lacking => format!("Bulkhead    cannot run here: no {}", lacking.join(", ")),
-        });
+        let refusals = self.refusals();
+        if refusals.is_empty() {
+            lines.push(String::from("Bulkhead    can run here, as far as could be read"));
+        }
+        for refusal in refusals {
+            lines.push(format!(
+                "Bulkhead    cannot run here: {}. Remedy: {}",
+                refusal.why, refusal.remedy
+            ));
+        }
         lines.extend(self.notes.iter().map(|note| format!("note        {note}")));
         lines.join("\n") + "\n"
     }

@@ -6,16 +6,14 @@ use alloc::vec::Vec;
 use core::fmt::{Display, Write};
 
 use crate::board::Board;
-use crate::facts::COM;
+use crate::memory::HYPERVISOR_START;
 use crate::pci::Device;
 use crate::power::Found;
+use crate::refusals::{self, Refusal};
 
-/// Where the hypervisor is linked, and how much a probe proposes for it.
-const HYPERVISOR_START: u64 = 0x10_0000;
-const HYPERVISOR_SIZE: u64 = 31 << 20;
-
-/// What nearly every I/O APIC has.
-const USUAL_PINS: u32 = 24;
+/// Begins each note in the head of a board file, and each reason for which the compiler refuses it.
+const NOTE: &str = "Note: ";
+const REFUSED: &str = "Refused ";
 
 /// Longest line of a comment.
 const WIDTH: usize = 116;
@@ -53,14 +51,11 @@ impl Board {
             out,
             "Facts were read of the machine. What is a choice says so: look at those, and at the notes, before you use it.",
         );
-        for note in &self.notes {
-            comment(out, &format!("Note: {note}."));
+        for Refusal { code, why, remedy } in self.refusals() {
+            comment(out, &format!("{REFUSED}({code}): {why}. Remedy: {remedy}."));
         }
-        for name in self.lacking() {
-            comment(
-                out,
-                &format!("Note: the hypervisor needs `{name}`, which this machine lacks."),
-            );
+        for note in &self.notes {
+            comment(out, &format!("{NOTE}{note}."));
         }
         put!(out, "\n[board]\nname = {}", quoted(&self.name));
     }
@@ -90,30 +85,29 @@ impl Board {
 
     fn hypervisor_section(&self, out: &mut String) {
         put!(out, "\n[hypervisor]");
-        let room =
-            self.memory.iter().find(|range| (range.start..range.end).contains(&HYPERVISOR_START));
-        let size = room.map_or(0, |range| (range.end - HYPERVISOR_START).min(HYPERVISOR_SIZE));
-        if room.is_none() {
-            comment(
-                out,
-                "The machine has no RAM at 1 MiB, where the hypervisor is linked: it cannot run here.",
-            );
-        }
         comment(out, "The size is a choice: it must hold the hypervisor and every guest image.");
-        put!(out, "start = \"{HYPERVISOR_START:#x}\"\nsize = {}", quoted(&size_text(size)));
+        put!(
+            out,
+            "start = \"{HYPERVISOR_START:#x}\"\nsize = {}",
+            quoted(&size_text(refusals::hypervisor_size(self)))
+        );
     }
 
     fn serial_section(&self, out: &mut String) {
-        put!(out, "\n[serial]");
-        match self.uarts.split_first() {
-            Some((_, [])) => {}
-            Some((_, more)) => comment(
+        put!(out, "");
+        let Some((port, more)) = self.uarts.split_first() else {
+            comment(
                 out,
-                &format!("16550s answer at {} too.", list(more, |port| format!("{port:#x}"))),
-            ),
-            None => comment(out, "No 16550 answered: COM1 is a guess."),
+                "No 16550 answers at an I/O port: a section [serial], with `port` and `baud`, is missing.",
+            );
+            return;
+        };
+        put!(out, "[serial]");
+        if !more.is_empty() {
+            let more = list(more, |port| format!("{port:#x}"));
+            comment(out, &format!("16550s answer at {more} too."));
         }
-        put!(out, "port = {:#x}", self.uarts.first().unwrap_or(&COM[0]));
+        put!(out, "port = {port:#x}");
         comment(out, "A choice.");
         put!(out, "baud = 115200");
     }
@@ -146,8 +140,11 @@ impl Board {
         put!(out, "");
         comment(out, "The cores, numbered from 0 in this order. Core 0 is the one that boots.");
         for core in &self.cores {
-            put!(out, "[[core]]\napic-id = {}\npackage = {}", core.apic_id, core.package);
-            put!(out, "core = {}\nthread = {}", core.core, core.thread);
+            put!(out, "[[core]]\napic-id = {}", core.apic_id);
+            if self.placed {
+                put!(out, "package = {}", core.package);
+                put!(out, "core = {}\nthread = {}", core.core, core.thread);
+            }
         }
         if !self.caches.is_empty() {
             put!(out, "");
@@ -164,7 +161,8 @@ impl Board {
         put!(out, "");
         comment(
             out,
-            "Usable RAM from 1 MiB on: below lie firmware data and the page where cores start.",
+            "Usable RAM from 1 MiB on: below lie firmware data and the page where cores start. What firmware may lay out otherwise at the next \
+             boot is left out.",
         );
         for range in &self.memory {
             put!(
@@ -212,12 +210,7 @@ impl Board {
     }
 
     fn timers_section(&self, out: &mut String) {
-        if self.pm_timer.is_none() && self.hpet.is_none() {
-            put!(out, "");
-            comment(
-                out,
-                "Note: neither a PM timer nor an HPET; the hypervisor measures the TSC against the PM timer.",
-            );
+        if !self.fadt_read {
             return;
         }
         put!(out, "\n[timers]");
@@ -237,13 +230,13 @@ impl Board {
                 "I/O APICs, and ISA interrupts that arrive otherwise than by their number.",
             );
         }
-        for (io_apic, pins) in &self.io_apics {
+        for io_apic in &self.io_apics {
             put!(out, "[[io-apic]]\nid = {}\naddress = \"{:#x}\"", io_apic.id, io_apic.address);
             put!(out, "first-interrupt = {}", io_apic.first_interrupt);
-            if pins.is_none() {
+            if io_apic.guessed {
                 comment(out, "Could not be read: a guess.");
             }
-            put!(out, "pins = {}", pins.unwrap_or(USUAL_PINS));
+            put!(out, "pins = {}", io_apic.pins);
         }
         for each in &self.overrides {
             put!(out, "[[override]]\nirq = {}\ninterrupt = {}", each.irq, each.interrupt);
@@ -306,6 +299,21 @@ fn pci_function(out: &mut String, device: &Device) {
         put!(out, "[[pci.bar]]\nindex = {}\nspace = \"{}\"", bar.index, bar.space.name());
         put!(out, "start = \"{:#x}\"\nsize = {}", bar.start, quoted(&size_text(bar.size)));
     }
+}
+
+/// What a board file tells a person before it is used: the reasons for which the compiler refuses it, and the notes.
+#[must_use]
+pub fn told(board_file: &str) -> Vec<String> {
+    let mut told: Vec<String> = Vec::new();
+    for line in board_file.lines().map_while(|line| line.strip_prefix("# ")) {
+        if line.starts_with(NOTE) || line.starts_with(REFUSED) {
+            told.push(line.to_string());
+        } else if let Some(begun) = told.last_mut() {
+            *begun += " ";
+            *begun += line;
+        }
+    }
+    told
 }
 
 /// A comment, broken at spaces.

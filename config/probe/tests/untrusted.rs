@@ -4,10 +4,11 @@
 
 use bulkhead_board::acpi::{self, Polarity, Trigger};
 use bulkhead_board::facts::{
-    Core, Facts, IoApicPins, Leaf, MemoryKind, MemoryRange, PciFunction, QUERIES, Vmx,
+    Core, Facts, Firmware, IoApicPins, Leaf, MemoryKind, MemoryRange, PciFunction, QUERIES, Vmx,
 };
+use bulkhead_board::memory;
 use bulkhead_board::pci::{self, Space};
-use bulkhead_board::{Board, log, memory_and_reserved};
+use bulkhead_board::{Board, Range, log};
 use proptest::prelude::*;
 
 /// A table with this body, its length and checksum right.
@@ -88,7 +89,9 @@ fn facts() -> impl Strategy<Value = Facts> {
                 .collect(),
             tsc_hz,
             uarts: vec![0x3F8],
+            firmware: Some(Firmware::Uefi),
             vmx: Vmx::Registers(vec![(0x481, u64::MAX)]),
+            feature_control: vec![5],
             power,
             notes: vec!["a note".into()],
         })
@@ -124,17 +127,26 @@ proptest! {
     }
 
     #[test]
-    fn memory_ascends_in_pages_and_holds_nothing_reserved(map in proptest::collection::vec(memory_range(), 0..20)) {
-        let (memory, reserved) = memory_and_reserved(&map);
-        for pair in memory.windows(2) {
+    fn memory_ascends_on_bounds_and_holds_nothing_that_is_not_ours(
+        map in proptest::collection::vec(memory_range(), 0..20),
+        taken in proptest::collection::vec((0_u64..1 << 34, 1_u64..1 << 24), 0..3),
+        firmware in proptest::sample::select(vec![None, Some(Firmware::Bios), Some(Firmware::Uefi)]),
+    ) {
+        let taken: Vec<_> = taken.iter().map(|(start, size)| Range { start: *start, end: start + size }).collect();
+        let memory = memory::conclude(&map, &taken, firmware);
+        for pair in memory.usable.windows(2) {
             prop_assert!(pair[0].end < pair[1].start);
         }
-        for range in &memory {
-            prop_assert!(range.start >= 1 << 20 && range.start < range.end);
-            prop_assert_eq!((range.start % 4096, range.end % 4096), (0, 0));
-            let meets = |(other, _): &(bulkhead_board::Range, MemoryKind)| other.start < range.end && range.start < other.end;
-            prop_assert!(!reserved.iter().any(meets));
+        for range in &memory.usable {
+            prop_assert!(range.start >= 1 << 20 && range.start < range.end && range.end.is_multiple_of(1 << 20));
+            prop_assert!(range.start == 1 << 20 || range.start.is_multiple_of(2 << 20));
+            prop_assert!(memory.ram.iter().any(|ram| ram.contains(range)));
+            prop_assert!(!memory.reserved.iter().any(|(other, _)| other.overlaps(range)));
+            prop_assert!(!taken.iter().any(|other| other.overlaps(range)));
         }
+        let lost = memory.ram.iter().map(Range::size).sum::<u64>() - memory.usable.iter().map(Range::size).sum::<u64>();
+        let told = |note: &String| note.contains("are left out") || note.contains("is left out of the RAM");
+        prop_assert!(lost == 0 || memory.notes.iter().any(told), "{:?}", memory.notes);
     }
 
     #[test]
@@ -163,6 +175,7 @@ fn a_madt_is_read() {
     let each = madt.overrides[0];
     assert_eq!((each.irq, each.trigger, each.polarity), (9, Trigger::Level, Polarity::Low));
     assert_eq!((madt.io_apics.len(), madt.overrides.len()), (1, 1));
+    assert!(madt.flaws[0].contains("its last 3 bytes are left out"), "{:?}", madt.flaws);
 }
 
 #[test]
@@ -207,11 +220,15 @@ fn message_interrupts_and_bars_are_read() {
     config[0x10..0x14].copy_from_slice(&0xFEB0_000C_u32.to_le_bytes()); // 64 bits
     config[0x14] = 1;
     config[0x18..0x1C].copy_from_slice(&0xC001_u32.to_le_bytes());
-    let function =
-        PciFunction { address: (0, 0, 2, 0), config, bar_sizes: [0x1000, 0, 0x20, 0x10, 0, 0] };
+    config[0x20..0x24].copy_from_slice(&0xFEB0_0006_u32.to_le_bytes()); // a kind that there is not
+    config[0x24..0x28].copy_from_slice(&0xFEB0_0004_u32.to_le_bytes()); // 64 bits, and no second half
+    config[0x30..0x34].copy_from_slice(&0xFEC1_0001_u32.to_le_bytes()); // a ROM that is switched on
+    let bar_sizes = [0x1000, 0, 0x20, 0x10, 0x10, 0x10];
+    let function = PciFunction { address: (0, 0, 2, 0), config, bar_sizes };
     let device = pci::decode(&function).unwrap();
     assert_eq!((device.msi, device.msi_x), (4, 5));
     let bars: Vec<_> = device.bars.iter().map(|bar| (bar.index, bar.space, bar.start)).collect();
     assert_eq!(bars, [(0, Space::Memory, 0x1_FEB0_0000), (2, Space::Ports, 0xC000)]);
-    assert_eq!(device.unplaced, [3]);
+    let left_out: Vec<u8> = device.left_out.iter().map(|(index, _)| *index).collect();
+    assert_eq!((left_out, device.rom), (vec![3, 4, 5], Some(0xFEC1_0000)));
 }

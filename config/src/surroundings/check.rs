@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bulkhead_board::abilities::{PROCESSOR, VT_X};
-use bulkhead_board::pci::Address;
+use bulkhead_board::pci::{Address, Chipset};
 use bulkhead_table::Range;
 
 use super::{Abilities, DMA, Function, Surroundings, processor_words, vt_x_words};
@@ -28,12 +28,43 @@ pub(crate) struct Claim {
     pub end: u64,
     pub whose: String,
     pub place: Place,
+    part: Part,
+}
+
+/// What a claim is a part of.
+#[derive(Clone, Copy)]
+enum Part {
+    /// The chipset, as ACPI names it, or the serial port.
+    Chipset(Chipset),
+    /// A PCI function of this class.
+    Function(Option<u32>),
+    /// Interrupts, of which each is one pin.
+    Pins,
 }
 
 impl Claim {
-    fn new(start: &At<u64>, size: u64, whose: impl Into<String>) -> Self {
+    fn new(start: &At<u64>, size: u64, whose: impl Into<String>, part: Part) -> Self {
         let end = start.value.saturating_add(size);
-        Self { start: start.value, end, whose: whose.into(), place: start.place }
+        Self { start: start.value, end, whose: whose.into(), place: start.place, part }
+    }
+
+    fn chipset(start: &At<u64>, size: u64, whose: &str, what: Chipset) -> Self {
+        Self::new(start, size, whose, Part::Chipset(what))
+    }
+
+    /// Whether both are one device: a part of the chipset, and the PCI function of its class around it.
+    fn is_the_same_device(&self, other: &Self) -> bool {
+        let within =
+            |inner: &Self, outer: &Self| outer.start <= inner.start && inner.end <= outer.end;
+        match (self.part, other.part) {
+            (Part::Chipset(what), Part::Function(Some(class))) => {
+                what.is_of_class(class) && within(self, other)
+            }
+            (Part::Function(Some(class)), Part::Chipset(what)) => {
+                what.is_of_class(class) && within(other, self)
+            }
+            _ => false,
+        }
     }
 
     /// Whether it is one of these.
@@ -47,7 +78,9 @@ pub(crate) fn check(board: &BoardFile, memory: &[At<Range>], findings: &mut Find
     let around = &board.surroundings;
     pci(&around.functions, findings);
     let registers = registers(around);
-    let serial = board.serial_port.iter().map(|at| Claim::new(at, UART_PORTS, "the serial port"));
+    let serial = board.serial_port.iter();
+    let serial =
+        serial.map(|at| Claim::chipset(at, UART_PORTS, "the serial port", Chipset::SerialPort));
     let ports = serial.chain(ports(around)).collect();
     outside_memory(&registers, memory, findings);
     disjoint(registers, Rule::RegistersOverlap, "registers", findings);
@@ -58,6 +91,12 @@ pub(crate) fn check(board: &BoardFile, memory: &[At<Range>], findings: &mut Find
     if let Some(abilities) = &around.abilities {
         hypervisor_runs(abilities, findings);
     }
+    if let Some(place) = around.no_pm_timer {
+        let message =
+            "the board's `[timers]` name no PM timer, and the hypervisor refuses a machine without";
+        let remedy = "write `pm-timer`, the I/O port that firmware's FADT names (`bulkhead probe` shows it), or choose another board";
+        findings.push(Finding::new(Rule::TimerMissing, message, remedy).at(place, "no `pm-timer`"));
+    }
     cache_allocation(&around.cache_allocation, findings);
 }
 
@@ -65,17 +104,21 @@ pub(crate) fn check(board: &BoardFile, memory: &[At<Range>], findings: &mut Find
 pub(crate) fn registers(around: &Surroundings) -> Vec<Claim> {
     let mut registers = Vec::new();
     let io_apics = around.io_apics.iter().filter_map(|io_apic| io_apic.address.as_ref());
-    registers.extend(io_apics.map(|at| Claim::new(at, IO_APIC_BYTES, "an I/O APIC")));
-    registers.extend(around.hpet.iter().map(|at| Claim::new(at, HPET_BYTES, "the HPET")));
+    let io_apic = |at| Claim::chipset(at, IO_APIC_BYTES, "an I/O APIC", Chipset::IoApic);
+    registers.extend(io_apics.map(io_apic));
+    let hpet = |at| Claim::chipset(at, HPET_BYTES, "the HPET", Chipset::Hpet);
+    registers.extend(around.hpet.iter().map(hpet));
     let iommus = around.iommus.iter().filter_map(|iommu| iommu.registers.as_ref());
-    registers.extend(iommus.map(|at| Claim::new(at, IOMMU_BYTES, "an IOMMU")));
+    let iommu = |at| Claim::chipset(at, IOMMU_BYTES, "an IOMMU", Chipset::Iommu);
+    registers.extend(iommus.map(iommu));
     registers.extend(decoded(around, true));
     registers
 }
 
 /// I/O ports of the chipset and of devices, the serial port's not among them.
 pub(crate) fn ports(around: &Surroundings) -> Vec<Claim> {
-    let pm_timer = around.pm_timer.iter().map(|at| Claim::new(at, PM_TIMER_PORTS, "the PM timer"));
+    let timer = |at| Claim::chipset(at, PM_TIMER_PORTS, "the PM timer", Chipset::PmTimer);
+    let pm_timer = around.pm_timer.iter().map(timer);
     pm_timer.chain(decoded(around, false)).collect()
 }
 
@@ -86,7 +129,8 @@ fn decoded(around: &Surroundings, in_memory: bool) -> Vec<Claim> {
         let whose = function.address.as_ref().map_or_else(String::new, |at| at.value.to_string());
         for bar in function.bars.iter().filter(|bar| bar.in_memory == Some(in_memory)) {
             let (Some(start), Some(size)) = (&bar.start, &bar.size) else { continue };
-            claims.push(Claim::new(start, size.value, format!("the PCI function {whose}")));
+            let part = Part::Function(function.class);
+            claims.push(Claim::new(start, size.value, format!("the PCI function {whose}"), part));
         }
     }
     claims
@@ -96,7 +140,7 @@ fn decoded(around: &Surroundings, in_memory: bool) -> Vec<Claim> {
 pub(crate) fn pins(around: &Surroundings) -> Vec<Claim> {
     let pins = around.io_apics.iter().filter_map(|io_apic| {
         let (first, pins) = (io_apic.first_interrupt.as_ref()?, io_apic.pins.as_ref()?);
-        Some(Claim::new(first, pins.value, "an I/O APIC"))
+        Some(Claim::new(first, pins.value, "an I/O APIC", Part::Pins))
     });
     pins.collect()
 }
@@ -129,13 +173,14 @@ fn overlapping<'m>(
     memory.get(first).filter(|range| range.value.start < end)
 }
 
-/// Reports each claim that begins before one in front of it ends.
+/// Reports each claim that begins before one in front of it ends, unless both are one device.
 fn disjoint(mut claims: Vec<Claim>, rule: Rule, what: &str, findings: &mut Findings) {
     findings.comparisons.sort(&mut claims, |claim| claim.start);
     let mut furthest: Option<&Claim> = None;
     for claim in &claims {
         if let Some(before) = furthest
             && claim.start < before.end
+            && !claim.is_the_same_device(before)
         {
             let message = format!("{what} of {} lie among those of {}", claim.whose, before.whose);
             let remedy = "correct one of the two: `bulkhead probe` shows what the machine has";

@@ -8,11 +8,10 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use bulkhead_board::abilities::vmx_registers;
+use super::iomem;
+use bulkhead_board::abilities::{FEATURE_CONTROL, has_vmx, vmx_registers};
 use bulkhead_board::acpi::WANTED;
-use bulkhead_board::facts::{
-    COM, Core, IoApicPins, MemoryKind, MemoryRange, PciFunction, QUERIES, Vmx,
-};
+use bulkhead_board::facts::{Core, Firmware, IoApicPins, MemoryRange, PciFunction, QUERIES, Vmx};
 use bulkhead_board::{Facts, power};
 use rustix::fs::OFlags;
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -25,6 +24,7 @@ const CONFIG: usize = 256;
 pub fn gather(root: &Path) -> Facts {
     let mut reader = Reader { root, facts: Facts::default() };
     reader.cores();
+    reader.firmware();
     reader.memory();
     reader.tables();
     reader.pci();
@@ -70,49 +70,84 @@ impl Reader<'_> {
         }
     }
 
+    /// UEFI shows itself in /sys; where there is nothing to see, nothing is concluded.
+    fn firmware(&mut self) {
+        let there = |path: &str| self.root.join(path).exists();
+        self.facts.firmware = if there("sys/firmware/efi") {
+            Some(Firmware::Uefi)
+        } else if there("sys/firmware/acpi") || there("sys/firmware/memmap") {
+            Some(Firmware::Bios)
+        } else {
+            None
+        };
+    }
+
     /// The firmware's own map where the kernel shows it, else what the kernel made of it.
     fn memory(&mut self) {
         let folder = "sys/firmware/memmap";
+        let mut unread = 0;
         for name in self.names(folder) {
             let part = |what: &str| self.text(format!("{folder}/{name}/{what}"));
             let number = |what: &str| hexadecimal(&part(what)?);
-            let (start, end) = (number("start"), number("end"));
-            if let (Some(start), Some(end)) = (start, end) {
-                let kind = kind_of(&part("type").unwrap_or_default());
-                let size = end.saturating_sub(start).saturating_add(1);
-                self.facts.memory.push(MemoryRange { start, size, kind });
+            match (number("start"), number("end"), part("type")) {
+                (Some(start), Some(end), Some(kind)) if end >= start => {
+                    let size = (end - start).saturating_add(1);
+                    self.facts.memory.push(MemoryRange {
+                        start,
+                        size,
+                        kind: iomem::kind_of(&kind),
+                    });
+                }
+                _ => unread += 1,
             }
         }
-        if self.facts.memory.is_empty() {
-            let map = self.text("proc/iomem").unwrap_or_default();
-            self.facts.memory = map.lines().filter_map(iomem_line).collect();
+        if unread > 0 {
+            self.note(format!("{unread} ranges of /sys/firmware/memmap could not be read"));
         }
+        if !self.facts.memory.is_empty() {
+            return;
+        }
+        let map = iomem::read(&self.text("proc/iomem").unwrap_or_default());
+        self.facts.memory = map.ranges;
+        self.facts.notes.extend(map.notes);
         if self.facts.memory.is_empty() {
             self.note("neither /sys/firmware/memmap nor /proc/iomem could be read; run it as root");
         }
     }
 
+    /// In the order of their names: of several with one signature the kernel numbers them as firmware's root table has them.
     fn tables(&mut self) {
-        let folder = self.root.join("sys/firmware/acpi/tables");
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            if entry.path().is_file()
-                && let Ok(table) = fs::read(entry.path())
-                && WANTED.iter().any(|signature| table.starts_with(*signature))
-            {
-                self.facts.tables.push(table);
+        let folder = "sys/firmware/acpi/tables";
+        let mut unread = Vec::new();
+        for name in self.names(folder) {
+            let wanted = |signature: &&[u8; 4]| name.as_bytes().starts_with(*signature);
+            let path = self.root.join(folder).join(&name);
+            if !WANTED.iter().any(wanted) || !path.is_file() {
+                continue;
+            }
+            match fs::read(&path) {
+                Ok(table) => self.facts.tables.push(table),
+                Err(_) => unread.push(name),
             }
         }
-        if self.facts.tables.is_empty() {
+        if !unread.is_empty() {
+            self.note(format!(
+                "the ACPI tables {} could not be read; run it as root",
+                unread.join(", ")
+            ));
+        } else if self.facts.tables.is_empty() {
             self.note("/sys/firmware/acpi/tables could not be read; run it as root");
         }
-        self.facts.tables.sort();
     }
 
     fn pci(&mut self) {
         let folder = "sys/bus/pci/devices";
-        let mut short = false;
+        let (mut short, mut beyond, mut virtual_functions) = (false, Vec::new(), Vec::new());
         for name in self.names(folder) {
-            let Some(address) = pci_address(&name) else { continue };
+            let Some(address) = pci_address(&name) else {
+                beyond.push(name);
+                continue;
+            };
             let mut config = Vec::new();
             let path = self.root.join(format!("{folder}/{name}/config"));
             if let Ok(file) = fs::File::open(path) {
@@ -120,12 +155,25 @@ impl Reader<'_> {
                 let _short = file.take(CONFIG as u64).read_to_end(&mut config);
             }
             short |= config.len() < CONFIG;
+            if self.text(format!("{folder}/{name}/sriov_numvfs")).is_some_and(|count| count != "0")
+            {
+                virtual_functions.push(name.clone());
+            }
             let resources = self.text(format!("{folder}/{name}/resource")).unwrap_or_default();
             let bar_sizes = bar_sizes(&resources);
             self.facts.pci.push(PciFunction { address, config, bar_sizes });
         }
         if short {
             self.note("configuration space beyond 64 bytes could not be read, so MSI is missing; run it as root");
+        }
+        if !beyond.is_empty() {
+            self.note(unnameable(&beyond));
+        }
+        if !virtual_functions.is_empty() {
+            self.note(format!(
+                "SR-IOV is on in {}: what its virtual functions decode is missing, since a board file does not describe it; switch it off and probe again",
+                virtual_functions.join(", ")
+            ));
         }
     }
 
@@ -169,20 +217,25 @@ impl Reader<'_> {
         lines
     }
 
+    /// In the kernel's order: which of them is used is concluded from the facts, here as by the probe image.
     fn uarts(&mut self) {
+        let mut elsewhere = Vec::new();
         for name in self.names("sys/class/tty").into_iter().filter(|name| name.starts_with("ttyS"))
         {
             let part = |what: &str| self.text(format!("sys/class/tty/{name}/{what}"));
             // Type 0 is a port of the driver's list where nothing answered.
-            let there = part("type").is_some_and(|kind| kind != "0");
-            let port = part("port").and_then(|port| hexadecimal(&port));
-            if let (true, Some(port)) = (there, port.and_then(|port| u16::try_from(port).ok()))
-                && port != 0
-            {
-                self.facts.uarts.push(port);
+            if part("type").is_none_or(|kind| kind == "0") {
+                continue;
+            }
+            let port = part("port").and_then(|port| hexadecimal(&port)).unwrap_or(0);
+            match u16::try_from(port) {
+                Ok(port @ 1..) => self.facts.uarts.push(port),
+                _ => elsewhere.push(name),
             }
         }
-        self.facts.uarts.sort_unstable_by_key(|port| COM.iter().position(|com| com == port));
+        if !elsewhere.is_empty() {
+            self.note(format!("the serial ports {} answer at no I/O port", elsewhere.join(", ")));
+        }
     }
 
     fn power(&mut self) {
@@ -195,6 +248,7 @@ impl Reader<'_> {
     }
 
     fn vmx(&mut self) {
+        self.feature_control();
         let registers = self.msr().map(|read| vmx_registers(self.facts.cores.first(), read));
         let registers = registers.unwrap_or_default();
         if !registers.is_empty() {
@@ -209,10 +263,43 @@ impl Reader<'_> {
         }
     }
 
+    /// Whether firmware locked VT-x off: on each core by its register, else by what the kernel says of it.
+    fn feature_control(&mut self) {
+        /// The lock without VT-x: what the kernel's line means.
+        const LOCKED_OFF: u64 = 1;
+        if !has_vmx(self.facts.cores.first()) {
+            return;
+        }
+        let cores = 0..self.facts.cores.len();
+        let read = |core| self.msr_of(core).and_then(|read| read(FEATURE_CONTROL));
+        self.facts.feature_control = cores.filter_map(read).collect();
+        if !self.facts.feature_control.is_empty() {
+            return;
+        }
+        let said = |line: &String| line.contains("VMX") && line.contains("disabled by BIOS");
+        if self.kernel_lines().iter().any(said) {
+            self.facts.feature_control.push(LOCKED_OFF);
+            return;
+        }
+        let cpuinfo = self.text("proc/cpuinfo").unwrap_or_default();
+        let flags = cpuinfo.lines().find(|line| line.starts_with("flags"));
+        let hides = flags.is_some_and(|flags| !flags.split_whitespace().any(|flag| flag == "vmx"));
+        self.note(if hides {
+            "CPUID shows VT-x and the kernel does not use it: firmware may have locked it off. Look for \"Intel Virtualization Technology\" in the firmware's set-up, or load the driver (modprobe msr) and probe again as root"
+        } else {
+            "whether firmware locked VT-x off (IA32_FEATURE_CONTROL) could not be read; load the driver (modprobe msr) and run it as root"
+        });
+    }
+
     /// Reads registers of the boot core through the `msr` driver, where it is loaded: it answers with an error where there is none of that
     /// number.
     fn msr(&self) -> Option<impl Fn(u32) -> Option<u64> + use<>> {
-        let file = fs::File::open(self.root.join("dev/cpu/0/msr")).ok()?;
+        self.msr_of(0)
+    }
+
+    /// The same of another core.
+    fn msr_of(&self, core: usize) -> Option<impl Fn(u32) -> Option<u64> + use<>> {
+        let file = fs::File::open(self.root.join(format!("dev/cpu/{core}/msr"))).ok()?;
         Some(move |register: u32| {
             let mut value = [0; 8];
             file.read_exact_at(&mut value, u64::from(register)).ok()?;
@@ -251,31 +338,6 @@ fn hexadecimal(text: &str) -> Option<u64> {
     u64::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
 }
 
-/// The kernel's words for the kinds of memory.
-fn kind_of(name: &str) -> MemoryKind {
-    match name {
-        "System RAM" => MemoryKind::Usable,
-        "ACPI Tables" => MemoryKind::AcpiTables,
-        "ACPI Non-volatile Storage" => MemoryKind::AcpiStorage,
-        "Unusable memory" => MemoryKind::Broken,
-        _ => MemoryKind::Reserved,
-    }
-}
-
-/// A line of /proc/iomem that stands for itself, and not inside another: `00100000-1ffeffff : System RAM`.
-fn iomem_line(line: &str) -> Option<MemoryRange> {
-    let (place, name) = line.split_once(" : ")?;
-    let (start, end) = place.split_once('-')?;
-    let known =
-        ["System RAM", "Reserved", "ACPI Tables", "ACPI Non-volatile Storage", "Unusable memory"];
-    let (start, end) = (hexadecimal(start)?, hexadecimal(end)?);
-    (!line.starts_with(' ') && known.contains(&name) && end > start).then_some(MemoryRange {
-        start,
-        size: end - start + 1,
-        kind: kind_of(name),
-    })
-}
-
 /// `0000:00:1f.2`.
 fn pci_address(name: &str) -> Option<(u16, u8, u8, u8)> {
     let (segment, rest) = name.split_once(':')?;
@@ -283,6 +345,17 @@ fn pci_address(name: &str) -> Option<(u16, u8, u8, u8)> {
     let (device, function) = rest.split_once('.')?;
     let small = |text| u8::from_str_radix(text, 16).ok();
     Some((u16::from_str_radix(segment, 16).ok()?, small(bus)?, small(device)?, small(function)?))
+}
+
+/// A sentence on functions whose addresses a board file cannot name.
+fn unnameable(names: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let shown = names.get(..SHOWN.min(names.len())).unwrap_or_default().join(", ");
+    let more = if names.len() > SHOWN { ", ..." } else { "" };
+    format!(
+        "{} PCI functions lie in segments above 0xffff ({shown}{more}), as behind a Volume Management Device (Intel VMD). A board file names segments up to 0xffff, so they are left out; switch VMD off in the firmware's set-up to see them where they are",
+        names.len()
+    )
 }
 
 /// The first six lines of `resource`: start, end and flags of each base address register.
@@ -352,26 +425,75 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_iomem_stand_for_themselves() {
-        let line = iomem_line("00100000-1ffeffff : System RAM").unwrap();
-        assert_eq!(
-            (line.start, line.size, line.kind),
-            (0x10_0000, 0x1FEF_0000, MemoryKind::Usable)
-        );
-        assert_eq!(iomem_line("  01000000-01ffffff : Kernel code"), None);
-        assert_eq!(
-            iomem_line("00000000-00000000 : Reserved"),
-            None,
-            "what a user sees without rights"
-        );
-    }
-
-    #[test]
     fn pci_files_are_read() {
         assert_eq!(pci_address("0000:00:1f.2"), Some((0, 0, 0x1F, 2)));
         assert_eq!(pci_address("0000:00:1f"), None);
         let text = "0x00000000fea00000 0x00000000fea1ffff 0x0000000000040200\n0x0 0x0 0x0\n0x0000c000 0x0000c03f 0x40101";
         assert_eq!(bar_sizes(text), [0x2_0000, 0, 0x40, 0, 0, 0]);
+    }
+
+    /// A folder that stands for `/`, with these files.
+    fn machine(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, content) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        root
+    }
+
+    fn notes(facts: &Facts) -> String {
+        facts.notes.join("\n")
+    }
+
+    /// The order of the kernel's names is not the order of preference: that is concluded in one place for all who probe.
+    #[test]
+    fn com1_goes_before_a_port_that_is_no_com_port() {
+        let root = machine(&[
+            ("sys/class/tty/ttyS0/type", b"4"),
+            ("sys/class/tty/ttyS0/port", b"0x30A0"),
+            ("sys/class/tty/ttyS1/type", b"4"),
+            ("sys/class/tty/ttyS1/port", b"0x2F8"),
+            ("sys/class/tty/ttyS2/type", b"4"),
+            ("sys/class/tty/ttyS2/port", b"0x3F8"),
+            ("sys/class/tty/ttyS3/type", b"0"),
+            ("sys/class/tty/ttyS3/port", b"0x3E8"),
+            ("sys/class/tty/ttyS4/type", b"4"),
+            ("sys/class/tty/ttyS4/port", b"0x0"),
+        ]);
+        let facts = gather(root.path());
+        assert_eq!(facts.uarts, [0x30A0, 0x2F8, 0x3F8]);
+        assert!(notes(&facts).contains("the serial ports ttyS4 answer at no I/O port"));
+        assert_eq!(bulkhead_board::Board::conclude("x", &facts).uarts, [0x3F8, 0x2F8, 0x30A0]);
+    }
+
+    #[test]
+    fn functions_that_no_board_file_names_are_told() {
+        let config = [0x86, 0x80, 0x0B, 0x9A];
+        let names = ["0000:00:00.0", "10000:e0:06.0", "10000:e1:00.0"];
+        let paths = names.map(|name| format!("sys/bus/pci/devices/{name}/config"));
+        let files: Vec<(&str, &[u8])> =
+            paths.iter().map(|path| (path.as_str(), config.as_slice())).collect();
+        let facts = gather(machine(&files).path());
+        assert_eq!(facts.pci.len(), 1);
+        let told = notes(&facts);
+        assert!(told.contains("2 PCI functions lie in segments above 0xffff"), "{told}");
+        assert!(told.contains("10000:e0:06.0") && told.contains("VMD"), "{told}");
+    }
+
+    #[test]
+    fn tables_keep_the_order_of_the_root_table() {
+        let root = machine(&[
+            ("sys/firmware/acpi/tables/APIC2", b"APIC first by its bytes"),
+            ("sys/firmware/acpi/tables/APIC1", b"APIC second by its bytes"),
+            ("sys/firmware/acpi/tables/DSDT", b"DSDT"),
+        ]);
+        let facts = gather(root.path());
+        let texts: Vec<_> =
+            facts.tables.iter().map(|table| String::from_utf8_lossy(table)).collect();
+        assert_eq!(texts, ["APIC second by its bytes", "APIC first by its bytes"]);
+        assert_eq!(facts.firmware, Some(Firmware::Bios));
     }
 
     #[test]

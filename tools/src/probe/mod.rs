@@ -1,6 +1,7 @@
 //! `bulkhead probe`: a machine's board file, on a running Linux, from the probe image, or out of its serial log.
 
 pub mod image;
+mod iomem;
 pub mod linux;
 
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use bulkhead_board::{Board, Facts, log};
 use crate::error::{Error, Result};
 use crate::paths;
 
-pub use bulkhead_board::NAME;
+pub use bulkhead_board::{NAME, told};
 pub use image::{Machine, Probed, build, capture, run, run_folder};
 
 /// Where the facts come from.

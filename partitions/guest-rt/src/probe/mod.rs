@@ -13,7 +13,7 @@ pub mod physical;
 use alloc::vec::Vec;
 
 use hv_screen::Display;
-use multiboot2::{BootInformation, BootInformationHeader};
+use multiboot2::{BootInformation, BootInformationHeader, EFIMemoryAreaType};
 
 use crate::guest::{Machine, Verdict, detect, finish};
 use crate::{apic, console, interrupts, println};
@@ -34,6 +34,10 @@ macro_rules! probe_entry {
 pub struct Boot {
     /// Start, size and type of each range of the memory map. The types are those of ACPI 15, table 15.7.
     pub memory: Vec<(u64, u64, u32)>,
+    /// Firmware is UEFI.
+    pub uefi: bool,
+    /// Start and size of what UEFI's boot services used, where the boot loader hands over UEFI's own map. UEFI 2.10, 7.2.
+    pub boot_services: Vec<(u64, u64)>,
     /// ACPI's root table: its address, and whether its entries have 64 bits.
     pub root_table: Option<(u64, bool)>,
     /// Where text can be shown.
@@ -75,10 +79,25 @@ fn read_boot_info(magic: u32, address: u32) -> Boot {
         memory: areas
             .map(|area| (area.start_address(), area.size(), u32::from(area.typ())))
             .collect(),
+        uefi: information.efi_sdt64_tag().is_some()
+            || information.efi_sdt32_tag().is_some()
+            || information.efi_ih64_tag().is_some()
+            || information.efi_memory_map_tag().is_some(),
+        boot_services: boot_services(&information),
         root_table: root_table(&information),
         // A screen that cannot be used stays dark: everything goes over COM1 too.
         display: Display::of(&information, physical::REACHABLE).unwrap_or(None),
     }
+}
+
+fn boot_services(information: &BootInformation<'_>) -> Vec<(u64, u64)> {
+    const PAGE: u64 = 4096;
+    let used = [EFIMemoryAreaType::BOOT_SERVICES_CODE, EFIMemoryAreaType::BOOT_SERVICES_DATA];
+    let areas = information.efi_memory_map_tag().into_iter().flat_map(|map| map.memory_areas());
+    areas
+        .filter(|area| used.contains(&area.ty))
+        .map(|area| (area.phys_start, area.page_count.saturating_mul(PAGE)))
+        .collect()
 }
 
 /// The newer root table when the boot loader hands over both.

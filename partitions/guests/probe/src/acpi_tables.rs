@@ -10,7 +10,7 @@ use guest_rt::probe::physical;
 /// Longest table that is copied: the tables with numbers are small, and the ones with code (DSDT, SSDT) stay behind.
 const LONGEST: usize = 256 << 10;
 
-/// Every wanted table that the root table names.
+/// Every wanted table that the root table names, in its order.
 pub fn read(root: Option<(u64, bool)>, notes: &mut Vec<String>) -> Vec<Vec<u8>> {
     let Some((address, wide)) = root else {
         notes.push("the boot loader hands over no ACPI root table".into());
@@ -21,10 +21,13 @@ pub fn read(root: Option<(u64, bool)>, notes: &mut Vec<String>) -> Vec<Vec<u8>> 
         return Vec::new();
     };
     let entries = root.get(HEADER..).unwrap_or_default().chunks_exact(if wide { 8 } else { 4 });
-    let mut tables = Vec::new();
+    let (mut tables, mut out_of_reach) = (Vec::new(), 0);
     for entry in entries {
         let address = entry.iter().rev().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
-        let signature = physical::read(address, 4).unwrap_or_default();
+        let Some(signature) = physical::read(address, 4) else {
+            out_of_reach += 1;
+            continue;
+        };
         if WANTED.iter().any(|wanted| wanted.as_slice() == signature) {
             match table(address) {
                 Some(table) => tables.push(table),
@@ -32,7 +35,11 @@ pub fn read(root: Option<(u64, bool)>, notes: &mut Vec<String>) -> Vec<Vec<u8>> 
             }
         }
     }
-    tables.sort();
+    if out_of_reach > 0 {
+        notes.push(format!(
+            "{out_of_reach} entries of ACPI's root table are 0 or lie above 4 GiB, where the probe image cannot read: what those tables say is missing; Linux reads them"
+        ));
+    }
     tables
 }
 

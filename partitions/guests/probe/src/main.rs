@@ -13,8 +13,10 @@ mod pci_functions;
 use alloc::format;
 use alloc::vec::Vec;
 
-use bulkhead_board::abilities::vmx_registers;
-use bulkhead_board::facts::{COM, Core, IoApicPins, MemoryKind, MemoryRange, QUERIES, Vmx};
+use bulkhead_board::abilities::{FEATURE_CONTROL, has_vmx, vmx_registers};
+use bulkhead_board::facts::{
+    COM, Core, Firmware, IoApicPins, MemoryKind, MemoryRange, QUERIES, Vmx,
+};
 use bulkhead_board::{Board, Facts, NAME, acpi, log, power, topology};
 use guest_rt::probe::cores::StartPage;
 use guest_rt::probe::{Boot, physical};
@@ -42,6 +44,7 @@ fn main(boot: &Boot) -> Verdict {
 
 fn gather(boot: &Boot) -> Facts {
     let mut facts = Facts { memory: memory(boot), ..Facts::default() };
+    facts.firmware = Some(if boot.uefi { Firmware::Uefi } else { Firmware::Bios });
     facts.cores.push(own_core());
     facts.tables = acpi_tables::read(boot.root_table, &mut facts.notes);
     facts.tsc_hz = clock::measure(&facts.tables, &mut facts.notes);
@@ -64,6 +67,9 @@ fn gather(boot: &Boot) -> Facts {
     }
     // Not every processor has these: an exception is an answer.
     let read = |register| hostile::read_msr(register).ok();
+    if has_vmx(facts.cores.first()) {
+        facts.feature_control.extend(read(FEATURE_CONTROL));
+    }
     facts.power = power::registers(facts.cores.first(), read);
     facts
 }
@@ -81,7 +87,13 @@ fn memory(boot: &Boot) -> Vec<MemoryRange> {
         size: *size,
         kind: kind(*number),
     };
-    boot.memory.iter().map(range).collect()
+    let boot_services = |(start, size): &(u64, u64)| MemoryRange {
+        start: *start,
+        size: *size,
+        kind: MemoryKind::BootServices,
+    };
+    let all = boot.memory.iter().map(range);
+    all.chain(boot.boot_services.iter().map(boot_services)).collect()
 }
 
 fn own_core() -> Core {
