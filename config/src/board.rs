@@ -1,5 +1,6 @@
 //! Checks the board file: each part by itself, so that one mistake does not hide the others.
 
+use bulkhead_board::{CHIPSET_PORTS, POSSIBLE_CLOCKS};
 use bulkhead_table::{MAX_CORES, PAGE_SIZE, Power, Range, Uart};
 
 use crate::diagnostics::{Finding, Findings};
@@ -26,18 +27,6 @@ const UART_PORTS: u64 = 8;
 
 /// Ports of the two 8259s, which the hypervisor masks and keeps masked.
 const INTERRUPT_CONTROLLERS: [(u64, u64); 2] = [(0x20, 0x21), (0xA0, 0xA1)];
-
-/// Ports that every PC's chipset decodes itself: DMA, timer, keyboard, clock and NMI mask, DMA pages and port 0x92,
-/// interrupt modes and reset, PCI configuration.
-const CHIPSET: [(u64, u64); 7] = [
-    (0x00, 0x1F),
-    (0x40, 0x43),
-    (0x60, 0x64),
-    (0x70, 0x77),
-    (0x80, 0x9F),
-    (0xC0, 0xDF),
-    (0xCF8, 0xCFF),
-];
 
 /// Whether ports from `first` to `last` hold one of these.
 fn meet(first: u64, last: u64, ports: &[(u64, u64)]) -> bool {
@@ -125,7 +114,7 @@ fn clock(
 
 fn frequency(board: &BoardFile, findings: &mut Findings) -> Option<u64> {
     let tsc = board.tsc.as_ref()?;
-    if (1_000_000..=100_000_000_000).contains(&tsc.value) {
+    if POSSIBLE_CLOCKS.contains(&tsc.value) {
         return Some(tsc.value);
     }
     let finding = Finding::new(
@@ -219,7 +208,7 @@ fn memory(board: &BoardFile, findings: &mut Findings) -> Option<Vec<At<Range>>> 
         let finding = Finding::new(
             Rule::BoardMemoryLow,
             format!("a memory range of the board starts at {:#x}, below 1 MiB", low.value.start),
-            "start it at \"0x100000\": below lie firmware data and the page where cores start",
+            low_memory_remedy(&low.value),
         );
         findings.push(finding.at(low.place, "not to be given away"));
         sound = false;
@@ -233,10 +222,7 @@ fn memory(board: &BoardFile, findings: &mut Findings) -> Option<Vec<At<Range>>> 
                 "the memory range from {:#x} begins before the one before it ends",
                 later.value.start
             );
-            let remedy = format!(
-                "list the ranges in ascending order; the earlier one ends at {:#x}",
-                earlier.value.end()
-            );
+            let remedy = order_remedy(&earlier.value, &later.value);
             let finding = Finding::new(Rule::BoardMemoryOrder, message, remedy);
             findings.push(
                 finding.at(later.place, "this range").with(earlier.place, "the one before it"),
@@ -246,13 +232,40 @@ fn memory(board: &BoardFile, findings: &mut Findings) -> Option<Vec<At<Range>>> 
     sound.then_some(ranges)
 }
 
+/// What is left of a range that begins below 1 MiB.
+fn low_memory_remedy(range: &Range) -> String {
+    const WHY: &str = "below lie firmware data and the page where cores start";
+    match range.end().checked_sub(LOW_MEMORY_END).filter(|size| *size > 0) {
+        Some(size) => format!(
+            "write `start = \"{LOW_MEMORY_END:#x}\"` and `size = \"{}\"`, so that it ends where it did: {WHY}",
+            size_text(size)
+        ),
+        None => format!("take it out: {WHY}"),
+    }
+}
+
+/// What to do about two ranges of which the later one in the file begins before the other ends.
+fn order_remedy(earlier: &Range, later: &Range) -> String {
+    if !earlier.overlaps(later) {
+        return "list the ranges in ascending order: move this one in front of the other"
+            .to_owned();
+    }
+    let (start, end) = (earlier.start.min(later.start), earlier.end().max(later.end()));
+    format!(
+        "write one range instead of the two, `start = \"{start:#x}\"` and `size = \"{}\"`, or correct one of them",
+        size_text(end - start)
+    )
+}
+
 fn hypervisor(
     board: &BoardFile,
     memory: Option<&[At<Range>]>,
     findings: &mut Findings,
 ) -> Option<At<Range>> {
     let own = range(board.hypervisor.as_ref()?, findings)?;
-    linked_there(&own, findings);
+    // One remedy for both rules: with a place of its own for each, following one would break the other.
+    let remedy = memory.map(|memory| hypervisor_remedy(memory, own.value.size));
+    linked_there(&own, remedy.as_deref(), findings);
     if memory?.iter().any(|range| range.value.contains(&own.value)) {
         return Some(own);
     }
@@ -261,12 +274,8 @@ fn hypervisor(
         own.value.start,
         own.value.end()
     );
-    let finding = Finding::new(
-        Rule::HypervisorOutside,
-        message,
-        "make it smaller, or move it to where the board has RAM",
-    )
-    .at(own.place, "reaches where there is no RAM");
+    let finding = Finding::new(Rule::HypervisorOutside, message, remedy?)
+        .at(own.place, "reaches where there is no RAM");
     findings.push(match memory?.iter().find(|range| range.value.overlaps(&own.value)) {
         Some(near) => {
             finding.with(near.place, format!("this range ends at {:#x}", near.value.end()))
@@ -276,22 +285,43 @@ fn hypervisor(
     None
 }
 
+/// Most bytes that the hypervisor's range can have on this board: it starts where it is linked, in one range of RAM. `None` where no RAM is there.
+pub(crate) fn hypervisor_room(memory: impl IntoIterator<Item = Range>) -> Option<u64> {
+    let mut holding = memory
+        .into_iter()
+        .filter(|range| range.start <= HYPERVISOR_START && HYPERVISOR_START < range.end());
+    holding.next().map(|range| range.end().min(HYPERVISOR_END) - HYPERVISOR_START)
+}
+
+/// Where the hypervisor's range can lie on this board, at `wanted` bytes or at fewer.
+fn hypervisor_remedy(memory: &[At<Range>], wanted: u64) -> String {
+    match hypervisor_room(memory.iter().map(|at| at.value)) {
+        Some(room) => format!(
+            "write `start = \"{HYPERVISOR_START:#x}\"`, where it is linked, and `size = \"{}\"` or less: the RAM there has {}",
+            size_text(wanted.min(room)),
+            size_text(room)
+        ),
+        None => format!(
+            "the board has no RAM at {HYPERVISOR_START:#x}, where the hypervisor is linked: it cannot run there; correct [[memory]], or choose another board"
+        ),
+    }
+}
+
 /// The hypervisor's ELF file is loaded where it is linked, and addresses itself with 32 bits at first.
-fn linked_there(own: &At<Range>, findings: &mut Findings) {
+fn linked_there(own: &At<Range>, remedy: Option<&str>, findings: &mut Findings) {
     let (start, end) = (own.value.start, own.value.end());
-    let (message, remedy) = if start != HYPERVISOR_START {
-        (
-            format!("the hypervisor's range starts at {start:#x}"),
-            format!("write `start = \"{HYPERVISOR_START:#x}\"`: it is linked there"),
-        )
+    let message = if start != HYPERVISOR_START {
+        format!("the hypervisor's range starts at {start:#x}")
     } else if end > HYPERVISOR_END {
-        (
-            format!("the hypervisor's range ends at {end:#x}"),
-            "make it end below 4 GiB: it starts with 32-bit addresses".to_owned(),
-        )
+        format!("the hypervisor's range ends at {end:#x}, and it starts with 32-bit addresses")
     } else {
         return;
     };
+    let alone = format!(
+        "write `start = \"{HYPERVISOR_START:#x}\"`, where it is linked, and `size = \"{}\"` or less: it ends below 4 GiB",
+        size_text(own.value.size.min(HYPERVISOR_END - HYPERVISOR_START))
+    );
+    let remedy = remedy.map_or(alone, str::to_owned);
     let finding = Finding::new(Rule::HypervisorStart, message, remedy);
     findings.push(finding.at(own.place, "not where it is linked"));
 }
@@ -308,7 +338,7 @@ fn uart(board: &BoardFile, findings: &mut Findings) -> Option<Uart> {
         return None;
     }
     let last = port.value + UART_PORTS - 1;
-    let taken = meet(port.value, last, &INTERRUPT_CONTROLLERS) || meet(port.value, last, &CHIPSET);
+    let taken = meet(port.value, last, &CHIPSET_PORTS);
     if last > u64::from(u16::MAX) || taken {
         let finding = Finding::new(
             Rule::SerialPorts,

@@ -53,6 +53,8 @@ use std::path::{Path, PathBuf};
 use bulkhead_table::{PAGE_SIZE, Platform};
 use sha2::{Digest, Sha256};
 
+pub use bulkhead_board::HYPERVISOR_RESERVE;
+
 pub use boot_info::{ADDRESS as BOOT_INFO_ADDRESS, LONGEST_ARGUMENTS};
 pub use diagnostics::{Diagnostic, Diagnostics, Location};
 pub use diff::{Change, Difference, Gravity, diff};
@@ -74,9 +76,6 @@ use plan::Analysis;
 use source::{Place, Sources, shown};
 use suggest::with_near_path;
 use units::size_text;
-
-/// What the hypervisor's range must hold besides the staged images: its own image, stacks, tables and rings.
-pub const HYPERVISOR_RESERVE: u64 = 8 << 20;
 
 /// A guest image that a system needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -389,16 +388,26 @@ fn staged_images_fit(
     if needed <= size {
         return;
     }
-    let finding = Finding::new(
-        Rule::HypervisorTooSmall,
-        format!("the hypervisor's range of {} is too small for this system", size_text(size)),
-        format!(
-            "make it {} or more: {} of staged guest images and a reserve of {} for the hypervisor's own image, stacks and tables",
-            size_text(needed.next_multiple_of(1 << 20)),
-            size_text(staged),
-            size_text(HYPERVISOR_RESERVE)
-        ),
+    let room = board::hypervisor_room(plan.board.memory.iter().copied()).unwrap_or(0);
+    let parts = format!(
+        "{} of staged guest images and a reserve of {} for the hypervisor's own image, stacks and tables",
+        size_text(staged),
+        size_text(HYPERVISOR_RESERVE)
     );
+    let remedy = if needed <= room {
+        let size = size_text(needed.next_multiple_of(1 << 20).min(room));
+        format!("write `size = \"{size}\"` or more for it: {parts}")
+    } else {
+        format!(
+            "no size is large enough: the board's RAM from 1 MiB on ends after {}, and {} are needed: {parts}; make the images smaller by {}, or choose another board",
+            size_text(room),
+            size_text(needed),
+            size_text(needed - room)
+        )
+    };
+    let message =
+        format!("the hypervisor's range of {} is too small for this system", size_text(size));
+    let finding = Finding::new(Rule::HypervisorTooSmall, message, remedy);
     findings.push(match place {
         Some(place) => finding.at(place, format!("{} are needed", size_text(needed))),
         None => finding,

@@ -69,7 +69,7 @@ pub(crate) fn check(
             let (name, size) = (partition.name.value.as_str(), size?);
             let Some((regions, spare)) = place(&mut free, size.value, &mut findings.comparisons)
             else {
-                findings.push(does_not_fit(name, size, &free, memory));
+                findings.push(does_not_fit(partition, size, &free, memory));
                 return None;
             };
             large_pages(name, size, spare, findings);
@@ -224,18 +224,37 @@ fn carve(free: &mut Vec<Range>, piece: Range) -> u64 {
     end - piece.end()
 }
 
-fn does_not_fit(name: &str, size: &At<u64>, free: &[Range], memory: &[At<Range>]) -> Finding {
-    let left: u64 = free.iter().map(|range| range.size).sum();
-    let finding = Finding::new(
-        Rule::MemoryDoesNotFit,
-        format!("the memory of `{name}` does not fit the board"),
+/// The most that a partition can have of what is free: whole large pages, in no more pieces than its list holds, and below the addresses of
+/// devices unless it is a PC.
+fn most(free: &[Range], is_pc: bool) -> u64 {
+    let mut sizes: Vec<u64> = free.iter().map(|range| range.size / ALIGNMENT * ALIGNMENT).collect();
+    sizes.sort_unstable_by_key(|size| std::cmp::Reverse(*size));
+    let limit = if is_pc { u64::MAX } else { pc::RAM_END };
+    let fits = |size: &u64| place(&mut free.to_vec(), *size, &mut Comparisons::default()).is_some();
+    let sums = (1..=sizes.len()).rev().map(|count| sizes.iter().take(count).sum::<u64>());
+    sums.map(|size| size.min(limit)).filter(|size| *size > 0).find(fits).unwrap_or(0)
+}
+
+fn does_not_fit(
+    partition: &Partition,
+    size: &At<u64>,
+    free: &[Range],
+    memory: &[At<Range>],
+) -> Finding {
+    let name = &partition.name.value;
+    let left = most(free, programs::is_pc(partition));
+    let remedy = if left == 0 {
+        "give the partitions before it, or the hypervisor's range, less: nothing is left on bounds of 2 MiB".to_owned()
+    } else {
         format!(
-            "write {} or less here, or give the partitions before it less: that is left in all, outside the hypervisor's range and the partitions before this one, on bounds of {}",
+            "write {} or less here, or give the partitions before it less: so much is left for one, outside the hypervisor's range and the partitions before this one, on bounds of {}",
             size_text(left),
             size_text(ALIGNMENT)
-        ),
-    )
-    .at(size.place, format!("{} are free", size_text(left)));
+        )
+    };
+    let message = format!("the memory of `{name}` does not fit the board");
+    let finding = Finding::new(Rule::MemoryDoesNotFit, message, remedy)
+        .at(size.place, format!("{} are free", size_text(left)));
     match memory.first() {
         Some(first) => finding.with(first.place, "the board's memory begins here"),
         None => finding,
