@@ -1,10 +1,10 @@
 //! Checks the board file: each part by itself, so that one mistake does not hide the others.
 
 use bulkhead_board::{CHIPSET_PORTS, POSSIBLE_CLOCKS};
-use bulkhead_table::{MAX_CORES, PAGE_SIZE, Power, Range, Uart};
+use bulkhead_table::{HygieneCosts, MAX_CORES, PAGE_SIZE, Power, Range, Uart};
 
 use crate::diagnostics::{Finding, Findings};
-use crate::hygiene::{self, HygieneCosts};
+use crate::hygiene;
 use crate::reader::{positive_ticks, ticks};
 use crate::rules::Rule;
 use crate::schema::{BoardFile, Extent};

@@ -1,6 +1,8 @@
 //! Writes the proven system as Rust source: the static table and the sizes of the hypervisor's pools.
 
-use bulkhead_table::{FORMAT, Hygiene, Owner, Platform, Power, Range, Region, Window};
+use bulkhead_table::{
+    FORMAT, Hygiene, HygieneCosts, Owner, Platform, Power, Range, Region, Window,
+};
 use proc_macro2::{Literal, TokenStream};
 use quote::quote;
 
@@ -90,6 +92,9 @@ fn board(board: &PlannedBoard) -> TokenStream {
     let ppm = Literal::u32_unsuffixed(board.clock.tolerance_ppm);
     let skew = Literal::u64_unsuffixed(board.clock.skew);
     let budget = Literal::u64_unsuffixed(board.clock.switch_budget);
+    let HygieneCosts { l1d_flush, branch_barrier, buffer_clear } = board.hygiene;
+    let [l1d_flush, branch_barrier, buffer_clear] =
+        [l1d_flush, branch_barrier, buffer_clear].map(Literal::u64_unsuffixed);
     let port = hex(board.uart.port.into());
     let baud = Literal::u32_unsuffixed(board.uart.baud);
     let power_off = match &board.power_off {
@@ -109,6 +114,11 @@ fn board(board: &PlannedBoard) -> TokenStream {
             tsc_tolerance_ppm: #ppm,
             tsc_skew: #skew,
             switch_budget: #budget,
+            hygiene: ::bulkhead_table::HygieneCosts {
+                l1d_flush: #l1d_flush,
+                branch_barrier: #branch_barrier,
+                buffer_clear: #buffer_clear,
+            },
             uart: ::bulkhead_table::Uart { port: #port, baud: #baud },
             power: ::bulkhead_table::Power {
                 turbo_off: #turbo_off,

@@ -473,7 +473,8 @@ explanations! {
 
     WindowsOverlap, "BH0402-overlap.toml",
     "One core runs one partition at an instant. The board's switch budget before each start is the hypervisor's, or \
-     the window would begin late, always, by what the switch takes.",
+     the window would begin late, always, by what the switch takes. Hygiene belongs to the switch at which the core passes from \
+     one partition to another. It counts from the partition before, also where housekeeping or idle time lies in between.",
     ["start = \"600 us\"" => "start = \"640 us\""];
 
     ZeroDuration, "BH0403-zero-window.toml",
@@ -577,7 +578,7 @@ explanations! {
 
     DonationCircle, "BH0426-circle.toml",
     "In a circle the rest of a window could be handed round until nothing is left but switches. Along a line it comes to rest \
-     with somebody, and it is known beforehand whom the next window may find on the core: that decides the time for hygiene.",
+     with somebody, and it is known beforehand which partitions may hold the core at the next window: they decide the time for hygiene.",
     ["donates-to = \"a\"\n" => ""];
 
     DonatesWithoutWindows, "BH0427-dedicated-donor.toml",
@@ -585,7 +586,7 @@ explanations! {
     ["donates-to = \"b\"\n" => ""];
 
     HygieneWithoutCost, "BH0428-no-cost.toml",
-    "Cleaning takes time, and that time is charged to the switch, not to the next window. How much it is only the board can say.",
+    "Cleaning takes time, which is kept free before the window. How much it is only the board can say.",
     ["hygiene = [\"l1d-flush\", \"buffer-clear\"]\n" => ""];
 
     HygieneDedicated, "BH0429-dedicated.toml",

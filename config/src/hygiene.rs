@@ -1,6 +1,9 @@
 //! What is cleaned at a switch of partitions, and what it costs on this board.
 
-use bulkhead_table::{Hygiene, Owner, PartitionId};
+use std::collections::BTreeSet;
+
+use bulkhead_table::{Hygiene, HygieneCosts, Owner, PartitionId, Window};
+use hv_core::hygiene::{holders_behind, longest};
 
 use crate::diagnostics::{Finding, Findings};
 use crate::language::HYGIENE_WORDS;
@@ -9,34 +12,15 @@ use crate::rules::Rule;
 use crate::schema::{BoardFile, Partition, SystemFile};
 use crate::source::{At, Place};
 
-/// Costs in ticks, each `None` where the board declares none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HygieneCosts {
-    /// Flush of the level-1 data cache.
-    pub l1d_flush: Option<u64>,
-    /// Indirect branch prediction barrier.
-    pub branch_barrier: Option<u64>,
-    /// Overwriting of internal buffers.
-    pub buffer_clear: Option<u64>,
-}
-
-impl HygieneCosts {
-    /// Ticks that `wanted` takes.
-    #[must_use]
-    pub fn of(self, wanted: Hygiene) -> u64 {
-        let cost = |wanted: bool, cost: Option<u64>| if wanted { cost.unwrap_or(0) } else { 0 };
-        cost(wanted.l1d_flush, self.l1d_flush)
-            + cost(wanted.branch_barrier, self.branch_barrier)
-            + cost(wanted.buffer_clear, self.buffer_clear)
-    }
-}
-
 /// What the board declares, in ticks of its clock.
 pub(crate) fn costs(board: &BoardFile, hz: u64, findings: &mut Findings) -> HygieneCosts {
     let Some(written) = &board.hygiene else {
         return HygieneCosts::default();
     };
-    let mut ticks = |at: &Option<At<_>>, name| positive_ticks(at.as_ref()?, name, hz, findings);
+    // A cost that is declared is positive: 0 stands for none.
+    let mut ticks = |at: &Option<At<_>>, name| {
+        at.as_ref().and_then(|at| positive_ticks(at, name, hz, findings)).unwrap_or(0)
+    };
     HygieneCosts {
         l1d_flush: ticks(&written.l1d_flush, L1D_FLUSH),
         branch_barrier: ticks(&written.branch_barrier, BRANCH_BARRIER),
@@ -123,7 +107,7 @@ fn has_a_cost(name: &str, word: &At<String>, board: Option<&BoardFile>, findings
     });
 }
 
-/// What hygiene the switches between windows need.
+/// What hygiene the switches between windows need, by the rule that the hypervisor cleans by.
 pub(crate) struct Cleaning<'s> {
     /// By partition: what it asks for.
     pub wanted: &'s [Hygiene],
@@ -133,29 +117,42 @@ pub(crate) struct Cleaning<'s> {
 }
 
 impl Cleaning<'_> {
-    /// Of the switch into a window of `owner` behind one of `before`. Whoever may have got the rest of that window
-    /// donated may be the one who is left.
-    pub fn between(&self, before: Owner, owner: Owner) -> u64 {
-        let mut needed = self.of(owner);
-        let mut left = Some(before);
-        // Donations form no circle: as many steps as there are partitions are enough.
-        for _ in 0..=self.receivers.len() {
-            let Some(owner) = left else { break };
-            needed = needed.or(self.of(owner));
-            left = match owner {
-                Owner::Partition(id) => {
-                    self.receivers.get(usize::from(id)).copied().flatten().map(Owner::Partition)
-                }
-                Owner::Housekeeping => None,
-            };
-        }
-        self.costs.of(needed)
+    /// Most ticks of cleaning at the switch into a window of `next`, where the last window of a partition before it is one of any of
+    /// `before`, and from whom the core then passes. `None` where nothing is cleaned.
+    pub fn longest(&self, before: &[PartitionId], next: PartitionId) -> Option<(u64, PartitionId)> {
+        let asks = |id: PartitionId| self.wanted.get(usize::from(id)).copied().unwrap_or_default();
+        let receiver = |id: PartitionId| self.receivers.get(usize::from(id)).copied().flatten();
+        let dearest = |before: &PartitionId| longest(*before, next, asks, receiver, &self.costs);
+        before.iter().map(dearest).max().filter(|(ticks, _)| *ticks > 0)
     }
+}
 
-    fn of(&self, owner: Owner) -> Hygiene {
-        match owner {
-            Owner::Partition(id) => self.wanted.get(usize::from(id)).copied().unwrap_or_default(),
-            Owner::Housekeeping => Hygiene::default(),
-        }
+/// The partition that owns the last window of these that is not housekeeping's: in housekeeping's the core passes to nobody.
+pub(crate) fn last_partition(
+    mut owners: impl DoubleEndedIterator<Item = Owner>,
+) -> Option<PartitionId> {
+    owners.rfind(|owner| *owner != Owner::Housekeeping).and_then(partition)
+}
+
+fn partition(owner: Owner) -> Option<PartitionId> {
+    match owner {
+        Owner::Partition(id) => Some(id),
+        Owner::Housekeeping => None,
     }
+}
+
+/// The partitions that may hold a core at the switch into the window `index` of `plan`: the owner of the last window before it and
+/// whoever it donates to; before the first partition of a frame, of the last window of any plan.
+pub(crate) fn holders_before(
+    plans: &[Vec<Window>],
+    (plan, index): (usize, usize),
+    receiver: impl Fn(PartitionId) -> Option<PartitionId>,
+) -> BTreeSet<PartitionId> {
+    let owners = |windows: &[Window]| last_partition(windows.iter().map(|window| window.owner));
+    let earlier = plans.get(plan).and_then(|windows| owners(windows.get(..index)?));
+    let before: Vec<_> = match earlier {
+        Some(id) => vec![id],
+        None => plans.iter().filter_map(|windows| owners(windows)).collect(),
+    };
+    before.into_iter().flat_map(|id| holders_behind(id, &receiver)).collect()
 }

@@ -381,7 +381,7 @@ pub const PARTITION: Section = Section {
         may(
             "hygiene",
             Form::Hygiene,
-            "what is cleaned at each switch into it and out of it; takes the time that the board's `[hygiene]` says",
+            "what is cleaned whenever a core passes to it from another partition, or from it to another; takes the time that the board's `[hygiene]` says",
         ),
         may(
             "accept-smt-sibling",

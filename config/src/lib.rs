@@ -60,7 +60,6 @@ pub use diagnostics::{Diagnostic, Diagnostics, Location};
 pub use diff::{Change, Difference, Gravity, diff};
 pub use explain::Explanation;
 pub use format::{FormatError, Formatted, format_file};
-pub use hygiene::HygieneCosts;
 pub use json_schema::{FileKind, json_schema};
 pub use limits::{Limit, Limited};
 pub use page::page_head;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bulkhead_table::{
-    Hygiene, PAGE_SIZE, PartitionId, Platform, Power, Range, Region, Uart, Window, pc,
+    Hygiene, HygieneCosts, PAGE_SIZE, PartitionId, Platform, Power, Range, Region, Uart, Window, pc,
 };
 
 use crate::board::{CheckedBoard, Clock};
@@ -12,7 +12,7 @@ use crate::boot_info;
 use crate::cores::{self, Role};
 use crate::diagnostics::{Diagnostics, Finding, Findings};
 use crate::documents::{self, Documents};
-use crate::hygiene::{self, Cleaning, HygieneCosts};
+use crate::hygiene::{self, Cleaning};
 use crate::limits::{self, Limit};
 use crate::memory::{self, Placement};
 use crate::programs::{self, Program};
@@ -82,7 +82,7 @@ pub struct PlannedPartition {
     pub may_switch_plan: bool,
     /// Who may get the rest of one of its windows.
     pub donates_to: Option<PartitionId>,
-    /// What is cleaned at each switch into it and out of it.
+    /// What is cleaned whenever a core passes to it from another partition, or from it to another.
     pub hygiene: Hygiene,
     pub(crate) ept_pages: usize,
     pub(crate) boot_info: Vec<u8>,

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_table::{MAX_WINDOWS, Owner, PlanId, Window};
+use bulkhead_table::{MAX_WINDOWS, Owner, PartitionId, PlanId, Window};
 
 use crate::board::CheckedBoard;
 use crate::cores::{Role, Share};
 use crate::diagnostics::{Finding, Findings};
-use crate::hygiene::Cleaning;
+use crate::hygiene::{Cleaning, last_partition};
 use crate::plans::Plans;
 use crate::reader::{positive_ticks, ticks};
 use crate::rules::Rule;
@@ -117,6 +117,8 @@ struct Placed<'s> {
     window: Window,
     place: Place,
     name: &'s str,
+    /// From whom the core passes where that takes longest to clean; `None` where nothing is cleaned.
+    cleaned_from: Option<&'s str>,
 }
 
 impl Placed<'_> {
@@ -144,7 +146,8 @@ impl Clockwork<'_> {
             let name = owner_name(system, share.owner);
             for window in &share.windows {
                 if let Some(in_ticks) = self.window(window, share.owner, findings) {
-                    let placed = Placed { window: in_ticks, place: window.place, name };
+                    let placed =
+                        Placed { window: in_ticks, place: window.place, name, cleaned_from: None };
                     standing.push(Standing { placed, plans: self.plans.of(window) });
                 }
             }
@@ -159,7 +162,7 @@ impl Clockwork<'_> {
                 }
             }
         }
-        self.budgets(&mut by_plan);
+        self.budgets(system, &mut by_plan);
         for (plan, placed) in self.plans.ids().zip(&by_plan) {
             self.not_too_many(plan, placed, findings);
             self.apart(plan, placed, findings);
@@ -169,18 +172,21 @@ impl Clockwork<'_> {
         by_plan.iter().map(|placed| placed.iter().map(|one| one.window).collect()).collect()
     }
 
-    /// The time before each window: the board's switch budget, and the cleaning between its owner and the one before. Before
-    /// the first of a frame that may be the last of any plan.
-    fn budgets(&self, by_plan: &mut [Vec<Placed<'_>>]) {
-        let last: Vec<Owner> =
-            by_plan.iter().filter_map(|placed| Some(placed.last()?.window.owner)).collect();
+    /// The time before each window: the board's switch budget, and before a partition's the cleaning behind whoever may hold the core.
+    fn budgets<'s>(&self, system: &'s SystemFile, by_plan: &mut [Vec<Placed<'s>>]) {
+        let owners =
+            |placed: &[Placed<'_>]| last_partition(placed.iter().map(|one| one.window.owner));
+        let lasts: BTreeSet<PartitionId> =
+            by_plan.iter().filter_map(|placed| owners(placed)).collect();
         for placed in by_plan {
-            let mut before = last.clone();
-            for Placed { window, .. } in placed {
-                let cleaning = |before: &Owner| self.cleaning.between(*before, window.owner);
-                let longest = before.iter().map(cleaning).max().unwrap_or(0);
-                window.budget = self.budget.value + longest;
-                before = vec![window.owner];
+            let mut before: Vec<_> = lasts.iter().copied().collect();
+            for one in placed {
+                let Owner::Partition(next) = one.window.owner else { continue };
+                if let Some((ticks, from)) = self.cleaning.longest(&before, next) {
+                    one.window.budget = self.budget.value.saturating_add(ticks);
+                    one.cleaned_from = Some(owner_name(system, Owner::Partition(from)));
+                }
+                before = vec![next];
             }
         }
     }
@@ -237,7 +243,7 @@ impl Clockwork<'_> {
         findings.comparisons.add(placed.len());
         for window in placed {
             if let Some(before) = before
-                && window.window.start < before.end() + window.window.budget
+                && window.window.start < before.end().saturating_add(window.window.budget)
                 && self.first_told(Rule::WindowsOverlap, window.place, before.place)
             {
                 findings.push(self.too_close(plan, before, window));
@@ -260,7 +266,7 @@ impl Clockwork<'_> {
                 self.text(window.window.budget)
             )
         };
-        let earliest = self.text(before.end() + window.window.budget);
+        let earliest = self.text(before.end().saturating_add(window.window.budget));
         let budget = self.budget_text(window);
         Finding::new(
             Rule::WindowsOverlap,
@@ -274,11 +280,11 @@ impl Clockwork<'_> {
     /// The time before a window, and what it is made of.
     fn budget_text(&self, window: &Placed<'_>) -> String {
         let board = self.text(self.budget.value);
-        match window.window.budget.saturating_sub(self.budget.value) {
-            0 => format!("the board's switch budget of {board}"),
-            hygiene => format!(
-                "the board's switch budget of {board} and {} of hygiene",
-                self.text(hygiene)
+        match window.cleaned_from {
+            None => format!("the board's switch budget of {board}"),
+            Some(from) => format!(
+                "the board's switch budget of {board} and {} of hygiene, as the core passes from `{from}`",
+                self.text(window.window.budget.saturating_sub(self.budget.value))
             ),
         }
     }

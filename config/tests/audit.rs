@@ -8,6 +8,7 @@ mod literal;
 #[path = "audit/random.rs"]
 mod random;
 
+use bulkhead_audit::model::Role;
 use bulkhead_audit::{Report, audit_table};
 use common::{Case, toml_files};
 use proptest::prelude::*;
@@ -161,6 +162,27 @@ proptest! {
         prop_assert!(compiled.is_ok(), "{}\n{}", text, compiled.unwrap_err());
         let report = audit_table(&literal::table(&compiled.unwrap().emit()));
         prop_assert!(report.is_proven(), "{}\n{:#?}", text, report.faults);
+    }
+
+    /// Compiler and audit count the time for a switch alike, to the tick.
+    #[test]
+    fn a_tick_less_before_a_window_is_a_fault(dice in dice(), which in any::<prop::sample::Index>()) {
+        let case = Case::new("system.toml", &random::system(dice));
+        let mut table = literal::table(&case.compile().unwrap().emit());
+        let mut windows: Vec<_> = table
+            .cores
+            .iter_mut()
+            .filter_map(|core| match &mut core.role {
+                Role::Shared(plans) => Some(plans.iter_mut().flatten()),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        let count = windows.len();
+        windows[which.index(count)].budget -= 1;
+        let report = audit_table(&table);
+        let codes: Vec<_> = report.faults.iter().map(|fault| fault.code).collect();
+        prop_assert!(codes.iter().any(|code| ["AU34", "AU37"].contains(code)), "{:?}", codes);
     }
 
     #[test]

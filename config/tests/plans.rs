@@ -58,11 +58,9 @@ impl Wishes {
         slots
     }
 
-    fn cost(&self, one: Option<usize>, other: Option<usize>) -> u64 {
-        let asks =
-            |owner: Option<usize>, kind: usize| owner.is_some_and(|id| self.hygiene[id][kind]);
+    fn cost(&self, one: usize, other: usize) -> u64 {
         (0..COSTS.len())
-            .filter(|kind| asks(one, *kind) || asks(other, *kind))
+            .filter(|kind| one != other && (self.hygiene[one][*kind] || self.hygiene[other][*kind]))
             .map(|kind| COSTS[kind].1)
             .sum()
     }
@@ -70,7 +68,8 @@ impl Wishes {
     /// Windows by plan, each as early as its budget allows and its gap later, and the shortest frame for them all.
     fn meant(&self) -> (Vec<Vec<Meant>>, u64) {
         let plans: Vec<_> = self.plans.iter().map(|plan| self.owners(plan)).collect();
-        let lasts: Vec<_> = plans.iter().map(|plan| plan.last().unwrap().0).collect();
+        let last = |plan: &Vec<(Option<usize>, u64, u64)>| plan.iter().rev().find_map(|it| it.0);
+        let lasts: Vec<usize> = plans.iter().filter_map(last).collect();
         let mut frame = 0;
         let mut meant = Vec::new();
         for plan in &plans {
@@ -78,13 +77,13 @@ impl Wishes {
             let mut windows = Vec::new();
             let mut before = lasts.clone();
             for (owner, gap, length) in plan {
-                let cleaning =
-                    before.iter().map(|before| self.cost(*before, *owner)).max().unwrap();
-                let budget = BUDGET + cleaning;
+                // Nothing is cleaned before housekeeping, and behind it as if it had not been there.
+                let cost = |id: usize| before.iter().map(|before| self.cost(*before, id)).max();
+                let budget = BUDGET + owner.and_then(cost).unwrap_or(0);
                 let start = now + budget + gap;
                 windows.push(Meant { owner: *owner, start, length: *length, budget });
                 now = start + length;
-                before = vec![*owner];
+                before = owner.map_or(before, |id| vec![id]);
             }
             frame = frame.max(now);
             meant.push(windows);

@@ -11,8 +11,8 @@ use std::mem::offset_of;
 
 use bulkhead_table::note::{self, Description};
 use bulkhead_table::{
-    self as table, FORMAT, Hygiene, Image, Owner, Platform, Power, Range, Region, Rights, Uart,
-    Window,
+    self as table, FORMAT, Hygiene, HygieneCosts, Image, Owner, Platform, Power, Range, Region,
+    Rights, Uart, Window,
 };
 
 use crate::Unreadable;
@@ -28,14 +28,15 @@ const WORD: usize = 8;
 
 const _: () = assert!(size_of::<usize>() == WORD, "the audit reads tables of 64-bit hypervisors");
 const _: () = {
-    assert!(size_of::<table::PartitionTable>() == 248);
-    assert!(size_of::<table::Board>() == 104);
+    assert!(size_of::<table::PartitionTable>() == 272);
+    assert!(size_of::<table::Board>() == 128);
     assert!(size_of::<table::Partition>() == 192);
     assert!(size_of::<table::Core>() == 32 && size_of::<table::Role>() == 24);
     assert!(size_of::<Window>() == 32 && size_of::<Owner>() == 4);
     assert!(size_of::<Image>() == 56 && size_of::<Region>() == 32 && size_of::<Range>() == 16);
     assert!(size_of::<Hygiene>() == 3 && size_of::<Rights>() == 3 && size_of::<Uart>() == 8);
     assert!(size_of::<Platform>() == 1);
+    assert!(size_of::<HygieneCosts>() == 24);
     assert!(size_of::<Power>() == 3);
     assert!(size_of::<table::PowerOff>() == 24 && size_of::<table::Shutdown>() == 24);
 };
@@ -230,6 +231,7 @@ impl Layout for Board {
             tsc_tolerance_ppm: view.u32(offset_of!(Of, tsc_tolerance_ppm))?,
             tsc_skew: view.u64(offset_of!(Of, tsc_skew))?,
             switch_budget: view.u64(offset_of!(Of, switch_budget))?,
+            hygiene: view.inner(offset_of!(Of, hygiene))?,
             uart: view.inner(offset_of!(Of, uart))?,
             power: view.inner(offset_of!(Of, power))?,
             power_off: view.option(offset_of!(Of, power_off))?,
@@ -355,6 +357,18 @@ impl Layout for Hygiene {
             l1d_flush: view.flag(offset_of!(Self, l1d_flush))?,
             branch_barrier: view.flag(offset_of!(Self, branch_barrier))?,
             buffer_clear: view.flag(offset_of!(Self, buffer_clear))?,
+        })
+    }
+}
+
+impl Layout for HygieneCosts {
+    const SIZE: usize = size_of::<Self>();
+
+    fn read(view: &View<'_, '_, '_>) -> Result<Self, Unreadable> {
+        Ok(Self {
+            l1d_flush: view.u64(offset_of!(Self, l1d_flush))?,
+            branch_barrier: view.u64(offset_of!(Self, branch_barrier))?,
+            buffer_clear: view.u64(offset_of!(Self, buffer_clear))?,
         })
     }
 }

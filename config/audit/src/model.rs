@@ -1,7 +1,7 @@
 //! The table as the audit holds it: what `bulkhead_table` defines, owned, so that it can come out of an image.
 
 use bulkhead_table::{
-    Hygiene, Image, Owner, PartitionId, Platform, Power, Range, Region, Uart, Window,
+    Hygiene, HygieneCosts, Image, Owner, PartitionId, Platform, Power, Range, Region, Uart, Window,
 };
 
 use crate::proof::Party;
@@ -34,6 +34,7 @@ pub struct Board {
     pub tsc_tolerance_ppm: u32,
     pub tsc_skew: u64,
     pub switch_budget: u64,
+    pub hygiene: HygieneCosts,
     pub uart: Uart,
     pub power: Power,
     pub power_off: Option<PowerOff>,

@@ -65,6 +65,7 @@ rules! {
     SwitchBudget = "AU34", "The time that a switch may take is free before each window, across the edge of the frame too.";
     Housekeeping = "AU35", "A core, or a window in each plan, drains the logs.";
     Donation = "AU36", "Who donates has a receiver, another partition on each of its time-shared cores, and no donation comes back.";
+    Hygiene = "AU37", "The time before each window holds what cleaning takes, whichever partition the core comes from; each kind that is asked for has a cost, and only partitions in windows ask.";
     ImagePlace = "AU41", "Each guest image lies in its partition's memory.";
     Entry = "AU42", "The entry of each guest lies in its image, or on a PC in its boot information, in memory that may be executed.";
     BootInfoForm = "AU43", "The boot information of each partition that starts in its image is well-formed Multiboot2 and states the partition's memory and schedule pages as they are.";

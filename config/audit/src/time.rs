@@ -1,6 +1,6 @@
-//! Proves the time of the table: plans, windows, the switch budget, the log's share, donations.
+//! Proves the time of the table: plans, windows, the switch budget, the log's share, donations, hygiene.
 
-use bulkhead_table::{MAX_PLANS, MAX_WINDOWS, Owner, PartitionId, Window};
+use bulkhead_table::{Hygiene, MAX_PLANS, MAX_WINDOWS, Owner, PartitionId, Window};
 
 use crate::claims::unique;
 use crate::model::{Core, Partition, Role, System};
@@ -20,6 +20,7 @@ pub(crate) fn prove(system: &System, proof: &mut Proof) {
     }
     housekeeping(system, proof);
     donations(system, proof);
+    hygiene(system, proof);
 }
 
 fn plan_name(system: &System, plan: usize) -> String {
@@ -137,6 +138,41 @@ impl Line<'_> {
         }
     }
 
+    /// The switch from partition `from` to the owner of a window, `next`.
+    fn cleaning_fits(
+        &self,
+        from: PartitionId,
+        next: PartitionId,
+        window: &Window,
+        proof: &mut Proof,
+    ) {
+        let wanted = |id: PartitionId| {
+            self.system.partitions.get(usize::from(id)).map_or([false; 3], |it| kinds(it.hygiene))
+        };
+        let (left, entered) = (wanted(from), wanted(next));
+        let costs = &self.system.board.hygiene;
+        let costs = [costs.l1d_flush, costs.branch_barrier, costs.buffer_clear];
+        let cleaned = costs.iter().enumerate().filter(|(kind, _)| left[*kind] || entered[*kind]);
+        let cleaning = if from == next {
+            0
+        } else {
+            cleaned.map(|(_, cost)| cost).fold(0, |sum: u64, cost| sum.saturating_add(*cost))
+        };
+        let needed = self.system.board.switch_budget.saturating_add(cleaning);
+        proof.fact(Rule::Hygiene, window.budget >= needed, || {
+            let parties = vec![self.system.party(from), self.system.party(next)];
+            let message = format!(
+                "the switch from {} to {} on {}, at tick {}, needs {needed} ticks with its cleaning, and {} are kept",
+                parties[0],
+                parties[1],
+                self.place(),
+                window.start,
+                window.budget
+            );
+            (message, parties)
+        });
+    }
+
     fn budget_is_free(&self, before: &Window, window: &Window, gap: u64, proof: &mut Proof) {
         proof.fact(Rule::SwitchBudget, gap >= window.budget, || {
             let parties = vec![self.party(before), self.party(window)];
@@ -203,4 +239,69 @@ fn ends(system: &System, donor: PartitionId) -> bool {
     let next = |id: &PartitionId| system.partitions.get(usize::from(*id))?.donates_to;
     std::iter::successors(Some(donor), next).take(system.partitions.len() + 1).count()
         <= system.partitions.len()
+}
+
+/// What is cleaned at a switch has a cost and a place in time. Followed here by hand, window by window, without the rule that
+/// the compiler and the hypervisor share.
+fn hygiene(system: &System, proof: &mut Proof) {
+    for (id, partition) in (0_u16..).zip(&system.partitions) {
+        let kinds = kinds(partition.hygiene);
+        let costs = &system.board.hygiene;
+        let priced =
+            [costs.l1d_flush, costs.branch_barrier, costs.buffer_clear].map(|cost| cost > 0);
+        proof.fact(Rule::Hygiene, (0..3).all(|kind| !kinds[kind] || priced[kind]), || {
+            let party = partition.party();
+            (format!("{party} asks for hygiene of which the board declares no cost"), vec![party])
+        });
+        let alone = |core: &Core| core.role == Role::Dedicated(id);
+        let switched = !system.cores.iter().any(alone) || kinds == [false; 3];
+        proof.fact(Rule::Hygiene, switched, || {
+            let party = partition.party();
+            (format!("{party} asks for hygiene on a core where nothing is switched"), vec![party])
+        });
+    }
+    system.cores.iter().for_each(|core| hygiene_of_core(system, core, proof));
+}
+
+/// Of each partition's window: the budget, against the dearest switch from any partition that may have the core then.
+fn hygiene_of_core(system: &System, core: &Core, proof: &mut Proof) {
+    let last_of = |windows: &Vec<Window>| windows.iter().rev().find_map(partition_of);
+    let last_of_any: Vec<PartitionId> = core.plans().iter().filter_map(last_of).collect();
+    for (plan, windows) in core.plans().iter().enumerate() {
+        let line = Line { system, core, plan, windows };
+        let mut before = last_of_any.clone();
+        for window in windows {
+            // In a window of housekeeping the core stays with whom it was.
+            let Some(next) = partition_of(window) else { continue };
+            for from in before.iter().flat_map(|from| ways(system, *from)) {
+                line.cleaning_fits(from, next, window, proof);
+            }
+            before = vec![next];
+        }
+    }
+}
+
+fn partition_of(window: &Window) -> Option<PartitionId> {
+    match window.owner {
+        Owner::Partition(id) => Some(id),
+        Owner::Housekeeping => None,
+    }
+}
+
+/// Flush, barrier, clearing.
+fn kinds(hygiene: Hygiene) -> [bool; 3] {
+    [hygiene.l1d_flush, hygiene.branch_barrier, hygiene.buffer_clear]
+}
+
+/// A partition and whoever may have received what it donates.
+fn ways(system: &System, from: PartitionId) -> Vec<PartitionId> {
+    let mut ways = vec![from];
+    while let Some(receiver) = ways
+        .last()
+        .and_then(|id| system.partitions.get(usize::from(*id))?.donates_to)
+        .filter(|receiver| !ways.contains(receiver))
+    {
+        ways.push(receiver);
+    }
+    ways
 }

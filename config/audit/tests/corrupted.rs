@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use bulkhead_audit::model::{Core, PowerOff, Role, Shutdown, System};
 use bulkhead_audit::{Report, Rule, audit_table};
-use bulkhead_table::{Owner, Platform, Range, Region, Rights, Window};
+use bulkhead_table::{Hygiene, Owner, Platform, Range, Region, Rights, Window};
 use common::{Parts, system};
 
 /// A change that breaks one rule of the table.
@@ -28,6 +28,13 @@ fn plans(system: &mut System) -> &mut Vec<Vec<Window>> {
 
 fn windows(system: &mut System) -> &mut Vec<Window> {
     &mut plans(system)[0]
+}
+
+/// Gives housekeeping's window to the partition with cores of its own, with the time for the cleaning behind the neighbour.
+fn alone_in_a_window(system: &mut System) {
+    let budget = windows(system)[1].budget;
+    let window = &mut windows(system)[2];
+    (window.owner, window.budget) = (Owner::Partition(ALONE as u16), budget);
 }
 
 /// Adds a core to the board, and gives it a role.
@@ -167,7 +174,7 @@ const CORRUPTIONS: &[Corruption] = &[
         spare(system, Role::Dedicated(77));
     }),
     (Rule::CoreOwner, "a window of a partition that names another core", |system| {
-        windows(system)[2].owner = Owner::Partition(ALONE as u16);
+        alone_in_a_window(system);
         spare(system, Role::Housekeeping);
     }),
     (Rule::CoreOwner, "a partition names a core on which others have the windows", |system| {
@@ -180,7 +187,7 @@ const CORRUPTIONS: &[Corruption] = &[
         system.partitions[NEIGHBOUR].first_vcpu += 1;
     }),
     (Rule::CoreOwner, "a partition with cores of both kinds", |system| {
-        windows(system)[2].owner = Owner::Partition(ALONE as u16);
+        alone_in_a_window(system);
         spare(system, Role::Housekeeping);
         system.partitions[ALONE].cpus = vec![0, 2, 3];
         system.partitions[ALONE].ept_pages += 2;
@@ -327,7 +334,8 @@ const CORRUPTIONS: &[Corruption] = &[
     }),
     (Rule::SwitchBudget, "less for the switch than the board needs", |system| {
         let least = system.board.switch_budget;
-        windows(system)[1].budget = least - 1;
+        // Housekeeping's: nothing is cleaned before it.
+        windows(system)[2].budget = least - 1;
     }),
     (Rule::SwitchBudget, "more for the switch than there is", |system| {
         windows(system)[1].budget = 1_000_000;
@@ -362,6 +370,37 @@ const CORRUPTIONS: &[Corruption] = &[
     (Rule::Donation, "donations that come back", |system| {
         system.partitions[SHARED].donates_to = Some(NEIGHBOUR as u16);
         system.partitions[NEIGHBOUR].donates_to = Some(SHARED as u16);
+        // Its time would be too short on the other's second core.
+        system.partitions[NEIGHBOUR].hygiene = Hygiene::NONE;
+    }),
+    (Rule::Hygiene, "no time for the cleaning", |system| {
+        let least = system.board.switch_budget;
+        windows(system)[1].budget = least;
+    }),
+    (Rule::Hygiene, "a tick too little for the cleaning behind housekeeping", |system| {
+        windows(system)[0].budget -= 1;
+    }),
+    (Rule::Hygiene, "no time for the cleaning at a change of plan", |system| {
+        let least = system.board.switch_budget;
+        plans(system)[1][0].budget = least;
+    }),
+    (Rule::Hygiene, "another kind of cleaning than there is time for", |system| {
+        system.partitions[SHARED].hygiene.buffer_clear = true;
+    }),
+    (Rule::Hygiene, "a receiver asks, whose donor follows it", |system| {
+        system.partitions[NEIGHBOUR].hygiene = Hygiene::NONE;
+        system.partitions[SHARED].hygiene.l1d_flush = true;
+        // The neighbour may have given its window away: then its own next one comes behind the receiver.
+        let again = Window { start: 75_000, length: 20_000, ..windows(system)[1] };
+        let least = system.board.switch_budget;
+        windows(system)[2] = Window { budget: least, ..again };
+        spare(system, Role::Housekeeping);
+    }),
+    (Rule::Hygiene, "a kind that the board puts no cost to", |system| {
+        system.board.hygiene.branch_barrier = 0;
+    }),
+    (Rule::Hygiene, "a partition that has its cores for itself asks", |system| {
+        system.partitions[ALONE].hygiene.l1d_flush = true;
     }),
     (Rule::ImagePlace, "an image that ends behind the memory", |system| {
         system.partitions[ALONE].image.size = 0x70_0001;

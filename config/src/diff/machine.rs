@@ -152,8 +152,9 @@ fn hygiene(both: &mut Both<'_>) {
         (BUFFER_CLEAR, before.buffer_clear, now.buffer_clear),
     ];
     for (name, before, now) in costs {
-        let text = |cost: Option<u64>, hz| {
-            cost.map_or_else(|| "not offered".to_owned(), |ticks| duration_text(ticks, hz))
+        let text = |ticks, hz| match ticks {
+            0 => "not offered".to_owned(),
+            ticks => duration_text(ticks, hz),
         };
         let what = format!("takes another time for {name}");
         let (before, now) = (text(before, old.tsc_hz()), text(now, new.tsc_hz()));

@@ -6,6 +6,7 @@ use bulkhead_table::{Owner, PartitionId, Range};
 use super::query::Query;
 use super::{Reply, Verdict};
 use crate::diagnostics::Label;
+use crate::hygiene;
 use crate::places::{Places, WindowKey};
 use crate::plan::{Plan, PlannedPartition, PlannedRole};
 use crate::source::Place;
@@ -591,16 +592,33 @@ impl Witness<'_> {
         let Some(window) = windows.get(index) else { return };
         self.window_line(reply, owner, (cpu, plan), window.start, "into this window");
         self.line(reply, "clock.switch-budget", "what a switch may take on this board");
-        self.hygiene_lines(reply, owner);
-        let before = index.checked_sub(1).and_then(|index| windows.get(index)).or(windows.last());
-        if let Some(before) = before.filter(|before| before.owner != owner) {
-            self.hygiene_lines(reply, before.owner);
-        }
+        self.hygiene_lines(reply, owner, (cpu, plan, index));
     }
 
-    /// The cleaning that an owner on one side of a switch asks for; it lengthens the switch.
-    fn hygiene_lines(&self, reply: &mut Reply, owner: Owner) {
-        let Owner::Partition(id) = owner else { return };
+    /// The cleaning that lengthens the switch into a window: what its owner asks for, and what whoever may hold the core before does.
+    fn hygiene_lines(
+        &self,
+        reply: &mut Reply,
+        owner: Owner,
+        (cpu, plan, index): (u16, usize, usize),
+    ) {
+        let (Owner::Partition(next), Some(PlannedRole::Shared(plans))) =
+            (owner, self.plan.role_of(cpu))
+        else {
+            return;
+        };
+        let receiver = |id: PartitionId| self.plan.partitions.get(usize::from(id))?.donates_to;
+        let mut others = hygiene::holders_before(plans, (plan, index), receiver);
+        // A partition that follows itself is not cleaned from itself.
+        others.remove(&next);
+        if !others.is_empty() {
+            self.cleaned_line(reply, next);
+        }
+        others.into_iter().for_each(|id| self.cleaned_line(reply, id));
+    }
+
+    /// What a partition on one side of a switch asks for.
+    fn cleaned_line(&self, reply: &mut Reply, id: PartitionId) {
         let Some(partition) = self.plan.partitions.get(usize::from(id)) else { return };
         let cleaned = hygiene_words(partition.hygiene);
         if !cleaned.is_empty() {

@@ -18,7 +18,7 @@ pub mod note;
 pub mod pc;
 
 /// Version of the layout of these types; the hypervisor refuses a table of another version.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 /// Most logical processors that a table can name. Bounds every per-core array of the hypervisor.
 pub const MAX_CORES: usize = 256;
@@ -123,6 +123,8 @@ pub struct Board {
     pub tsc_skew: u64,
     /// Time that precedes each window for the switch into it, in ticks, hygiene not counted.
     pub switch_budget: u64,
+    /// What each kind of hygiene takes.
+    pub hygiene: HygieneCosts,
     /// The serial port that carries the log.
     pub uart: Uart,
     /// What is taken over from firmware of how the processor manages its power.
@@ -197,7 +199,7 @@ pub struct Partition {
     pub may_switch_plan: bool,
     /// Who receives what it donates of its windows; `None`: it may not donate.
     pub donates_to: Option<&'static PartitionId>,
-    /// What is cleaned at each switch into it and out of it.
+    /// What is cleaned whenever a time-shared core passes to it from another partition, or from it to another.
     pub hygiene: Hygiene,
 }
 
@@ -220,7 +222,7 @@ pub enum Platform {
     Pc = 1,
 }
 
-/// What is cleaned when a time-shared core changes its partition. The time that it takes is in [`Window::budget`].
+/// What is cleaned when a time-shared core passes from one partition to another. The time for it is in [`Window::budget`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hygiene {
@@ -233,6 +235,15 @@ pub struct Hygiene {
 }
 
 impl Hygiene {
+    /// Nothing.
+    pub const NONE: Self = Self { l1d_flush: false, branch_barrier: false, buffer_clear: false };
+
+    /// Whether it is more than nothing.
+    #[must_use]
+    pub const fn is_any(self) -> bool {
+        self.l1d_flush || self.branch_barrier || self.buffer_clear
+    }
+
     /// What either asks for.
     #[must_use]
     pub const fn or(self, other: Self) -> Self {
@@ -241,6 +252,29 @@ impl Hygiene {
             branch_barrier: self.branch_barrier || other.branch_barrier,
             buffer_clear: self.buffer_clear || other.buffer_clear,
         }
+    }
+}
+
+/// What each kind of hygiene takes on the board, in ticks; 0 where the board file declares no cost.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HygieneCosts {
+    /// Flush of the level-1 data cache.
+    pub l1d_flush: u64,
+    /// Indirect branch prediction barrier.
+    pub branch_barrier: u64,
+    /// Overwriting of internal buffers.
+    pub buffer_clear: u64,
+}
+
+impl HygieneCosts {
+    /// Ticks that cleaning `what` takes. Saturates.
+    #[must_use]
+    pub const fn of(&self, what: Hygiene) -> u64 {
+        let flush = if what.l1d_flush { self.l1d_flush } else { 0 };
+        let barrier = if what.branch_barrier { self.branch_barrier } else { 0 };
+        let clear = if what.buffer_clear { self.buffer_clear } else { 0 };
+        flush.saturating_add(barrier).saturating_add(clear)
     }
 }
 
@@ -322,8 +356,9 @@ pub struct Window {
     pub start: u64,
     /// Ticks of guest time.
     pub length: u64,
-    /// Ticks before `start` for the switch: the board's switch budget and the declared cost of the hygiene that owner and
-    /// predecessor ask for.
+    /// Ticks before `start` for the switch: the board's switch budget, and the declared cost of the hygiene at this switch. Hygiene
+    /// counts for whoever may hold the core before: the owner of the last window of a partition, or a receiver of its time. Before a
+    /// window of housekeeping nothing is cleaned.
     pub budget: u64,
     /// Who runs.
     pub owner: Owner,

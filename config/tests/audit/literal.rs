@@ -1,7 +1,9 @@
 //! Reads the emitted table out of its Rust source, so that the very text that the hypervisor is compiled from is audited.
 
 use bulkhead_audit::model::{Board, Core, Partition, PowerOff, Role, Shutdown, System};
-use bulkhead_table::{Hygiene, Image, Owner, Platform, Power, Range, Region, Rights, Uart, Window};
+use bulkhead_table::{
+    Hygiene, HygieneCosts, Image, Owner, Platform, Power, Range, Region, Rights, Uart, Window,
+};
 use quote::ToTokens;
 use syn::{Expr, ExprLit, Item, Lit};
 
@@ -130,6 +132,7 @@ fn system(value: &Value) -> System {
 
 fn board(value: &Value) -> Board {
     let (uart, power) = (value.field("uart"), value.field("power"));
+    let hygiene = value.field("hygiene");
     Board {
         name: value.field("name").text(),
         apic_ids: value.field("apic_ids").list(Value::long),
@@ -138,6 +141,11 @@ fn board(value: &Value) -> Board {
         tsc_tolerance_ppm: value.field("tsc_tolerance_ppm").long(),
         tsc_skew: value.field("tsc_skew").number(),
         switch_budget: value.field("switch_budget").number(),
+        hygiene: HygieneCosts {
+            l1d_flush: hygiene.field("l1d_flush").number(),
+            branch_barrier: hygiene.field("branch_barrier").number(),
+            buffer_clear: hygiene.field("buffer_clear").number(),
+        },
         uart: Uart { port: uart.field("port").half(), baud: uart.field("baud").long() },
         power: Power {
             turbo_off: power.field("turbo_off").flag(),

@@ -10,7 +10,7 @@ pub const CORES: usize = 4usize;
 pub const EPT_PAGES: usize = 14usize;
 /// The system, as proven at build time.
 pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::PartitionTable {
-    format: 4,
+    format: 5,
     system: "everything",
     digest: [
         39, 102, 88, 182, 244, 131, 225, 14, 97, 246, 204, 192, 150, 192, 10, 215, 187,
@@ -29,6 +29,11 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
         tsc_tolerance_ppm: 1000,
         tsc_skew: 5,
         switch_budget: 1000,
+        hygiene: ::bulkhead_table::HygieneCosts {
+            l1d_flush: 250,
+            branch_barrier: 50,
+            buffer_clear: 100,
+        },
         uart: ::bulkhead_table::Uart {
             port: 0x3f8,
             baud: 115200,
@@ -177,7 +182,7 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
                         ::bulkhead_table::Window {
                             start: 1500,
                             length: 30000,
-                            budget: 1000,
+                            budget: 1300,
                             owner: ::bulkhead_table::Owner::Partition(1),
                         },
                         ::bulkhead_table::Window {
@@ -189,7 +194,7 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
                         ::bulkhead_table::Window {
                             start: 75000,
                             length: 20000,
-                            budget: 1300,
+                            budget: 1000,
                             owner: ::bulkhead_table::Owner::Housekeeping,
                         },
                     ],
@@ -197,7 +202,7 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
                         ::bulkhead_table::Window {
                             start: 1500,
                             length: 30000,
-                            budget: 1000,
+                            budget: 1300,
                             owner: ::bulkhead_table::Owner::Partition(1),
                         },
                         ::bulkhead_table::Window {

@@ -73,8 +73,8 @@ impl Party {
 }
 
 /// Who is to blame for a switch that was not done in time: the owner of the window before, when it left the core later than half of
-/// the switch's budget behind its end; else the hypervisor, whose switch took too long. `left` and `end` are TSC values, `budget`
-/// ticks.
+/// the switch budget behind its end; else the hypervisor, whose switch took too long. `left` and `end` are TSC values; `budget` is the
+/// board's, in ticks, hygiene not counted.
 #[must_use]
 pub const fn offender(before: Option<Owner>, end: u64, left: u64, budget: u64) -> Party {
     if left.saturating_sub(end) > budget / 2 { Party::of(before) } else { Party::Hypervisor }

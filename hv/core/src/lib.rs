@@ -10,6 +10,7 @@ extern crate std;
 pub mod cpuid;
 pub mod exit;
 pub mod health;
+pub mod hygiene;
 pub mod inbox;
 pub mod ipi;
 pub mod load;

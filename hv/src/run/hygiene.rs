@@ -1,13 +1,15 @@
 //! Cleans what one partition could learn of another through the processor itself, at a switch between them.
 //!
-//! The board file declares what each of these costs, and the compiler keeps that time free before the window; that the processor has
-//! them is verified at boot.
+//! Which switch cleans what is decided in [`hv_core::hygiene`], by which the compiler keeps the time free before the window. The board
+//! file declares what each kind costs; that the processor has them is verified at boot.
 #![expect(unsafe_code, reason = "writes the command MSRs and executes VERW")]
 
 use core::arch::asm;
 
-use bulkhead_table::Hygiene;
+use bulkhead_table::{Hygiene, PartitionId};
 use x86_64::registers::model_specific::Msr;
+
+use crate::table::{PARTITIONS, TABLE};
 
 /// SDM 4, table 2-2: bit 0 is the indirect branch predictor barrier.
 const IA32_PRED_CMD: u32 = 0x49;
@@ -16,10 +18,30 @@ const BRANCH_BARRIER: u64 = 1;
 const IA32_FLUSH_CMD: u32 = 0x10B;
 const L1D_FLUSH: u64 = 1;
 
+/// Whether any partition asks for any: where none does, the compiler leaves all of this out of the switch.
+const ANY: bool = {
+    let mut all = Hygiene::NONE;
+    let mut id = 0;
+    while id < PARTITIONS {
+        all = all.or(TABLE.partitions[id].hygiene);
+        id += 1;
+    }
+    all.is_any()
+};
+
+/// What partition `id` asks for.
+#[inline(always)]
+pub fn asked_by(id: PartitionId) -> Hygiene {
+    if !ANY {
+        return Hygiene::NONE;
+    }
+    TABLE.partitions.get(usize::from(id)).map_or(Hygiene::NONE, |partition| partition.hygiene)
+}
+
 /// Does what is asked for.
 #[inline(always)]
 pub fn clean(what: Hygiene) {
-    if what != (Hygiene { l1d_flush: false, branch_barrier: false, buffer_clear: false }) {
+    if ANY && what.is_any() {
         clean_some(what);
     }
 }

@@ -165,7 +165,6 @@ pub fn make(id: PartitionId, image: &[u8], place: &Place) -> Result<(), Unready>
         host_stack: place.host_stack,
         state,
         number: vcpu as u32,
-        hygiene: partition.hygiene,
         start: vcpu::Start { entry: partition.image.entry, boot_info: partition.boot_info_at },
         inbox: interrupts::inbox(partition, vcpu).ok_or(Unready::Vmx)?,
         msr_bitmaps: MsrBitmaps {

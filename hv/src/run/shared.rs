@@ -9,6 +9,7 @@ use bulkhead_table::abi::{self, SchedulePage};
 use bulkhead_table::{Hygiene, Owner, PartitionId, Window};
 use hv_core::exit::{PlanCall, Rest, WindowView};
 use hv_core::health::{self, HealthEvent, Incident, Party};
+use hv_core::hygiene::{Holder, gift_fits};
 use hv_core::ipi::BOOTSTRAP;
 use hv_core::schedule::{Cursor, NextWindows, PlanWord, Schedule, Slot, timer_value};
 use hv_core::trace::{Trace, WindowRecord};
@@ -70,6 +71,8 @@ pub struct SharedCore {
     cursor: Cursor,
     /// Whose state is in the machine.
     loaded: Option<VcpuIndex>,
+    /// Which partition holds the core. That decides what a switch cleans, whoever's state is loaded.
+    holder: Holder,
     /// The window that runs or ran last.
     running: Running,
     /// Events that wait to be told, with the TSC when they were seen.
@@ -102,6 +105,8 @@ struct Turn {
     index: VcpuIndex,
     slot: Slot,
     word: PlanWord,
+    /// What the switch to it cleans.
+    cleaning: Hygiene,
 }
 
 static CORES_STATE: [CoreCell<Option<SharedCore>>; CORES] = [const { CoreCell::new(None) }; CORES];
@@ -151,6 +156,7 @@ pub fn start(core: usize, cpu: u16, epoch: u64, plans: &'static [&'static [Windo
         next_windows: NextWindows::new(plans),
         cursor,
         loaded: None,
+        holder: Holder::default(),
         running,
         events: heapless::Deque::new(),
         switch_max: 0,
@@ -199,13 +205,17 @@ impl SharedCore {
                         return None;
                     }
                 }
-                Some(Owner::Partition(id)) if restart::is_under_way(id) => {
-                    self.restart_in(id, &slot);
-                    self.idle_until(&slot);
-                }
                 Some(Owner::Partition(id)) => {
-                    if let Some((index, vcpu)) = self.ready_for(id, &slot, word, &mut since) {
-                        return Some(self.begin(vcpu, &Turn { id, index, slot, word }, since));
+                    let cleaning = self.holder.pass_to(id, hygiene::asked_by);
+                    if restart::is_under_way(id) {
+                        self.clean_unloaded(cleaning);
+                        self.restart_in(id, &slot);
+                    } else if let Some((index, vcpu)) = self.ready_for(id, &slot, word, &mut since)
+                    {
+                        let turn = Turn { id, index, slot, word, cleaning };
+                        return Some(self.begin(vcpu, &turn, since));
+                    } else {
+                        self.clean_unloaded(cleaning);
                     }
                     self.idle_until(&slot);
                 }
@@ -229,10 +239,10 @@ impl SharedCore {
         let last = slot.end.saturating_sub(TABLE.board.switch_budget).max(slot.start + 1);
         let is_first = vcpu.state.msr.peers.own() == BOOTSTRAP;
         if is_first && restart::load_until(vcpu, last) && machine::tsc() < last {
-            self.put_in(index, vcpu, machine::tsc());
+            self.put_in(index, vcpu, Hygiene::NONE, machine::tsc());
             restart::start(vcpu);
         } else if !is_first && !restart::has_stopped(vcpu) && machine::tsc() < last {
-            self.put_in(index, vcpu, machine::tsc());
+            self.put_in(index, vcpu, Hygiene::NONE, machine::tsc());
             restart::stop(vcpu);
         }
     }
@@ -301,7 +311,7 @@ impl SharedCore {
     fn begin(&mut self, vcpu: &'static mut Vcpu, turn: &Turn, since: u64) -> *mut Vcpu {
         let before = (self.running.slot.owner, self.running.slot.end);
         let decided = machine::tsc();
-        let [saved, loaded, cleaned] = self.put_in(turn.index, vcpu, decided);
+        let [saved, loaded, cleaned] = self.put_in(turn.index, vcpu, turn.cleaning, decided);
         self.give(vcpu, turn, false);
         vcpu.windows.run += 1;
         partition::note_first_entry(vcpu);
@@ -323,7 +333,7 @@ impl SharedCore {
 
     /// The same for the rest of another's window: at once, and with no start to be late for.
     fn begin_donated(&mut self, vcpu: &'static mut Vcpu, turn: &Turn) -> *mut Vcpu {
-        self.put_in(turn.index, vcpu, machine::tsc());
+        self.put_in(turn.index, vcpu, turn.cleaning, machine::tsc());
         self.give(vcpu, turn, true);
         partition::note_first_entry(vcpu);
         let now = machine::tsc();
@@ -332,31 +342,45 @@ impl SharedCore {
         vcpu
     }
 
-    /// Puts the state of `vcpu` into the machine, in place of another's. Begun at `begun`; returns when the other's was saved, this
-    /// one's loaded, and the rest cleaned.
-    fn put_in(&mut self, index: VcpuIndex, vcpu: &mut Vcpu, begun: u64) -> [u64; 3] {
+    /// Puts the state of `vcpu` into the machine, in place of another's, and cleans. Begun at `begun`; returns when the other's was
+    /// saved, this one's loaded, and the core cleaned.
+    fn put_in(
+        &mut self,
+        index: VcpuIndex,
+        vcpu: &mut Vcpu,
+        cleaning: Hygiene,
+        begun: u64,
+    ) -> [u64; 3] {
         if self.loaded == Some(index) {
+            // It held the core since it was loaded, so this is nothing.
+            hygiene::clean(cleaning);
             return [begun; 3];
         }
-        let before = self.save_loaded();
+        self.save_loaded();
         let saved = machine::tsc();
         vcpu.load();
         let loaded = machine::tsc();
-        hygiene::clean(before.or(vcpu.hygiene));
+        hygiene::clean(cleaning);
         self.loaded = Some(index);
         [saved, loaded, machine::tsc()]
     }
 
-    fn save_loaded(&mut self) -> Hygiene {
-        let Some(index) = self.loaded.take() else {
-            return Hygiene::default();
-        };
-        // SAFETY: only vCPUs of this core are ever loaded here, and the reference ends with this function.
-        let Some(previous) = (unsafe { partition::vcpu(index) }) else {
-            return Hygiene::default();
-        };
-        previous.save_switched();
-        previous.hygiene
+    /// Cleans at a switch to a partition that does not run: its vCPU sleeps, is stopped, waits for its start or starts again. The
+    /// registers of the guest before go to memory first, so that nothing touches them after the cleaning.
+    fn clean_unloaded(&mut self, cleaning: Hygiene) {
+        if cleaning.is_any() {
+            self.save_loaded();
+            hygiene::clean(cleaning);
+        }
+    }
+
+    fn save_loaded(&mut self) {
+        if let Some(index) = self.loaded.take()
+            // SAFETY: only vCPUs of this core are ever loaded here, and the reference ends with this function.
+            && let Some(previous) = unsafe { partition::vcpu(index) }
+        {
+            previous.save_switched();
+        }
     }
 
     /// Gives a vCPU its window and tells its guest.
@@ -475,7 +499,8 @@ impl SharedCore {
         ticks: u64,
     ) {
         vcpu.windows.late += 1;
-        let budget = self.budget(self.cursor, turn.word);
+        // What is kept for hygiene is no leave to overrun: the switch itself needs its half.
+        let budget = TABLE.board.switch_budget;
         self.report(HealthEvent {
             incident: Incident::LateWindow,
             subject: Party::Partition(turn.id),
@@ -498,7 +523,7 @@ impl SharedCore {
         let before = self.running.slot;
         let now = machine::tsc();
         let mut passed = self.schedule.next(self.cursor, word);
-        let budget = self.budget(passed, word);
+        let budget = TABLE.board.switch_budget;
         for _ in 0..missed.min(WINDOWS as u64) {
             let slot = self.schedule.slot(passed, word);
             if let Some(Owner::Partition(id)) = slot.owner
@@ -562,11 +587,12 @@ impl SharedCore {
         };
         let (slot, word) = (self.running.slot, self.running.word);
         let time_left = slot.end.saturating_sub(since);
+        let cost = TABLE.board.hygiene.of(self.holder.cleaning_for(id, hygiene::asked_by));
         match self.runnable(id, slot.frame) {
-            // Less than a switch is no gift: the next window would be late for it.
-            Some((index, vcpu)) if time_left > TABLE.board.switch_budget => {
+            Some((index, vcpu)) if gift_fits(time_left, TABLE.board.switch_budget, cost) => {
                 self.note_end(since);
-                Some(self.begin_donated(vcpu, &Turn { id, index, slot, word }))
+                let cleaning = self.holder.pass_to(id, hygiene::asked_by);
+                Some(self.begin_donated(vcpu, &Turn { id, index, slot, word, cleaning }))
             }
             _ => self.next_window(since),
         }

@@ -3,7 +3,6 @@
 
 use core::arch::asm;
 
-use bulkhead_table::Hygiene;
 use hv_core::cpuid::SpeculationMsrs;
 use hv_core::exit::{Event, Preserved, Registers, VcpuState};
 use hv_core::inbox::Inbox;
@@ -59,8 +58,6 @@ pub struct Vcpu {
     pub timer_work: u64,
     /// Frame before which its windows stay idle, because it sleeps. Time-shared cores only.
     pub sleeps_until: u64,
-    /// What is cleaned at a switch into it and out of it.
-    pub hygiene: Hygiene,
     /// Registers that neither the VMCS nor `registers` carries.
     switched: Switched,
     /// Figures of the windows that ran.
@@ -154,8 +151,6 @@ pub struct Parts {
     pub state: VcpuState,
     /// Its number within the partition.
     pub number: u32,
-    /// What is cleaned at a switch into it and out of it.
-    pub hygiene: Hygiene,
     /// Where it starts, unless another vCPU starts it.
     pub start: Start,
     /// What the partition's other vCPUs have for it.
@@ -202,7 +197,6 @@ impl Vcpu {
             number: parts.number,
             timer_work: 0,
             sleeps_until: 0,
-            hygiene: parts.hygiene,
             switched: Switched::new(speculation_msrs().control),
             windows: WindowFigures {
                 run: 0,
