@@ -1,12 +1,13 @@
 //! Knows its time: reads its schedule page, asks for plans, yields, sleeps, and gives its time away.
 //!
-//! Arguments: `role=watch|ask|sleep|give|take`, `rounds=20`.
+//! Arguments: `role=watch|ask|sleep|give|take`, `rounds=20`, `left=30us` (only `give`).
 //!
 //! - `watch` notes the frame of each change of plan that it sees, until there were `rounds` of them. Those on several cores must
 //!   note the same frames.
 //! - `ask` asks for the other plan and back, `rounds` times, and sees each request's fate.
 //! - `sleep` yields and sleeps in turn, and measures when it wakes.
-//! - `give` gives the rest of each window away; `take` counts the windows that it was given.
+//! - `give` gives the rest of each window away: at once, or when only `left` of it is left. `take` counts the windows that it was
+//!   given.
 //!
 //! Every role holds each page that it reads against the arithmetic, and against what the page before it foretold.
 #![no_std]
@@ -22,9 +23,10 @@ use page::Reader;
 guest_rt::entry!(main);
 
 fn main(guest: &Guest) -> Verdict {
-    guest.allow_arguments(&["role", "rounds"]);
+    guest.allow_arguments(&["role", "rounds", "left"]);
     let role = guest.choice("role", &["watch", "ask", "sleep", "give", "take"]);
     let rounds = guest.number("rounds", 20);
+    let left = guest.argument("left").map(|_| guest.ticks("left", "0us"));
     let Some(page) = Page::find() else {
         println!(
             "plans: no schedule page here; give the partition a [[partition.NAME.window]] in the system file"
@@ -35,7 +37,7 @@ fn main(guest: &Guest) -> Verdict {
     match role {
         "ask" => roles::ask(&mut reader, rounds),
         "sleep" => roles::sleep(&mut reader, rounds),
-        "give" => roles::give(&mut reader, rounds),
+        "give" => roles::give(&mut reader, rounds, left),
         "take" => roles::take(&mut reader, rounds),
         _ => roles::watch(&mut reader, rounds),
     }

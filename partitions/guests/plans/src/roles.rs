@@ -110,10 +110,12 @@ pub fn sleep(reader: &mut Reader, rounds: u64) {
     print!("{}", woke.report("woke"));
 }
 
-/// Gives the rest of each window away.
-pub fn give(reader: &mut Reader, rounds: u64) {
+/// Gives the rest of each window away, at once or when only `left` ticks of it are left.
+pub fn give(reader: &mut Reader, rounds: u64, left: Option<u64>) {
     for _ in 0..rounds {
         let before = reader.next_window();
+        let at = left.map_or(0, |left| before.window_end.saturating_sub(left));
+        while tsc() < at {}
         let answer = donate_window();
         let after = reader.now();
         reader.faults.must(answer.is_ok(), "donation-refused");
