@@ -1,5 +1,6 @@
 //! Checks the board file: each part by itself, so that one mistake does not hide the others.
 
+use bulkhead_board::abilities::NO_MULTIHIT;
 use bulkhead_board::{CHIPSET_PORTS, POSSIBLE_CLOCKS};
 use bulkhead_table::{HygieneCosts, MAX_CORES, PAGE_SIZE, Power, Range, Uart};
 
@@ -60,6 +61,8 @@ pub(crate) struct CheckedBoard {
     pub memory: Option<Vec<At<Range>>>,
     pub hypervisor: Option<At<Range>>,
     pub uart: Option<Uart>,
+    /// Whether the abilities have `no-itlb-multihit`.
+    pub large_code_pages: bool,
     pub power: Power,
     pub power_off: Option<Option<(u16, Vec<u8>)>>,
 }
@@ -93,6 +96,7 @@ pub(crate) fn check(board: &BoardFile, findings: &mut Findings) -> CheckedBoard 
         hypervisor: hypervisor(board, memory.as_deref(), findings),
         memory,
         uart: uart(board, findings),
+        large_code_pages: surroundings::has_ability(board, NO_MULTIHIT),
         power: board.power,
         power_off: power_off(board, findings),
     }

@@ -104,6 +104,7 @@ fn board(board: &PlannedBoard) -> TokenStream {
             quote!(Some(&::bulkhead_table::PowerOff { port: #port, bytes: #text }))
         }
     };
+    let large_code_pages = board.large_code_pages;
     let Power { turbo_off, base_frequency, c1_only } = board.power;
     quote! {
         ::bulkhead_table::Board {
@@ -120,6 +121,7 @@ fn board(board: &PlannedBoard) -> TokenStream {
                 buffer_clear: #buffer_clear,
             },
             uart: ::bulkhead_table::Uart { port: #port, baud: #baud },
+            large_code_pages: #large_code_pages,
             power: ::bulkhead_table::Power {
                 turbo_off: #turbo_off,
                 base_frequency: #base_frequency,

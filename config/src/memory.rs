@@ -5,7 +5,8 @@
 //! few misses of the translation cache. What fits no free range in one piece is put together from several, the largest first.
 
 use bulkhead_table::{MAX_CORES, PAGE_SIZE, Range, Region, Rights, pc};
-use hv_core::paging::{self, Access, Format, LargePages, Mapping, Memory};
+use hv_core::mappings::{SchedulePages, View};
+use hv_core::paging::{self, Format, LargePages};
 
 use crate::board::CheckedBoard;
 use crate::boot_info;
@@ -22,9 +23,6 @@ const ALIGNMENT: u64 = 2 << 20;
 
 /// The same of one that has as much, where the machine has room.
 const HUGE: u64 = 1 << 30;
-
-/// Most pieces of a partition's memory: the hypervisor keeps lists of so many, and its schedule pages.
-const MOST_PIECES: usize = 8;
 
 /// Guest-physical address of the schedule page of vCPU 0; those of the others follow it. Between guest RAM and the
 /// local APIC at 0xFEE0_0000, with room for as many pages as there can be cores.
@@ -72,8 +70,11 @@ pub(crate) fn check(
                 findings.push(does_not_fit(partition, size, &free, memory));
                 return None;
             };
-            large_pages(name, size, spare, findings);
-            placement(partition, size, regions, findings)
+            let large_code_pages = board.is_some_and(|board| board.large_code_pages);
+            if large_code_pages {
+                large_pages(name, size, spare, findings);
+            }
+            placement(partition, size, regions, large_code_pages, findings)
         })
         .collect()
 }
@@ -167,7 +168,7 @@ fn place(
             }
             pieces.is_some()
         });
-        if placed && regions.len() <= MOST_PIECES {
+        if placed {
             *free = left;
             return Some((regions, spare));
         }
@@ -265,13 +266,18 @@ fn placement(
     partition: &Partition,
     size: &At<u64>,
     regions: Vec<Region>,
+    large_code_pages: bool,
     findings: &mut Findings,
 ) -> Option<Placement> {
     let schedule = schedule_pages(partition);
-    let host = regions.first().map_or(0, |region| region.host);
-    let mut mappings: Vec<_> = regions.iter().map(mapping).collect();
-    mappings.extend(schedule.as_ref().map(|pages| schedule_mapping(pages, host)));
-    match paging::tables_needed(Format::Ept, LargePages::Up2M, &mappings) {
+    // How many tables these pages take does not depend on where the hypervisor keeps them: any page stands for that.
+    let pages = schedule.map(|pages| SchedulePages {
+        guest: pages.start,
+        host: 0,
+        pages: (pages.size / PAGE_SIZE) as usize,
+    });
+    let view = View { memory: &regions, schedule: pages, large_code_pages };
+    match paging::tables_needed(Format::Ept, LargePages::Up2M, view.mappings()) {
         Ok(ept_pages) => Some(Placement { regions, schedule, ept_pages }),
         Err(error) => {
             let name = &partition.name.value;
@@ -312,30 +318,6 @@ fn schedule_pages(partition: &Partition) -> Option<Range> {
         return None;
     }
     Some(Range { start: SCHEDULE_PAGES, size: cores.value.len() as u64 * PAGE_SIZE })
-}
-
-/// The mapping of schedule pages. How many tables it takes does not depend on where the hypervisor keeps them: any
-/// page-aligned address stands for that.
-fn schedule_mapping(pages: &Range, host: u64) -> Mapping {
-    Mapping {
-        virt: pages.start,
-        phys: host,
-        size: pages.size,
-        access: Access { read: true, write: false, execute: false },
-        memory: Memory::WriteBack,
-    }
-}
-
-/// The mapping that the hypervisor makes of a region.
-fn mapping(region: &Region) -> Mapping {
-    let Rights { read, write, execute } = region.rights;
-    Mapping {
-        virt: region.guest,
-        phys: region.host,
-        size: region.size,
-        access: Access { read, write, execute },
-        memory: Memory::WriteBack,
-    }
 }
 
 #[cfg(test)]

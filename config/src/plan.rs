@@ -57,6 +57,8 @@ pub(crate) struct PlannedBoard {
     pub hygiene: HygieneCosts,
     pub hypervisor: Range,
     pub uart: Uart,
+    /// Whether code may be mapped by large pages: `no-itlb-multihit` is among the abilities.
+    pub large_code_pages: bool,
     pub power: Power,
     pub power_off: Option<(u16, Vec<u8>)>,
 }
@@ -521,6 +523,7 @@ fn planned_board(board: CheckedBoard) -> Option<PlannedBoard> {
         hygiene: board.hygiene,
         hypervisor: board.hypervisor?.value,
         uart: board.uart?,
+        large_code_pages: board.large_code_pages,
         power: board.power,
         power_off: board.power_off?,
     })

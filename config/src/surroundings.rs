@@ -12,7 +12,7 @@ use crate::diagnostics::{Finding, Findings};
 use crate::language as lang;
 use crate::reader::{Reader, View, shorten};
 use crate::rules::Rule;
-use crate::schema::{Extent, MOST_ADDRESS, MOST_PORT, extent};
+use crate::schema::{BoardFile, Extent, MOST_ADDRESS, MOST_PORT, extent};
 use crate::source::{At, Place};
 use crate::units::Dimension;
 
@@ -266,6 +266,13 @@ fn read_abilities(reader: &mut Reader<'_>, view: &View<'_>) -> Abilities {
         processor: reader.words(view, "processor", &processor_words()),
         vt_x: reader.words(view, "vt-x", &vt_x_words()),
     }
+}
+
+/// Whether the board file names this ability of the processor.
+pub(crate) fn has_ability(board: &BoardFile, name: &str) -> bool {
+    let abilities = board.surroundings.abilities.as_ref();
+    let names = abilities.and_then(|abilities| abilities.processor.as_ref());
+    names.is_some_and(|names| names.value.iter().any(|word| word.value == name))
 }
 
 /// What `[abilities] processor` may name.

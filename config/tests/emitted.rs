@@ -62,8 +62,10 @@ fn rights_donations_hygiene_and_schedule_pages_are_the_partitions_own() {
     assert_eq!((alone.donates_to, neighbour.donates_to), (None, Some(&1)));
     let cleaned = Hygiene { l1d_flush: true, branch_barrier: true, buffer_clear: false };
     assert_eq!((shared.hygiene, neighbour.hygiene), (Hygiene::default(), cleaned));
-    // One table for the pages' GiB, one for their 2 MiB: two more than for the memory.
-    assert_eq!((alone.ept_pages, shared.ept_pages), (3, 5));
+    // The board does not say that it is free of the iTLB multihit erratum, so each 2 MiB of code take a table: 4 and 2. One table for the
+    // pages' GiB, one for their 2 MiB: two more than for the memory.
+    assert!(!table::TABLE.board.large_code_pages);
+    assert_eq!((alone.ept_pages, shared.ept_pages), (3 + 4, 3 + 2 + 2));
 }
 
 #[test]

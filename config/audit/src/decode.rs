@@ -233,6 +233,7 @@ impl Layout for Board {
             switch_budget: view.u64(offset_of!(Of, switch_budget))?,
             hygiene: view.inner(offset_of!(Of, hygiene))?,
             uart: view.inner(offset_of!(Of, uart))?,
+            large_code_pages: view.flag(offset_of!(Of, large_code_pages))?,
             power: view.inner(offset_of!(Of, power))?,
             power_off: view.option(offset_of!(Of, power_off))?,
         })

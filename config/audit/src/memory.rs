@@ -23,7 +23,7 @@ pub(crate) fn prove(system: &System, proof: &mut Proof) {
         rights(partition, proof);
         guest(partition, shared, proof);
         schedule_pages(partition, shared, proof);
-        ept_pages(partition, shared, proof);
+        ept_pages(partition, shared, system.board.large_code_pages, proof);
     }
 }
 
@@ -164,8 +164,8 @@ fn schedule_pages(partition: &Partition, shared: bool, proof: &mut Proof) {
     }
 }
 
-fn ept_pages(partition: &Partition, shared: bool, proof: &mut Proof) {
-    let needed = tables(partition, shared);
+fn ept_pages(partition: &Partition, shared: bool, large_code_pages: bool, proof: &mut Proof) {
+    let needed = tables(partition, shared, large_code_pages);
     let have = u128::from(partition.ept_pages);
     proof.fact(Rule::EptPages, have >= needed, || {
         let party = partition.party();
@@ -180,14 +180,16 @@ fn ept_pages(partition: &Partition, shared: bool, proof: &mut Proof) {
 type Span = (u64, u64);
 
 /// Pages of nested tables that a partition needs: the root, and one for each entry of the levels above the last
-/// that does not map its whole span by itself. Counted by spans, so that a terabyte costs no more than a page.
-fn tables(partition: &Partition, shared: bool) -> u128 {
+/// that does not map its whole span by itself. Code maps none so, unless the board says that its processor is free of the iTLB multihit
+/// erratum. Counted by spans, so that a terabyte costs no more than a page.
+fn tables(partition: &Partition, shared: bool, large_code_pages: bool) -> u128 {
     let mut pieces: Vec<(Range, bool)> = partition
         .memory
         .iter()
         .map(|region| {
             let range = Range { start: region.guest, size: region.size };
-            (range, (region.guest ^ region.host).is_multiple_of(LARGE))
+            let may_be_large = large_code_pages || !region.rights.execute;
+            (range, may_be_large && (region.guest ^ region.host).is_multiple_of(LARGE))
         })
         .collect();
     if shared {

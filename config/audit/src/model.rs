@@ -36,6 +36,7 @@ pub struct Board {
     pub switch_budget: u64,
     pub hygiene: HygieneCosts,
     pub uart: Uart,
+    pub large_code_pages: bool,
     pub power: Power,
     pub power_off: Option<PowerOff>,
 }

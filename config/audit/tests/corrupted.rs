@@ -297,8 +297,17 @@ const CORRUPTIONS: &[Corruption] = &[
         system.partitions[NEIGHBOUR].ept_pages -= 1;
     }),
     (Rule::EptPages, "small pages where large ones would do", |system| {
+        system.board.large_code_pages = true;
+        system.partitions[ALONE].ept_pages = 3;
         system.partitions[ALONE].memory[0].host = 0x1000_1000;
     }),
+    (
+        Rule::EptPages,
+        "large pages of code on a board that does not say that they are safe",
+        |system| {
+            system.partitions[ALONE].ept_pages = 3;
+        },
+    ),
     (Rule::SchedulePage, "a schedule page that is none, on a time-shared core", |system| {
         move_schedule(system, SHARED, 0xFEB0_0008);
     }),

@@ -4,21 +4,34 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use hv_core::errata::Processor;
+use hv_defs::msr;
+
 use crate::facts::{Core, Facts, Vmx};
 use crate::left::LeftOut;
 use crate::power;
 
-/// An ability of the processor and the CPUID bit that tells it.
+/// An ability of the processor and what tells it.
 #[derive(Clone, Copy, Debug)]
 pub struct Ability {
     /// As the board file names it.
     pub name: &'static str,
     /// Whether the hypervisor refuses a machine without it.
     pub needed: bool,
-    leaf: u32,
-    register: usize,
-    bit: u32,
+    source: Source,
 }
+
+/// What tells an ability.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// A bit of CPUID.
+    Bit { leaf: u32, register: usize, bit: u32 },
+    /// What is known of the processor's errata.
+    NoMultihit,
+}
+
+/// The processor is free of the iTLB multihit erratum (CVE-2018-12207): code may be mapped by large pages.
+pub const NO_MULTIHIT: &str = "no-itlb-multihit";
 
 /// VT-x in a board file.
 const VT_X_NAME: &str = "vt-x";
@@ -36,14 +49,14 @@ const EDX: usize = 3;
 const EBX: usize = 1;
 
 const fn needed(name: &'static str, leaf: u32, register: usize, bit: u32) -> Ability {
-    Ability { name, needed: true, leaf, register, bit }
+    Ability { name, needed: true, source: Source::Bit { leaf, register, bit } }
 }
 
 const fn useful(name: &'static str, leaf: u32, register: usize, bit: u32) -> Ability {
-    Ability { name, needed: false, leaf, register, bit }
+    Ability { name, needed: false, source: Source::Bit { leaf, register, bit } }
 }
 
-/// Abilities of the processor. SDM 2A, CPUID.
+/// Abilities of the processor. SDM 2A, CPUID; the last by IA32_ARCH_CAPABILITIES (SDM 4, table 2-2) and the model.
 pub const PROCESSOR: &[Ability] = &[
     needed(VT_X_NAME, 1, ECX, 5),
     needed("x2apic", 1, ECX, 21),
@@ -59,6 +72,7 @@ pub const PROCESSOR: &[Ability] = &[
     useful("l1d-flush", 7, EDX, 28),
     useful("buffer-clear", 7, EDX, 10),
     useful("hybrid-cores", 7, EDX, 15),
+    Ability { name: NO_MULTIHIT, needed: false, source: Source::NoMultihit },
 ];
 
 /// An ability of VT-x: a bit of a capability register, and Linux' name for it.
@@ -89,7 +103,7 @@ pub fn has_vmx(core: Option<&Core>) -> bool {
     core.is_some_and(|core| core.leaf(1, 0)[ECX] & VMX != 0)
 }
 
-/// The VMX capability registers that tell the abilities, with their values. `read` reads one, where it can; it is asked for none that
+/// The VMX capability registers and IA32_ARCH_CAPABILITIES, which tell the abilities, with their values. `read` reads one, where it can; it is asked for none that
 /// the processor lacks: `boot` is the boot core, as it answered.
 pub fn vmx_registers(boot: Option<&Core>, read: impl Fn(u32) -> Option<u64>) -> Vec<(u32, u64)> {
     let read = |register: u32| Some((register, read(register)?));
@@ -99,6 +113,9 @@ pub fn vmx_registers(boot: Option<&Core>, read: impl Fn(u32) -> Option<u64>) -> 
     let mut known: Vec<_> = [PIN, PRIMARY].into_iter().filter_map(read).collect();
     if known.iter().any(|(register, value)| *register == PRIMARY && value & HAS_SECONDARY != 0) {
         known.extend([SECONDARY, EPT_VPID].into_iter().filter_map(read));
+    }
+    if boot.is_some_and(|core| Processor::has_capabilities(core.leaf(7, 0)[EDX])) {
+        known.extend(read(msr::ARCH_CAPABILITIES));
     }
     known
 }
@@ -142,9 +159,16 @@ pub const VT_X: &[VmxAbility] = &[
 ];
 
 impl Ability {
-    fn is_of(&self, core: &Core) -> bool {
-        let register = core.leaf(self.leaf, 0).get(self.register).copied();
-        register.is_some_and(|value| value >> self.bit & 1 != 0)
+    /// Whether a core has it. `vmx` holds IA32_ARCH_CAPABILITIES where that could be read.
+    fn is_of(&self, core: &Core, vmx: &Vmx) -> bool {
+        match self.source {
+            Source::Bit { leaf, register, bit } => {
+                core.leaf(leaf, 0).get(register).is_some_and(|value| value >> bit & 1 != 0)
+            }
+            Source::NoMultihit => {
+                power::is_intel(core) && !errata(core, vmx).may_have_multihit()
+            }
+        }
     }
 }
 
@@ -153,8 +177,8 @@ impl Ability {
 pub fn conclude(facts: &Facts, notes: &mut Vec<String>) -> Vec<&'static str> {
     let boot = facts.cores.first();
     let mut names = Vec::new();
-    for ability in PROCESSOR.iter().filter(|ability| boot.is_some_and(|core| ability.is_of(core))) {
-        let without = facts.cores.iter().filter(|core| !ability.is_of(core)).count();
+    for ability in PROCESSOR.iter().filter(|ability| boot.is_some_and(|core| ability.is_of(core, &facts.vmx))) {
+        let without = facts.cores.iter().filter(|core| !ability.is_of(core, &facts.vmx)).count();
         if without > 0 {
             let what = ability.name;
             notes.push(format!(
@@ -187,6 +211,20 @@ fn unusable(facts: &Facts) -> Option<String> {
     Some(format!(
         "firmware locked it off (IA32_FEATURE_CONTROL is {value:#x}). Switch \"Intel Virtualization Technology\" (VT-x, VMX) on in the firmware's set-up and probe again"
     ))
+}
+
+/// What the processor says of its errata.
+fn errata(core: &Core, vmx: &Vmx) -> Processor {
+    let registers = match vmx {
+        Vmx::Registers(registers) => registers.as_slice(),
+        Vmx::Unknown | Vmx::LinuxFlags(_) => &[],
+    };
+    let told = registers.iter().find(|(register, _)| *register == msr::ARCH_CAPABILITIES);
+    Processor {
+        signature: core.leaf(1, 0)[0],
+        leaf_7_edx: core.leaf(7, 0)[EDX],
+        capabilities: told.map_or(0, |(_, value)| *value),
+    }
 }
 
 /// The names of what VT-x can do; `None` when nothing of it could be read.
@@ -276,5 +314,42 @@ mod tests {
         assert_eq!(asked(VMX, 0), [PIN, PRIMARY]);
         assert_eq!(asked(VMX, HAS_SECONDARY), [PIN, PRIMARY, SECONDARY, EPT_VPID]);
         assert_eq!(vmx_registers(None, |_| Some(0)), []);
+    }
+
+    /// A core of this vendor, signature and leaf 7.
+    fn core(vendor: [u32; 3], signature: u32, leaf_7_edx: u32) -> Core {
+        let leaf = |leaf, registers| Leaf { leaf, sub: 0, registers };
+        let [ebx, edx, ecx] = vendor;
+        let leaves = [
+            leaf(0, [0x16, ebx, ecx, edx]),
+            leaf(1, [signature, 0, VMX, 0]),
+            leaf(7, [0, 0, 0, leaf_7_edx]),
+        ];
+        Core { leaves: leaves.into() }
+    }
+
+    #[test]
+    fn the_erratum_is_denied_only_where_register_or_model_say_so() {
+        const INTEL: [u32; 3] = [0x756E_6547, 0x4965_6E69, 0x6C65_746E];
+        const AMD: [u32; 3] = [0x6874_7541, 0x6974_6E65, 0x444D_4163];
+        const HAS_REGISTER: u32 = 1 << 29;
+        let told = |core: &Core, vmx: Vmx| {
+            let facts = Facts { cores: [core.clone()].into(), vmx, ..Facts::default() };
+            conclude(&facts, &mut Vec::new()).contains(&NO_MULTIHIT)
+        };
+        let free = |core: &Core, value: Option<u64>| {
+            let registers = vmx_registers(Some(core), |register| {
+                if register == msr::ARCH_CAPABILITIES { value } else { Some(0) }
+            });
+            told(core, Vmx::Registers(registers))
+        };
+        let (skylake, apollo_lake) = (0x0005_06E3, 0x0005_06C9);
+        assert!(!free(&core(INTEL, skylake, 0), Some(1 << 6)), "the register is not there");
+        assert!(!free(&core(INTEL, skylake, HAS_REGISTER), Some(0)));
+        assert!(!free(&core(INTEL, skylake, HAS_REGISTER), None), "it could not be read");
+        assert!(free(&core(INTEL, skylake, HAS_REGISTER), Some(1 << 6)));
+        assert!(free(&core(INTEL, apollo_lake, 0), None));
+        assert!(!free(&core(AMD, apollo_lake, 0), None), "model numbers are each vendor's own");
+        assert!(!told(&core(INTEL, skylake, 0), Vmx::Unknown));
     }
 }

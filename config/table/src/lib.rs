@@ -127,6 +127,9 @@ pub struct Board {
     pub hygiene: HygieneCosts,
     /// The serial port that carries the log.
     pub uart: Uart,
+    /// Whether the partitions' code may be mapped by pages of more than 4 KiB: the processor is free of the iTLB multihit erratum
+    /// (CVE-2018-12207), as `[abilities]` says with `no-itlb-multihit`. Verified at boot.
+    pub large_code_pages: bool,
     /// What is taken over from firmware of how the processor manages its power.
     pub power: Power,
     /// How to switch the machine off; `None` halts with a sentence.

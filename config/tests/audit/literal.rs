@@ -147,6 +147,7 @@ fn board(value: &Value) -> Board {
             buffer_clear: hygiene.field("buffer_clear").number(),
         },
         uart: Uart { port: uart.field("port").half(), baud: uart.field("baud").long() },
+        large_code_pages: value.field("large_code_pages").flag(),
         power: Power {
             turbo_off: power.field("turbo_off").flag(),
             base_frequency: power.field("base_frequency").flag(),

@@ -7,7 +7,7 @@ pub const VCPUS: usize = 5usize;
 /// How many cores the system uses.
 pub const CORES: usize = 4usize;
 /// Pages that the nested page tables of all partitions take together.
-pub const EPT_PAGES: usize = 14usize;
+pub const EPT_PAGES: usize = 21usize;
 /// The system, as proven at build time.
 pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::PartitionTable {
     format: 5,
@@ -38,6 +38,7 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
             port: 0x3f8,
             baud: 115200,
         },
+        large_code_pages: false,
         power: ::bulkhead_table::Power {
             turbo_off: false,
             base_frequency: false,
@@ -82,7 +83,7 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
                     },
                 },
             ],
-            ept_pages: 3,
+            ept_pages: 7,
             boot_info: b"h\0\0\0\0\0\0\0\x01\0\0\0\x15\0\0\0period=100us\0\0\0\0\x02\0\0\0\x11\0\0\0Bulkhead\0\0\0\0\0\0\0\0\x06\0\0\0(\0\0\0\x18\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x80\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\x08\0\0\0",
             boot_info_at: 0x1000,
             schedule_at: 0x0,
@@ -121,7 +122,7 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
                     },
                 },
             ],
-            ept_pages: 5,
+            ept_pages: 7,
             boot_info: b"x\0\0\0\0\0\0\0\x01\0\0\0\t\0\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\x11\0\0\0Bulkhead\0\0\0\0\0\0\0\0\x06\0\0\0@\0\0\0\x18\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0@\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\xB0\xFE\0\0\0\0\0 \0\0\0\0\0\0\x02\0\0\0\0\0\0\0\0\0\0\0\x08\0\0\0",
             boot_info_at: 0x1000,
             schedule_at: 0xfeb00000,
@@ -160,7 +161,7 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
                     },
                 },
             ],
-            ept_pages: 6,
+            ept_pages: 7,
             boot_info: b"x\0\0\0\0\0\0\0\x01\0\0\0\t\0\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\x11\0\0\0Bulkhead\0\0\0\0\0\0\0\0\x06\0\0\0@\0\0\0\x18\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x10 \0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\xB0\xFE\0\0\0\0\0\x10\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\0\0\0\0\x08\0\0\0",
             boot_info_at: 0x1000,
             schedule_at: 0xfeb00000,

@@ -48,6 +48,8 @@ pub struct Facts {
     pub kind: CoreKind,
     /// State components that XSETBV lets the guest enable.
     pub xcr0_allowed: u64,
+    /// RDRAND and RDSEED run without an exit: their numbers are the core's own. See [`crate::errata::Processor::shares_random_numbers`].
+    pub random_numbers: bool,
     /// Decides which hypervisor it sees, and whether it is told frequencies where operating systems look for them.
     pub platform: Platform,
 }
@@ -196,6 +198,9 @@ const EXTENDED_STATE_1_EAX: ExtendedState1Eax =
 
 /// Leaves 0 to 0x1F of four ranges: basic, hypervisor, extended, and one that no CPUID of ours shows.
 const LEAVES: usize = 128;
+/// Where every leaf outside these ranges is looked up: the last leaf of the range that is never shown. It reads zeros.
+const NOBODYS: usize = LEAVES - 1;
+const _: () = assert!(slot(OWN_OF_PC | 0x1F) == NOBODYS && abi::CPUID_TIMING & 0x1F < 0x1F);
 /// Answers in all, a power of two. The basic leaves take at most 26, the hypervisor's 6, the extended ones 8.
 const ANSWERS: usize = 64;
 /// Highest basic leaf told: what lies beyond it is the machine's (SGX, Processor Trace, RDT, AMX) or says nothing to a partition of one core.
@@ -295,9 +300,9 @@ impl CpuidPolicy {
     #[must_use]
     #[inline(always)]
     pub fn lookup(&self, leaf: u32, sub: u32) -> Leaf {
-        let Some(index) = self.index.get(slot(leaf)) else {
-            return ZERO;
-        };
+        // A minimum, not a comparison: a branch could be predicted wrongly, and a leaf of the guest's choice would then lead the processor
+        // anywhere in our memory (Spectre v1). A minimum compiles to a conditional move.
+        let index = &self.index[slot(leaf).min(NOBODYS)];
         let sub = sub & index.mask;
         if sub >= u32::from(index.count) {
             return ZERO;
@@ -518,6 +523,7 @@ fn features(found: Leaf, facts: &Facts) -> Leaf {
     const ONE_THREAD: u32 = 1 << 16;
     let mut ecx = FEATURES_1_ECX;
     ecx.set(AVX_1_ECX, has_avx(facts));
+    ecx.set(Features1Ecx::RDRAND, facts.random_numbers);
     Leaf {
         eax: found.eax,
         ebx: found.ebx & BRAND_AND_CLFLUSH | ONE_THREAD | facts.apic_id << 24,
@@ -529,6 +535,7 @@ fn features(found: Leaf, facts: &Facts) -> Leaf {
 fn extended_features(found: Leaf, second: Leaf, facts: &Facts) -> [Leaf; 2] {
     let (avx, avx_512) = (has_avx(facts), has_avx_512(facts));
     let (mut ebx, mut ecx, mut edx) = (FEATURES_7_EBX, FEATURES_7_ECX, FEATURES_7_EDX);
+    ebx.set(Features7Ebx::RDSEED, facts.random_numbers);
     let mut eax = FEATURES_7_1_EAX;
     ebx.set(Features7Ebx::AVX2, avx);
     ecx.set(AVX_7_ECX, avx);
@@ -577,6 +584,7 @@ mod tests {
         schedule_page: 0x1_FEDF_1000,
         kind: CoreKind::Shared,
         xcr0_allowed: 0b1110_0111,
+        random_numbers: true,
         platform: Platform::Bare,
     };
     /// A processor that has every bit, with Skylake-X's XSAVE layout and two caches.
@@ -725,6 +733,24 @@ mod tests {
         assert_eq!(see(7, 1), Leaf { eax: 0x0080_1C30, ..ZERO });
         assert_eq!(see(7, 2), ZERO);
         assert_eq!(see(7, u32::MAX), ZERO);
+    }
+
+    #[test]
+    fn random_numbers_that_cores_share_are_not_offered() {
+        let without = policy(&Facts { random_numbers: false, ..FACTS });
+        assert_eq!(see(1, 0).ecx ^ without.lookup(1, 0).ecx, 1 << 30);
+        assert_eq!(see(7, 0).ebx ^ without.lookup(7, 0).ebx, 1 << 18);
+    }
+
+    /// What the masks in front of the tables must not change, for every leaf around their ends.
+    #[test]
+    fn a_leaf_beyond_the_index_reads_zero() {
+        let policy = policy(&FACTS);
+        let beyond = (0x20..0x4000_0000).step_by(0x3FFF).chain(0x20..0x400);
+        for leaf in beyond.flat_map(|leaf| (0..4_u32).map(move |range| leaf | range << 30)) {
+            assert_eq!(policy.lookup(leaf, 0), ZERO, "{leaf:#x}");
+        }
+        assert_eq!(policy.lookup(0xC000_001F, 0), ZERO);
     }
 
     #[test]

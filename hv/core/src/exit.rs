@@ -420,7 +420,9 @@ pub struct ScheduleRights {
     pub donates_to: Option<PartitionId>,
 }
 
-/// The state of a vCPU that decisions are made from.
+/// The state of a vCPU that decisions are made from. It takes whole pages, because every core may read the counters in it, and none of the
+/// guest's registers are to lie beside them.
+#[repr(align(4096))]
 pub struct VcpuState {
     /// Whose it is.
     pub partition: PartitionId,

@@ -8,12 +8,14 @@
 extern crate std;
 
 pub mod cpuid;
+pub mod errata;
 pub mod exit;
 pub mod health;
 pub mod hygiene;
 pub mod inbox;
 pub mod ipi;
 pub mod load;
+pub mod mappings;
 pub mod msr;
 pub mod paging;
 pub mod pc;

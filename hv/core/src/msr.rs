@@ -299,8 +299,10 @@ pub const fn fixed_command(apic_id: u32, vector: u8) -> u64 {
 pub(crate) fn judged_bits(number: u32) -> Option<u64> {
     const ALWAYS: u64 = lvt::VECTOR | lvt::MASKED;
     const PIN: u64 = ALWAYS | delivery::NMI | lvt::ACTIVE_LOW | lvt::LEVEL_TRIGGERED;
-    /// From the timer's on.
-    const JUDGED: [u64; 6] = [
+    /// By the last three bits of the number: the entries are 0x832 to 0x837.
+    const JUDGED: [u64; 8] = [
+        u64::MAX,
+        u64::MAX,
         !(ALWAYS | lvt::TIMER_DEADLINE),
         !(ALWAYS | delivery::NMI),
         !(ALWAYS | delivery::NMI),
@@ -308,8 +310,9 @@ pub(crate) fn judged_bits(number: u32) -> Option<u64> {
         !PIN,
         !ALWAYS,
     ];
-    const _: () = assert!(apic::LVT_TIMER + JUDGED.len() as u32 - 1 == apic::LVT_ERROR);
-    JUDGED.get(number.wrapping_sub(apic::LVT_TIMER) as usize).copied()
+    const _: () = assert!(apic::LVT_TIMER % 8 == 2 && apic::LVT_ERROR - apic::LVT_TIMER == 5);
+    // The index is masked, not only compared: behind a branch that is predicted wrongly the guest would choose what is read (Spectre v1).
+    (apic::LVT_TIMER..=apic::LVT_ERROR).contains(&number).then(|| JUDGED[number as usize % 8])
 }
 
 /// Judges a value for a local vector table entry and returns what to write; `None` is denied.

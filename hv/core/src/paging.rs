@@ -63,6 +63,8 @@ pub struct Mapping {
     pub access: Access,
     /// Caching.
     pub memory: Memory,
+    /// The largest page that this mapping may take. The processor's own limit comes on top.
+    pub largest: LargePages,
 }
 
 /// Which processor structure is built.
@@ -75,7 +77,7 @@ pub enum Format {
 }
 
 /// The largest page that may be used; the processor must support it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LargePages {
     /// 4 KiB only.
     None,
@@ -121,6 +123,11 @@ pub enum MapError {
         /// The offender.
         mapping: usize,
     },
+    /// The tables that are extended map the address already.
+    Taken {
+        /// The offender.
+        mapping: usize,
+    },
     /// No rights at all; or, on the host, not readable, which ordinary page tables cannot express.
     Unreadable {
         /// The offender.
@@ -150,6 +157,9 @@ impl fmt::Display for MapError {
             Self::EmptySize { mapping } => write!(f, "mapping {mapping} is empty"),
             Self::WriteOnly { mapping } => {
                 write!(f, "mapping {mapping} is writable and not readable")
+            }
+            Self::Taken { mapping } => {
+                write!(f, "mapping {mapping} lies where the shared tables map something already")
             }
             Self::Unreadable { mapping } => write!(f, "mapping {mapping} is not readable"),
         }
@@ -191,7 +201,9 @@ impl Mapping {
 
     /// Whether whole entries at `level` inside the mapping may be leaves.
     const fn large_at(&self, level: u32, pages: LargePages) -> bool {
-        level <= pages.top_leaf() && (self.virt ^ self.phys).is_multiple_of(span(level))
+        level <= pages.top_leaf()
+            && level <= self.largest.top_leaf()
+            && (self.virt ^ self.phys).is_multiple_of(span(level))
     }
 
     const fn touches(&self, region: u64, level: u32) -> bool {
@@ -236,12 +248,12 @@ impl Mapping {
     }
 }
 
-fn check(format: Format, mappings: &[Mapping]) -> Result<(), MapError> {
-    for (second, mapping) in mappings.iter().enumerate() {
+fn check(format: Format, mappings: impl Iterator<Item = Mapping> + Clone) -> Result<(), MapError> {
+    for (second, mapping) in mappings.clone().enumerate() {
         mapping.check(format, second)?;
-        let earlier = mappings.iter().take(second);
+        let mut earlier = mappings.clone().take(second);
         if let Some(first) =
-            earlier.into_iter().position(|m| m.start() < mapping.end() && mapping.start() < m.end())
+            earlier.position(|m| m.start() < mapping.end() && mapping.start() < m.end())
         {
             return Err(MapError::Overlap { first, second });
         }
@@ -252,13 +264,18 @@ fn check(format: Format, mappings: &[Mapping]) -> Result<(), MapError> {
 /// Tables at `level - 1` that `mapping` needs and none of the `earlier` ones already has.
 ///
 /// Mappings are disjoint, so two of them meet in at most the first or the last region of each.
-fn new_tables_below(level: u32, mapping: &Mapping, earlier: &[Mapping], pages: LargePages) -> u64 {
+fn new_tables_below(
+    level: u32,
+    mapping: &Mapping,
+    earlier: impl Iterator<Item = Mapping> + Clone,
+    pages: LargePages,
+) -> u64 {
     let first = mapping.start() / span(level);
     let last = (mapping.end() - 1) / span(level);
     let needed = |region: u64| {
         u64::from(
             mapping.splits(region, level, pages)
-                && !earlier.iter().any(|other| other.touches(region, level)),
+                && !earlier.clone().any(|other| other.touches(region, level)),
         )
     };
     if first == last {
@@ -275,14 +292,14 @@ fn new_tables_below(level: u32, mapping: &Mapping, earlier: &[Mapping], pages: L
 pub fn tables_needed(
     format: Format,
     pages: LargePages,
-    mappings: &[Mapping],
+    mappings: impl Iterator<Item = Mapping> + Clone,
 ) -> Result<usize, MapError> {
-    check(format, mappings)?;
+    check(format, mappings.clone())?;
     let mut tables = 1;
-    for (position, mapping) in mappings.iter().enumerate() {
-        let (earlier, _) = mappings.split_at(position);
+    for (position, mapping) in mappings.clone().enumerate() {
+        let earlier = mappings.clone().take(position);
         for level in 2..=ROOT {
-            tables += new_tables_below(level, mapping, earlier, pages);
+            tables += new_tables_below(level, &mapping, earlier.clone(), pages);
         }
     }
     // 2^36 tables map everything that there is; a 32-bit compiler host would be out of memory first.
@@ -403,11 +420,11 @@ fn table_index(entry: u64, pool_address: u64) -> Option<usize> {
 pub fn build(
     format: Format,
     pages: LargePages,
-    mappings: &[Mapping],
+    mappings: impl Iterator<Item = Mapping> + Clone,
     pool: &mut [PageTable],
     pool_address: u64,
 ) -> Result<usize, MapError> {
-    let needed = tables_needed(format, pages, mappings)?;
+    let needed = tables_needed(format, pages, mappings.clone())?;
     let too_small = MapError::PoolTooSmall { needed };
     if !pool_address.is_multiple_of(PAGE) {
         return Err(MapError::Unaligned { mapping: None });
@@ -421,10 +438,116 @@ pub fn build(
     for mapping in mappings {
         let mut done = 0;
         while done < mapping.size {
-            done += pool.fill(format, pages, mapping, done).ok_or(too_small)?;
+            done += pool.fill(format, pages, &mapping, done).ok_or(too_small)?;
         }
     }
     Ok(pool.used)
+}
+
+/// Builds into `own` the tables of one core: all that the tables in `base` map, and `mappings` besides, in pages of 4 KiB. Only the tables
+/// on the way to these are copied; the others stay shared, so that both see the same of them. Returns how many tables it took; the root
+/// is `own[0]`. `base` and `own` begin at these physical addresses and do not overlap. For the host's own tables only.
+///
+/// # Errors
+/// A [`MapError`] about the mappings, or [`MapError::PoolTooSmall`] with one table more than there are.
+pub fn extend(
+    (base, base_address): (&[PageTable], u64),
+    mappings: impl Iterator<Item = Mapping>,
+    (own, own_address): (&mut [PageTable], u64),
+) -> Result<usize, MapError> {
+    let too_small = MapError::PoolTooSmall { needed: own.len() + 1 };
+    let (Some(root), Some(shared)) = (own.first_mut(), base.first()) else {
+        return Err(too_small);
+    };
+    root.clone_from(shared);
+    let mut fork = Fork { base, base_address, own, own_address, used: 1 };
+    for (number, mapping) in mappings.enumerate() {
+        mapping.check(Format::Host, number)?;
+        let taken = MapError::Taken { mapping: number };
+        let template = leaf(Format::Host, 1, &mapping);
+        let mut done = 0;
+        while done < mapping.size {
+            let virt = mapping.start() + done;
+            let table = fork.lead_to(virt, taken)?;
+            let entry = fork.own.get_mut(table).and_then(|table| table.0.get_mut(index(virt, 1)));
+            match entry {
+                Some(entry) if !is_used(Format::Host, *entry) => {
+                    *entry = template | (mapping.phys + done);
+                }
+                _ => return Err(taken),
+            }
+            done += PAGE;
+        }
+    }
+    Ok(fork.used)
+}
+
+/// Tables of one core that grow out of shared ones.
+struct Fork<'p> {
+    base: &'p [PageTable],
+    base_address: u64,
+    own: &'p mut [PageTable],
+    own_address: u64,
+    used: usize,
+}
+
+impl Fork<'_> {
+    /// The own table whose entries map the 4-KiB pages around `virt`: what is not the core's own on the way there is copied first.
+    fn lead_to(&mut self, virt: u64, taken: MapError) -> Result<usize, MapError> {
+        let too_small = MapError::PoolTooSmall { needed: self.own.len() + 1 };
+        let mut table = 0;
+        for level in (2..=ROOT).rev() {
+            let place = index(virt, level);
+            let entry = self.own.get(table).map_or(0, |table| table.0[place]);
+            if is_used(Format::Host, entry) && entry & host::LARGE != 0 {
+                return Err(taken);
+            }
+            let known = table_index(entry, self.own_address).filter(|known| *known < self.used);
+            table = match known.filter(|_| is_used(Format::Host, entry)) {
+                Some(own) => own,
+                None => {
+                    let fresh = self.copy(entry).ok_or(too_small)?;
+                    let entry = (self.own_address + fresh as u64 * PAGE) | branch(Format::Host);
+                    self.own.get_mut(table).ok_or(too_small)?.0[place] = entry;
+                    fresh
+                }
+            };
+        }
+        Ok(table)
+    }
+
+    /// A table more: a copy of the shared one that `entry` leads to, or an empty one.
+    fn copy(&mut self, entry: u64) -> Option<usize> {
+        let shared = is_used(Format::Host, entry)
+            .then(|| table_index(entry, self.base_address))
+            .flatten()
+            .and_then(|index| self.base.get(index));
+        let fresh = self.used;
+        self.own.get_mut(fresh)?.clone_from(shared.unwrap_or(&PageTable::EMPTY));
+        self.used += 1;
+        Some(fresh)
+    }
+}
+
+/// The entry of the last level that maps the 4-KiB page at `virt`, as its place in `pool`: table and entry. `None` where the walk ends
+/// before.
+#[must_use]
+pub fn last_entry(pool: &[PageTable], pool_address: u64, virt: u64) -> Option<(usize, usize)> {
+    let mut table = 0;
+    for level in (2..=ROOT).rev() {
+        let entry = *pool.get(table)?.0.get(index(virt, level))?;
+        if !is_used(Format::Host, entry) || entry & host::LARGE != 0 {
+            return None;
+        }
+        table = table_index(entry, pool_address).filter(|table| *table < pool.len())?;
+    }
+    Some((table, index(virt, 1)))
+}
+
+/// What an entry of the host's last level says that maps the page at physical `phys` for reading and writing.
+#[must_use]
+pub const fn data_page(phys: u64) -> u64 {
+    host::PRESENT | host::ACCESSED | host::DIRTY | host::WRITABLE | host::NO_EXECUTE | phys
 }
 
 /// Looks an address up as the processor would: the physical address behind it, rights, caching.
@@ -495,7 +618,22 @@ mod tests {
     const POOL_AT: u64 = 0x7_0000_0000;
 
     fn ram(virt: u64, phys: u64, size: u64) -> Mapping {
-        Mapping { virt, phys, size, access: RW, memory: Memory::WriteBack }
+        let largest = LargePages::Up1G;
+        Mapping { virt, phys, size, access: RW, memory: Memory::WriteBack, largest }
+    }
+
+    fn needed(format: Format, pages: LargePages, list: &[Mapping]) -> Result<usize, MapError> {
+        tables_needed(format, pages, list.iter().copied())
+    }
+
+    fn build_list(
+        format: Format,
+        pages: LargePages,
+        list: &[Mapping],
+        pool: &mut [PageTable],
+        at: u64,
+    ) -> Result<usize, MapError> {
+        build(format, pages, list.iter().copied(), pool, at)
     }
 
     fn pool(tables: usize) -> Vec<PageTable> {
@@ -504,23 +642,20 @@ mod tests {
     }
 
     fn built(format: Format, pages: LargePages, mappings: &[Mapping]) -> Vec<PageTable> {
-        let needed = tables_needed(format, pages, mappings).unwrap();
-        let mut pool = pool(needed);
-        assert_eq!(build(format, pages, mappings, &mut pool, POOL_AT), Ok(needed));
+        let tables = needed(format, pages, mappings).unwrap();
+        let mut pool = pool(tables);
+        assert_eq!(build_list(format, pages, mappings, &mut pool, POOL_AT), Ok(tables));
         pool
     }
 
     #[test]
     fn eight_mebibytes_at_one_mebibyte_take_known_tables() {
         let guest = [ram(0x10_0000, 0x210_0000, 8 << 20)];
-        assert_eq!(tables_needed(Format::Ept, LargePages::None, &guest), Ok(3 + 5));
+        assert_eq!(needed(Format::Ept, LargePages::None, &guest), Ok(3 + 5));
         // Congruent modulo 2 MiB: only the two ragged ends need a page table.
-        assert_eq!(tables_needed(Format::Ept, LargePages::Up2M, &guest), Ok(3 + 2));
-        assert_eq!(
-            tables_needed(Format::Ept, LargePages::Up1G, &[ram(1 << 30, 2 << 30, 4 << 30)]),
-            Ok(2)
-        );
-        assert_eq!(tables_needed(Format::Host, LargePages::None, &[]), Ok(1));
+        assert_eq!(needed(Format::Ept, LargePages::Up2M, &guest), Ok(3 + 2));
+        assert_eq!(needed(Format::Ept, LargePages::Up1G, &[ram(1 << 30, 2 << 30, 4 << 30)]), Ok(2));
+        assert_eq!(needed(Format::Host, LargePages::None, &[]), Ok(1));
     }
 
     #[test]
@@ -545,13 +680,29 @@ mod tests {
     #[test]
     fn a_leaf_is_no_larger_than_allowed_and_both_sides_are_aligned() {
         let askew = [ram(1 << 30, 0x1000, 1 << 30)];
-        assert_eq!(tables_needed(Format::Host, LargePages::Up1G, &askew), Ok(3 + 512));
+        assert_eq!(needed(Format::Host, LargePages::Up1G, &askew), Ok(3 + 512));
         let by_two = [ram(1 << 30, 2 << 20, 1 << 30)];
-        assert_eq!(tables_needed(Format::Host, LargePages::Up1G, &by_two), Ok(3));
+        assert_eq!(needed(Format::Host, LargePages::Up1G, &by_two), Ok(3));
         assert_eq!(
             built(Format::Host, LargePages::Up1G, &by_two)[2].0[511],
             (1 << 30) | 0xE3 | 1 << 63
         );
+    }
+
+    /// What runs on a processor that fails on large pages of code: the code in small pages, the data beside it in large ones.
+    #[test]
+    fn a_mapping_may_ask_for_small_pages_where_the_processor_has_large_ones() {
+        const MIB: u64 = 1 << 20;
+        let code = Mapping { largest: LargePages::None, ..ram(0, 4 * MIB, 4 * MIB) };
+        let data = ram(4 * MIB, 8 * MIB, 4 * MIB);
+        let list = [code, data];
+        assert_eq!(needed(Format::Ept, LargePages::Up1G, &list), Ok(3 + 2));
+        let tables = built(Format::Ept, LargePages::Up1G, &list);
+        let large = |entry: u64| entry & ept::LARGE != 0;
+        assert_eq!(tables[2].0.map(large)[..5], [false, false, true, true, false]);
+        let medium = Mapping { largest: LargePages::Up2M, ..ram(0, 1 << 30, 1 << 30) };
+        assert_eq!(needed(Format::Ept, LargePages::Up1G, &[medium]), Ok(3));
+        assert_eq!(needed(Format::Ept, LargePages::None, &[medium]), Ok(3 + 512));
     }
 
     #[test]
@@ -565,7 +716,7 @@ mod tests {
 
     #[test]
     fn each_error_is_told() {
-        let reject = |format, mapping| tables_needed(format, LargePages::None, &[mapping]);
+        let reject = |format, mapping| needed(format, LargePages::None, &[mapping]);
         let none = Access { read: false, write: false, execute: false };
         let with = |access| Mapping { access, ..ram(0, 0, 0x1000) };
         let e = Format::Ept;
@@ -592,18 +743,99 @@ mod tests {
         );
         let twice = [ram(0, 0, 0x2000), ram(0x4000, 0, 0x1000), ram(0x1000, 0x8000, 0x1000)];
         assert_eq!(
-            tables_needed(e, LargePages::None, &twice),
+            needed(e, LargePages::None, &twice),
             Err(MapError::Overlap { first: 0, second: 2 })
         );
         let one = [ram(0, 0, 0x1000)];
         let mut small = pool(3);
-        let built = build(e, LargePages::None, &one, &mut small, POOL_AT);
+        let built = build_list(e, LargePages::None, &one, &mut small, POOL_AT);
         assert_eq!(built, Err(MapError::PoolTooSmall { needed: 4 }));
         assert_eq!(small, pool(3));
-        let askew = build(e, LargePages::None, &one, &mut small, 0x10);
+        let askew = build_list(e, LargePages::None, &one, &mut small, 0x10);
         assert_eq!(askew, Err(MapError::Unaligned { mapping: None }));
-        let far = build(e, LargePages::None, &one, &mut small, (1 << 52) - 0x1000);
+        let far = build_list(e, LargePages::None, &one, &mut small, (1 << 52) - 0x1000);
         assert_eq!(far, Err(MapError::OutOfRange { mapping: None }));
+    }
+
+    const OWN_AT: u64 = POOL_AT + 0x100_0000;
+
+    /// What the tables of a core say of an address: they lie in two pools.
+    fn seen(base: &[PageTable], own: &[PageTable], virt: u64) -> Option<u64> {
+        let mut pool = own;
+        let (mut table, mut entry) = (0, 0);
+        for level in (1..=ROOT).rev() {
+            entry = pool[table].0[index(virt, level)];
+            if entry & host::PRESENT == 0 {
+                return None;
+            }
+            if level > 1 && entry & host::LARGE != 0 {
+                return Some(entry & ept::ADDRESS | virt & (span(level) - 1));
+            }
+            if level > 1 {
+                let own_table = table_index(entry, OWN_AT).filter(|index| *index < own.len());
+                pool = if own_table.is_some() { own } else { base };
+                table = own_table.or_else(|| table_index(entry, POOL_AT)).unwrap();
+            }
+        }
+        Some(entry & ept::ADDRESS | virt & (PAGE - 1))
+    }
+
+    #[test]
+    fn a_core_sees_what_is_shared_and_its_own_and_nothing_of_the_others() {
+        const MIB: u64 = 1 << 20;
+        // A hole of four pages in the shared data; text beside it and a large page far away.
+        let shared = [
+            ram(MIB, MIB, 0x4000),
+            ram(MIB + 0x8000, MIB + 0x8000, 0x1000),
+            ram(1 << 30, 1 << 30, 2 * MIB),
+        ];
+        let base = built(Format::Host, LargePages::Up2M, &shared);
+        let mine = |at: u64| ram(MIB + at, MIB + at, 0x1000);
+        let core = |pages: &[u64]| {
+            let mut own = pool(8);
+            let list = pages.iter().map(|at| mine(*at));
+            let used = extend((&base, POOL_AT), list, (&mut own, OWN_AT)).unwrap();
+            own.truncate(used);
+            own
+        };
+        let cores = [core(&[0x4000, 0x5000]), core(&[0x6000])];
+        assert_eq!(cores[0].len(), 4, "root, directory pointers, directory, one table");
+        for own in &cores {
+            for at in [MIB, MIB + 0x3FFF, MIB + 0x8000, 1 << 30, (1 << 30) + 0x12_3456] {
+                assert_eq!(seen(&base, own, at), Some(at));
+            }
+            assert_eq!(seen(&base, own, MIB + 0x7000), None);
+        }
+        let sees = |core: usize, at: u64| seen(&base, &cores[core], MIB + at).is_some();
+        assert!(sees(0, 0x4000) && sees(0, 0x5000) && !sees(0, 0x6000));
+        assert!(!sees(1, 0x4000) && !sees(1, 0x5000) && sees(1, 0x6000));
+        assert_eq!(translate(Format::Host, &base, POOL_AT, MIB + 0x4000), None);
+        let (table, entry) = last_entry(&cores[1], OWN_AT, MIB + 0x6000).unwrap();
+        assert_eq!(cores[1][table].0[entry], data_page(MIB + 0x6000));
+        assert_eq!(last_entry(&cores[1], OWN_AT, 1 << 30), None, "that table is shared");
+    }
+
+    #[test]
+    fn what_is_shared_cannot_be_mapped_again_and_tables_can_run_out() {
+        let shared = [ram(0x20_0000, 0x20_0000, 0x20_0000), ram(0x1000, 0x1000, 0x1000)];
+        let base = built(Format::Host, LargePages::Up2M, &shared);
+        let extend = |mapping, tables| {
+            extend((&base, POOL_AT), [mapping].into_iter(), (&mut pool(tables), OWN_AT))
+        };
+        let taken = Err(MapError::Taken { mapping: 0 });
+        assert_eq!(extend(ram(0x20_0000, 0x5000, 0x1000), 8), taken);
+        assert_eq!(extend(ram(0x1000, 0x5000, 0x1000), 8), taken);
+        assert_eq!(extend(ram(0x0, 0x5000, 0x2000), 8), taken);
+        assert_eq!(extend(ram(0x2000, 0x5000, 0x1000), 4), Ok(4));
+        assert_eq!(
+            extend(ram(0x2000, 0x5000, 0x1000), 3),
+            Err(MapError::PoolTooSmall { needed: 4 })
+        );
+        assert_eq!(
+            extend(ram(0x2001, 0x5000, 0x1000), 8),
+            Err(MapError::Unaligned { mapping: Some(0) })
+        );
+        assert_eq!(extend(ram(1 << 40, 0x5000, 0x1000), 8), Ok(4));
     }
 
     fn format() -> impl Strategy<Value = Format> {
@@ -617,12 +849,12 @@ mod tests {
     /// Disjoint mappings with gaps, sizes from a page to some GiB, aligned by 4 KiB, 2 MiB or 1 GiB, shuffled.
     fn mappings(max_pages: u64) -> impl Strategy<Value = Vec<Mapping>> {
         let unit = prop_oneof![Just(1_u64), Just(512), Just(512 * 512)];
-        let piece = (unit, 0_u64..3, 1_u64..600, 0_u64..1 << 20, any::<[bool; 4]>());
+        let piece = (unit, 0_u64..3, 1_u64..600, 0_u64..1 << 20, any::<[bool; 5]>());
         proptest::collection::vec(piece, 1..8)
             .prop_map(move |pieces| {
                 let mut next = 0_u64;
                 let mut list = Vec::new();
-                for (unit, gap, count, phys, [write, execute, memory, askew]) in pieces {
+                for (unit, gap, count, phys, [write, execute, memory, askew, small]) in pieces {
                     let start = next.next_multiple_of(unit) + gap * unit;
                     let pages = (count * unit + u64::from(askew)).min(max_pages);
                     next = start + pages;
@@ -632,6 +864,7 @@ mod tests {
                         size: pages * PAGE,
                         access: Access { read: true, write, execute },
                         memory: if memory { Memory::WriteBack } else { Memory::Uncached },
+                        largest: if small { LargePages::None } else { LargePages::Up1G },
                     });
                 }
                 list
@@ -673,9 +906,31 @@ mod tests {
         /// The compiler cuts a pool for 2 MiB pages, and the hypervisor uses 1 GiB where the processor has them.
         #[test]
         fn larger_pages_never_need_more_tables(format in format(), list in mappings(4096)) {
-            let needed = |pages| tables_needed(format, pages, &list).unwrap();
-            prop_assert!(needed(LargePages::Up2M) <= needed(LargePages::None));
-            prop_assert!(needed(LargePages::Up1G) <= needed(LargePages::Up2M));
+            let tables = |pages| needed(format, pages, &list).unwrap();
+            prop_assert!(tables(LargePages::Up2M) <= tables(LargePages::None));
+            prop_assert!(tables(LargePages::Up1G) <= tables(LargePages::Up2M));
+        }
+
+        /// Some of the mappings are shared and the rest is one core's: it sees all, as if one builder had built all.
+        #[test]
+        fn shared_and_own_together_say_what_the_whole_list_says(list in mappings(64), own_ones in any::<[bool; 8]>()) {
+            let is_own = |number: usize| own_ones[number % 8];
+            let part = |own: bool| {
+                let list = list.iter().enumerate();
+                list.filter(|(number, _)| is_own(*number) == own).map(|(_, m)| *m).collect::<Vec<_>>()
+            };
+            // Only what is shared takes large pages, and an own page must not lie in one of them: so none here.
+            let base = built(Format::Host, LargePages::None, &part(false));
+            let mut own = pool(64);
+            let used = extend((&base, POOL_AT), part(true).into_iter(), (&mut own, OWN_AT)).unwrap();
+            own.truncate(used);
+            for m in &list {
+                for address in [m.virt.wrapping_sub(1), m.virt, m.virt + m.size - 1, m.virt + m.size] {
+                    if address >> 47 == 0 {
+                        prop_assert_eq!(seen(&base, &own, address), expected(&list, address).map(|found| found.0));
+                    }
+                }
+            }
         }
 
         #[test]
@@ -687,10 +942,10 @@ mod tests {
             let mask = if aligned { !0xFFF } else { !0 };
             let list: Vec<_> = list.into_iter().map(|(virt, phys, size, [read, write, execute])| Mapping {
                 virt: virt & mask, phys: phys & mask, size: size & mask,
-                access: Access { read, write, execute }, memory: Memory::WriteBack,
+                access: Access { read, write, execute }, memory: Memory::WriteBack, largest: LargePages::Up2M,
             }).collect();
-            let _ = tables_needed(format, pages, &list);
-            let _ = build(format, pages, &list, &mut pool(2), POOL_AT);
+            let _ = needed(format, pages, &list);
+            let _ = build_list(format, pages, &list, &mut pool(2), POOL_AT);
         }
     }
 }

@@ -34,6 +34,7 @@ fn vcpu(kind: CoreKind) -> VcpuState {
         schedule_page: 0,
         kind,
         xcr0_allowed: XCR0_ALLOWED,
+        random_numbers: true,
         platform: Platform::Bare,
     };
     VcpuState {

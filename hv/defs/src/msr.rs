@@ -12,6 +12,7 @@ pub const PRED_CMD: u32 = 0x49;
 pub const BIOS_SIGN_ID: u32 = 0x8B;
 /// Not architectural; the same on all cores of Intel's since Nehalem.
 pub const PLATFORM_INFO: u32 = 0xCE;
+pub const ARCH_CAPABILITIES: u32 = 0x10A;
 pub const FLUSH_CMD: u32 = 0x10B;
 pub const SYSENTER_CS: u32 = 0x174;
 pub const SYSENTER_ESP: u32 = 0x175;

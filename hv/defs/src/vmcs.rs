@@ -168,7 +168,9 @@ pub mod secondary {
     pub const UNRESTRICTED_GUEST: u32 = 1 << 7;
     pub const APIC_REGISTER_VIRTUALIZATION: u32 = 1 << 8;
     pub const VIRTUAL_INTERRUPT_DELIVERY: u32 = 1 << 9;
+    pub const RDRAND_EXITING: u32 = 1 << 11;
     pub const INVPCID: u32 = 1 << 12;
+    pub const RDSEED_EXITING: u32 = 1 << 16;
     pub const XSAVES: u32 = 1 << 20;
 }
 

@@ -159,7 +159,7 @@ fn wait(clock: &Clock, microseconds: u64, done: impl Fn() -> bool) -> bool {
 /// Where a started core arrives in 64-bit mode, on its own stack, on the boot tables.
 pub extern "C" fn application_core_main() -> ! {
     let core = STARTING.load(Ordering::Acquire);
-    memory::activate();
+    memory::activate(core);
     cpu::load_descriptors(core);
     if let Some(arrived) = ARRIVED.get(core) {
         arrived.store(true, Ordering::Release);

@@ -1,7 +1,7 @@
 //! What boot found out, for the run loop.
-#![expect(unsafe_code, reason = "reads the build id's note and hands out the staged images")]
+#![expect(unsafe_code, reason = "reads the build id's note")]
 
-use bulkhead_table::PartitionId;
+use bulkhead_table::{PartitionId, Range};
 use hv_core::pc::clock::WallClock;
 use spin::Once;
 
@@ -25,21 +25,17 @@ pub struct Machine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Staged {
     /// In the hypervisor's range, and the one that was proven.
-    Ready(bulkhead_table::Range),
+    Ready(Range),
     /// Missing, too large, or not the one that was proven; the reason was told at boot. The partition does not start.
     Refused,
 }
 
 impl Machine {
-    /// The pristine flattened image of a partition; `None` when it was refused.
-    pub fn image(&self, id: PartitionId) -> Option<&'static [u8]> {
-        match self.staged.get(usize::from(id))? {
+    /// Where the pristine flattened image of a partition lies, in physical memory that no table maps; `None` when it was refused.
+    pub fn image(&self, id: PartitionId) -> Option<Range> {
+        match *self.staged.get(usize::from(id))? {
             Staged::Refused => None,
-            // SAFETY: staging put the image there, inside the hypervisor's range, where nothing writes any more; the
-            // final page tables map it.
-            Staged::Ready(range) => Some(unsafe {
-                core::slice::from_raw_parts(range.start as *const u8, range.size as usize)
-            }),
+            Staged::Ready(range) => Some(range),
         }
     }
 }

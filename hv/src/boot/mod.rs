@@ -20,6 +20,7 @@ mod wall_clock;
 
 pub use machine::{Machine, build_id, machine};
 
+use crate::run::partition;
 use crate::screen::Display;
 use crate::table::TABLE;
 use crate::text::say;
@@ -91,14 +92,14 @@ fn verify(info: &BootInfo, defects: &mut Defects) -> Option<Clock> {
 /// Switches to the final page tables; a display that they cannot map goes dark, and the serial port says so.
 fn set_up_memory(info: &BootInfo) {
     let display: Option<&Display> = info.display.as_ref();
-    if !memory::build(display) && display.is_some() {
+    if !memory::build(display, partition::vcpu_pages()) && display.is_some() {
         screen::switch_off();
         say!(
             "Bulkhead: the display's memory is too large or lies where the table has RAM; the screen stays dark."
         );
     }
     cores::copy_trampoline(&info.memory);
-    memory::activate();
+    memory::activate(BOOT_CORE);
 }
 
 /// Publishes what was found and lets every core go.

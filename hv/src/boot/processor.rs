@@ -84,6 +84,10 @@ pub fn missing_abilities(report: &mut dyn FnMut(&'static str)) {
         "no-execute pages (CPUID.80000001H:EDX.NX); switch them on in the firmware's set-up",
     );
     missing_hygiene(&mut need);
+    need(
+        !TABLE.board.large_code_pages || !cpu::errata().may_have_multihit(),
+        "freedom from the iTLB multihit erratum (IA32_ARCH_CAPABILITIES.IF_PSCHANGE_MC_NO); take `no-itlb-multihit` out of the board file's [abilities]: code is then mapped by pages of 4 KiB",
+    );
     power::take_over(&mut need);
     if has(|info| info.has_vmx()) {
         need(

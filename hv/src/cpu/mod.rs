@@ -6,8 +6,11 @@ mod exceptions;
 pub mod guarded;
 pub mod stacks;
 
+use hv_core::errata::Processor;
+use hv_defs::msr;
 use raw_cpuid::CpuId;
 use x86_64::registers::control::{Cr4, Cr4Flags};
+use x86_64::registers::model_specific::Msr;
 
 /// Loads descriptor tables of the core with this index in the table: from here on an exception is told by name.
 pub fn load_descriptors(core: usize) {
@@ -33,6 +36,22 @@ pub fn apic_id() -> u32 {
         Some(level) => level.x2apic_id(),
         None => cpuid.get_feature_info().map_or(0, |info| u32::from(info.initial_local_apic_id())),
     }
+}
+
+/// What this core says of its errata. SDM 4, table 2-2.
+pub fn errata() -> Processor {
+    let leaf_7_edx = core::arch::x86_64::__cpuid_count(7, 0).edx;
+    let capabilities = if Processor::has_capabilities(leaf_7_edx) {
+        #[expect(unsafe_code, reason = "reads an MSR")]
+        // SAFETY: CPUID.7:EDX.29 says that the register is there; reading has no effect.
+        unsafe {
+            Msr::new(msr::ARCH_CAPABILITIES).read()
+        }
+    } else {
+        0
+    };
+    let signature = core::arch::x86_64::__cpuid(1).eax;
+    Processor { signature, leaf_7_edx, capabilities }
 }
 
 /// The time-stamp counter, read after all earlier instructions and before all later ones.

@@ -2,6 +2,8 @@
 
 use core::cell::UnsafeCell;
 
+use bulkhead_table::Range;
+
 use crate::memory::PAGE;
 use crate::table::CORES;
 
@@ -47,12 +49,15 @@ pub struct Stacks {
 unsafe impl Sync for Stacks {}
 
 /// Guard pages in [`Stacks`].
-pub const GUARDS_PER_CORE: usize = 4;
+const GUARDS_PER_CORE: usize = 4;
 
 /// From the start of [`STACKS`] to the top of the boot core's main stack, for the entry code.
 pub const BOOT_STACK_TOP: usize = (1 + MAIN_PAGES) * PAGE as usize;
 
-/// By index of the core in the table.
+/// By index of the core in the table. Each core maps its own only.
+#[expect(unsafe_code, reason = "places the stacks among the private pages")]
+// SAFETY: linker.ld gives the section zeroed memory, whole pages, and nothing else goes there but other statics.
+#[unsafe(link_section = ".bss.private.stacks")]
 pub static STACKS: [Stacks; CORES] = [const {
     Stacks {
         main: Guarded::new(),
@@ -71,6 +76,17 @@ impl Stacks {
     /// Tops of the interrupt stacks, in the order of [`super::descriptors`]' slots.
     pub fn interrupt_tops(&self) -> [u64; 3] {
         [self.double_fault.top(), self.nmi.top(), self.machine_check.top()]
+    }
+
+    /// The stacks themselves, without their guard pages.
+    pub fn ranges(&self) -> [Range; GUARDS_PER_CORE] {
+        let tops =
+            [self.main.top(), self.double_fault.top(), self.nmi.top(), self.machine_check.top()];
+        let mut ranges = self.guards().map(|guard| Range { start: guard + PAGE, size: 0 });
+        for (range, top) in ranges.iter_mut().zip(tops) {
+            range.size = top - range.start;
+        }
+        ranges
     }
 
     fn guards(&self) -> [u64; GUARDS_PER_CORE] {

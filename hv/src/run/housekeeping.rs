@@ -293,7 +293,8 @@ impl Drain {
     /// What the guest left in its console page.
     fn encode_said(&mut self, id: PartitionId) -> bool {
         let mut bytes = [0; PIECE];
-        let bytes = pc::console_page(id).map_or(&[][..], |page| page.take(&mut bytes));
+        let taken = pc::with_console_page(id, |page| page.take(&mut bytes).len());
+        let bytes = taken.and_then(|length| bytes.get(..length)).unwrap_or_default();
         if !bytes.is_empty() {
             self.encode_console(id, channel::PAGE, machine::tsc(), bytes);
         }
@@ -368,6 +369,7 @@ pub fn end_module() -> ! {
     module::stop();
     let all_parked = park_others();
     if all_parked {
+        crate::memory::see_all_cores();
         tell_last_events();
     }
     let drain = drain();

@@ -59,6 +59,11 @@ const PLACES: ([usize; VCPUS], [u32; VCPUS]) = {
     (homes, ids)
 };
 
+/// Index in the table of the core on which vCPU `index` of the table runs.
+pub fn home(index: usize) -> Option<usize> {
+    HOMES.get(index).copied()
+}
+
 /// Index in the table of the core with this board CPU number; a table without it does not compile.
 const fn core_with(cpu: u16) -> usize {
     let mut core = 0;

@@ -9,7 +9,7 @@ mod hygiene;
 mod interrupts;
 pub mod machine;
 mod module;
-mod partition;
+pub mod partition;
 mod pc;
 pub mod percpu;
 mod restart;
@@ -108,7 +108,7 @@ fn prepare(core: usize, cpu: u16, kind: CoreKind, ids: &[PartitionId], machine: 
             );
             continue;
         };
-        let made = enabled.and_then(|()| partition::make(*id, image, &place));
+        let made = enabled.and_then(|()| partition::make(*id, &image, &place));
         if let Err(why) = made {
             module::set_fate(*id, Fate::Refused);
             defmt::error!("partition {=str} is refused: {}", partition.name, why);

@@ -1,16 +1,17 @@
 //! Makes a partition ready to run: its EPT, its memory, its vCPUs.
-#![expect(unsafe_code, reason = "copies guest images to guest memory and hands out static pages")]
+#![expect(unsafe_code, reason = "hands out static pages, and places them among the private ones")]
 
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use bulkhead_table::{PAGE_SIZE, Partition, PartitionId};
+use bulkhead_table::{PAGE_SIZE, Partition, PartitionId, Range};
 use hv_core::cpuid::{CpuidPolicy, Facts, Leaf};
 use hv_core::exit::{ConsoleRing, Counters, ScheduleRights, VcpuState};
 use hv_core::ipi::Peers;
 use hv_core::load::Load;
+use hv_core::mappings::{SchedulePages, View};
 use hv_core::msr::{self, CoreKind, MsrState};
-use hv_core::paging::{self, Access, Format, LargePages, Mapping, Memory, PageTable};
+use hv_core::paging::{self, Format, LargePages, PageTable};
 use hv_core::ring::Ring;
 use hv_core::vapic::{ApicPage, VirtualApic};
 use hv_core::wire::LiveCounts;
@@ -19,6 +20,7 @@ use hv_defs::exit::REASONS;
 use super::cell::CoreCell;
 use super::{interrupts, machine, pc, restart, window};
 use crate::cpu::stacks::Stacks;
+use crate::memory::{self, VcpuPages};
 use crate::table::{CORES, EPT_PAGES, TABLE, VCPUS as VCPU_COUNT};
 use crate::vmx::controls;
 use crate::vmx::setup::{self, Page, Pages, Start};
@@ -27,10 +29,16 @@ use crate::vmx::vcpu::{self, MsrBitmaps, Parts, Vcpu};
 /// The consoles, by vCPU: each has one producer, the core of its vCPU. Which vCPU's it is says whose the bytes are.
 static CONSOLES: [ConsoleRing; VCPU_COUNT] = [const { Ring::new() }; VCPU_COUNT];
 
+// SAFETY: linker.ld gives the section zeroed memory, whole pages, and nothing else goes there but other statics. So for the two below.
+#[unsafe(link_section = ".bss.private.vcpus")]
 static VCPUS: [CoreCell<MaybeUninit<Vcpu>>; VCPU_COUNT] =
     [const { CoreCell::new(MaybeUninit::uninit()) }; VCPU_COUNT];
 static MADE: [AtomicBool; VCPU_COUNT] = [const { AtomicBool::new(false) }; VCPU_COUNT];
+// SAFETY: as above.
+#[unsafe(link_section = ".bss.private.vmcs")]
 static VMCS: [CoreCell<Page>; VCPU_COUNT] = [const { CoreCell::new(Page([0; 512])) }; VCPU_COUNT];
+// SAFETY: as above.
+#[unsafe(link_section = ".bss.private.apic")]
 static APIC_PAGES: [CoreCell<ApicPage>; VCPU_COUNT] =
     [const { CoreCell::new(ApicPage::new()) }; VCPU_COUNT];
 static VMXON: [CoreCell<Page>; CORES] = [const { CoreCell::new(Page([0; 512])) }; CORES];
@@ -49,7 +57,33 @@ pub const PER_CPU_BYTES: usize = 3 * size_of::<Page>()
     + size_of::<Vcpu>()
     + size_of::<ConsoleRing>()
     + size_of::<Ring<{ crate::log::RING }>>()
-    + size_of::<Stacks>();
+    + size_of::<Stacks>()
+    + memory::OWN_TABLE_BYTES;
+
+const _: () = assert!(
+    size_of::<Vcpu>() + size_of::<Page>() + size_of::<ApicPage>() <= memory::VCPU_BYTES,
+    "memory.rs counts the private pages of a vCPU"
+);
+
+/// The pages of vCPUs: those that only the vCPU's own core reaches (registers, VMCS, virtual APIC), and those from which any core reads
+/// counters.
+pub fn vcpu_pages()
+-> VcpuPages<impl Iterator<Item = Range>, impl Iterator<Item = (usize, Range)> + Clone> {
+    let range = |start: u64, size: usize| Range { start, size: size as u64 };
+    let private = (0..VCPU_COUNT).filter_map(move |index| {
+        let pages = [
+            range(VCPUS.get(index)?.address() as u64, vcpu::STATE),
+            range(VMCS.get(index)?.address() as u64, size_of::<Page>()),
+            range(APIC_PAGES.get(index)?.address() as u64, size_of::<ApicPage>()),
+        ];
+        Some((interrupts::home(index)?, pages))
+    });
+    let private = private.flat_map(|(core, pages)| pages.map(|range| (core, range)));
+    let counters = VCPUS.iter().map(move |cell| {
+        range(cell.address() as u64 + vcpu::STATE as u64, size_of::<Vcpu>() - vcpu::STATE)
+    });
+    VcpuPages { counters, private }
+}
 
 /// Why a partition cannot be made ready; each is a defect of ours or of the board, never of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, defmt::Format)]
@@ -135,7 +169,7 @@ pub struct Place {
 ///
 /// # Errors
 /// An [`Unready`] that names what failed.
-pub fn make(id: PartitionId, image: &[u8], place: &Place) -> Result<(), Unready> {
+pub fn make(id: PartitionId, image: &Range, place: &Place) -> Result<(), Unready> {
     let partition = TABLE.partitions.get(usize::from(id)).ok_or(Unready::Vmx)?;
     let vcpu = partition.vcpu_on(place.cpu).ok_or(Unready::Vmx)?;
     let index = usize::from(partition.first_vcpu) + vcpu;
@@ -275,6 +309,7 @@ fn decisions(
             schedule_page: schedule_page_at(partition, vcpu),
             kind: place.kind,
             xcr0_allowed,
+            random_numbers: !controls::intercepts_random_numbers(),
             platform: partition.platform,
         },
     );
@@ -311,16 +346,13 @@ fn cr4_allowed() -> u64 {
 
 /// Clears the partition's memory, then copies image and boot information to where the table says. The compiler proved that both
 /// lie inside.
-fn load_memory(partition: &Partition, image: &[u8]) {
+fn load_memory(partition: &Partition, image: &Range) {
     let mut load = Load::begin();
     // Ends: the table's sizes are finite.
     while let Some(piece) = load.next(partition) {
         restart::put(&piece, partition, image);
     }
 }
-
-/// Most regions that one partition can have, its schedule pages included.
-const MAX_REGIONS: usize = 9;
 
 /// The pages of a partition's nested page tables; the first is the root.
 fn ept_pool(id: usize, partition: &Partition) -> Option<&'static [CoreCell<PageTable>]> {
@@ -333,40 +365,21 @@ fn build_ept(partition: &Partition, pages: &'static [CoreCell<PageTable>]) -> Re
     // SAFETY: these cells are contiguous pages that belong to this partition, by the prefix sum; `CoreCell` and `PageTable` have the
     // same layout; only the core of its vCPU 0 builds them, once.
     let pool = unsafe { core::slice::from_raw_parts_mut(base, pages.len()) };
-    let mut mappings = heapless::Vec::<Mapping, MAX_REGIONS>::new();
-    for region in partition.memory {
-        let mapping = Mapping {
-            virt: region.guest,
-            phys: region.host,
-            size: region.size,
-            access: Access {
-                read: region.rights.read,
-                write: region.rights.write,
-                execute: region.rights.execute,
-            },
-            memory: Memory::WriteBack,
-        };
-        mappings.push(mapping).map_err(|_| Unready::Ept)?;
-    }
-    if partition.schedule_at != 0 {
-        mappings.push(schedule_pages(partition)).map_err(|_| Unready::Ept)?;
-    }
     // The pool is cut for pages of 2 MiB; larger ones need fewer tables.
     let largest = if controls::has_huge_ept_pages() { LargePages::Up1G } else { LargePages::Up2M };
-    paging::build(Format::Ept, largest, &mappings, pool, base as u64)
+    paging::build(Format::Ept, largest, view(partition).mappings(), pool, base as u64)
         .map(|_| ())
         .map_err(|_| Unready::Ept)
 }
 
-/// The schedule pages of all vCPUs of a partition: it may read them and nothing else.
-fn schedule_pages(partition: &Partition) -> Mapping {
-    Mapping {
-        virt: partition.schedule_at,
-        phys: window::page_address(usize::from(partition.first_vcpu)),
-        size: partition.cpus.len() as u64 * PAGE_SIZE,
-        access: Access { read: true, write: false, execute: false },
-        memory: Memory::WriteBack,
-    }
+/// The memory that a partition sees.
+fn view(partition: &Partition) -> View<'_> {
+    let schedule = (partition.schedule_at != 0).then(|| SchedulePages {
+        guest: partition.schedule_at,
+        host: window::page_address(usize::from(partition.first_vcpu)),
+        pages: partition.cpus.len(),
+    });
+    View { memory: partition.memory, schedule, large_code_pages: TABLE.board.large_code_pages }
 }
 
 /// TSC now, noted as the partition's first entry unless it had one.

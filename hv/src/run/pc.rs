@@ -11,6 +11,7 @@ use hv_core::pc::typed::Delivery;
 use hv_core::pc::{Devices, Pc};
 use hv_defs::vmcs::field;
 
+use crate::memory::{self, Side};
 use crate::table::{PARTITIONS, TABLE};
 use crate::vmx::instructions as vmx;
 use crate::vmx::vcpu::Vcpu;
@@ -54,18 +55,19 @@ pub fn of(id: PartitionId) -> Option<Pc> {
     Some(Pc { devices: devices(id)?, clock: crate::boot::machine().clock })
 }
 
-/// The console page of a partition with such a platform.
-pub fn console_page(id: PartitionId) -> Option<&'static ConsolePage> {
+/// Does `work` on the console page of a partition with such a platform, which this core's window shows meanwhile; `None` where the
+/// partition has none.
+pub fn with_console_page<R>(id: PartitionId, work: impl FnOnce(&ConsolePage) -> R) -> Option<R> {
     place(id)?;
     let partition = TABLE.partitions.get(usize::from(id))?;
     let holds =
         |start: u64, size: u64| start <= CONSOLE_PAGE && CONSOLE_PAGE + PAGE_SIZE <= start + size;
     let region = partition.memory.iter().find(|region| holds(region.guest, region.size))?;
     let host = region.host + (CONSOLE_PAGE - region.guest);
-    // SAFETY: the page is the partition's alone (the compiler's proof), usable RAM (the board check's), aligned, and mapped for the
-    // hypervisor at its own address for ever. Others write it meanwhile, the guest and a restart: all of it is atomic, and any
-    // content is valid.
-    Some(unsafe { &*(host as *const ConsolePage) })
+    let mapped = memory::map(Side::Source, host, PAGE_SIZE)?;
+    // SAFETY: the page is the partition's alone (the compiler's proof), usable RAM (the board check's), aligned, and mapped as long as
+    // the reference lives. Others write it meanwhile, the guest and a restart: all of it is atomic, and any content is valid.
+    Some(work(unsafe { &*mapped.address().cast::<ConsolePage>() }))
 }
 
 /// Leaves typed bytes for partition `id`, all or none: in its console page if it uses that, and else on its serial line.
@@ -73,10 +75,8 @@ pub fn type_to(id: PartitionId, bytes: &[u8]) -> Delivery {
     let Some(devices) = devices(id) else {
         return Delivery::Nobody;
     };
-    let taken = match console_page(id).filter(|page| page.is_open()) {
-        Some(page) => page.type_bytes(bytes),
-        None => devices.uart.typed.write(bytes),
-    };
+    let taken = with_console_page(id, |page| page.is_open().then(|| page.type_bytes(bytes)));
+    let taken = taken.flatten().unwrap_or_else(|| devices.uart.typed.write(bytes));
     if taken { Delivery::Taken } else { Delivery::Full }
 }
 

@@ -9,7 +9,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use bulkhead_table::{Partition, PartitionId};
+use bulkhead_table::{Partition, PartitionId, Range};
 use hv_core::ipi::BOOTSTRAP;
 use hv_core::load::{Load, Piece, Source};
 use hv_core::wire::Fate;
@@ -17,6 +17,7 @@ use hv_core::wire::Fate;
 use super::cell::CoreCell;
 use super::{interrupts, machine, module, pc};
 use crate::cpu::apic;
+use crate::memory::{self, Mapped, Side};
 use crate::table::TABLE;
 use crate::vmx::vcpu::{Life, Vcpu};
 
@@ -180,31 +181,50 @@ pub fn start(vcpu: &mut Vcpu) {
 
 /// Puts the next piece of a partition's memory in place; false when there is none.
 fn step(partition: &Partition, id: PartitionId, load: &mut Load) -> bool {
-    let image = crate::boot::machine().image(id).unwrap_or_default();
     let piece = load.next(partition);
-    if let Some(piece) = piece {
-        put(&piece, partition, image);
+    if let (Some(piece), Some(image)) = (&piece, crate::boot::machine().image(id)) {
+        put(piece, partition, &image);
     }
     piece.is_some()
 }
 
-/// Puts a piece in place.
-pub fn put(piece: &Piece, partition: &Partition, image: &[u8]) {
-    let (bytes, from) = match piece.source {
+/// Puts a piece in place. The memory of the partition, and the image that waits in the hypervisor's range, are mapped for that moment.
+pub fn put(piece: &Piece, partition: &Partition, image: &Range) {
+    match piece.source {
         Source::Zero => {
+            let target = mapped(Side::Target, piece.target, piece.length);
             // SAFETY: the range is the partition's alone (the compiler's proof, by which `Load` went), usable RAM (the board check's), and
-            // mapped for the hypervisor at its own address; no guest of the partition runs.
-            unsafe { core::ptr::write_bytes(piece.target as *mut u8, 0, piece.length as usize) };
-            return;
+            // mapped here; no guest of the partition runs.
+            unsafe { core::ptr::write_bytes(target.address(), 0, piece.length as usize) };
         }
-        Source::Image(from) => (image, from),
-        Source::BootInfo(from) => (partition.boot_info, from),
-    };
-    let end = from.saturating_add(piece.length);
-    if let Some(bytes) = bytes.get(from as usize..end as usize) {
-        let target = piece.target as *mut u8;
-        // SAFETY: as above; it cannot overlap the staged image, which lies in the hypervisor's own range.
-        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
+        Source::Image(from) => {
+            let source = Range { start: image.start.saturating_add(from), size: piece.length };
+            if image.contains(&source) {
+                let source = mapped(Side::Source, source.start, source.size);
+                copy(source.address(), piece);
+            }
+        }
+        Source::BootInfo(from) => {
+            let end = from.saturating_add(piece.length);
+            if let Some(bytes) = partition.boot_info.get(from as usize..end as usize) {
+                copy(bytes.as_ptr(), piece);
+            }
+        }
+    }
+}
+
+/// Copies a piece from `source`, which has as many bytes, is mapped, and lies in the hypervisor's own range.
+fn copy(source: *const u8, piece: &Piece) {
+    let target = mapped(Side::Target, piece.target, piece.length);
+    // SAFETY: as in `put`; the two cannot overlap, because the hypervisor's own range is no partition's.
+    unsafe { core::ptr::copy_nonoverlapping(source, target.address(), piece.length as usize) };
+}
+
+/// Opens one side of this core's window.
+fn mapped(side: Side, start: u64, length: u64) -> Mapped {
+    match memory::map(side, start, length) {
+        Some(mapped) => mapped,
+        None => panic!("a piece of memory does not fit this core's window, or it is in use"),
     }
 }
 

@@ -352,6 +352,7 @@ impl SharedCore {
         begun: u64,
     ) -> [u64; 3] {
         if self.loaded == Some(index) {
+            vcpu.give_speculation_control();
             // It held the core since it was loaded, so this is nothing.
             hygiene::clean(cleaning);
             return [begun; 3];
@@ -454,18 +455,20 @@ impl SharedCore {
         }
     }
 
-    /// The running window is over, for whatever reason, at `left`: its figures and its record. Done here and not at its start, where
-    /// they would delay the guest.
+    /// The running window is over, for whatever reason, at `left`: the guest's restrictions of speculation go first of all; then come its
+    /// figures and its record. Done here and not at its start, where they would delay the guest.
     fn note_end(&mut self, left: u64) {
         let running = &self.running;
-        if let (Party::Partition(_), false, Some(index)) =
-            (running.ran, running.donated, self.loaded)
+        if let (Party::Partition(_), Some(index)) = (running.ran, self.loaded)
             // SAFETY: a vCPU of this core; the caller holds no reference to one, and this one ends here.
             && let Some(vcpu) = unsafe { partition::vcpu(index) }
         {
-            let lateness = running.entered.saturating_sub(running.slot.start);
-            vcpu.windows.latest = vcpu.windows.latest.max(lateness);
-            vcpu.windows.earliest = vcpu.windows.earliest.min(lateness);
+            vcpu.take_speculation_control();
+            if !running.donated {
+                let lateness = running.entered.saturating_sub(running.slot.start);
+                vcpu.windows.latest = vcpu.windows.latest.max(lateness);
+                vcpu.windows.earliest = vcpu.windows.earliest.min(lateness);
+            }
         }
         self.record(left);
     }

@@ -195,13 +195,24 @@ pub fn preemption_timer_shift() -> u32 {
     (capability(IA32_VMX_MISC) & 0x1F) as u32
 }
 
+/// Whether RDRAND and RDSEED exit here, and are told to be absent: the processor's cores share their random numbers (SRBDS), or its
+/// microcode holds the other cores up for each.
+pub fn intercepts_random_numbers() -> bool {
+    random_number_exits() != 0
+}
+
+fn random_number_exits() -> u32 {
+    let wanted = secondary::RDRAND_EXITING | secondary::RDSEED_EXITING;
+    if crate::cpu::errata().shares_random_numbers() { wanted & SECONDARY.allowed() } else { 0 }
+}
+
 /// Controls of a dedicated core: no external-interrupt exiting, no HLT exiting, the preemption timer off
 /// until a kick turns it on.
 pub fn dedicated() -> Controls {
     Controls {
         pin: PIN.settle(0) & !pin::PREEMPTION_TIMER,
         processor: PROCESSOR.settle(0),
-        secondary: SECONDARY.settle(0),
+        secondary: SECONDARY.settle(random_number_exits()),
         exit: EXIT.settle(0),
         entry: ENTRY.settle(0),
     }
@@ -224,7 +235,7 @@ pub fn shared(apic_virtualization: bool) -> Controls {
     Controls {
         pin: PIN.settle(SHARED_PIN.0),
         processor: PROCESSOR.settle(processor),
-        secondary: SECONDARY.settle(secondary),
+        secondary: SECONDARY.settle(secondary | random_number_exits()),
         exit: EXIT.settle(SHARED_EXIT.0),
         entry: ENTRY.settle(0),
     }

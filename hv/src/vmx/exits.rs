@@ -348,6 +348,8 @@ fn decode(vcpu: &Vcpu, raw: u32) -> Exit {
         | reason::INVEPT
         | reason::INVVPID
         | reason::VMFUNC
+        | reason::RDRAND
+        | reason::RDSEED
         | reason::ENCLS => Exit::Absent,
         _ => Exit::Unknown(raw),
     }

@@ -19,7 +19,10 @@ use super::controls::Controls;
 use super::instructions as vmx;
 
 /// One virtual processor. Lives at a fixed address: HOST_RSP of its VMCS points into it.
-#[repr(C, align(64))]
+///
+/// Its first page holds the guest's registers and is mapped on its own core only. The pages from [`STATE`] on hold nothing of the guest's,
+/// and every core may read the counters in them.
+#[repr(C, align(4096))]
 pub struct Vcpu {
     /// The guest's registers that calls preserve, while more is done about an exit than to answer it; until then they are still in the
     /// machine. First: the stub counts on it.
@@ -49,8 +52,6 @@ pub struct Vcpu {
     pub life: Life,
     /// What the partition's other vCPUs have for it.
     pub inbox: &'static Inbox,
-    /// Decisions are made from this.
-    pub state: VcpuState,
     /// Its number within the partition.
     pub number: u32,
     /// Most ticks from the instant when the core was to look up ahead of the guest's timer to the one when all was ready for it; 0
@@ -73,7 +74,14 @@ pub struct Vcpu {
     start: Start,
     /// Number of the partition's restart for which it stopped last. Time-shared cores only.
     pub stopped_for: u32,
+    /// Decisions are made from this. Last, and on pages of its own.
+    pub state: VcpuState,
 }
+
+/// Bytes ahead of [`Vcpu::state`].
+pub const STATE: usize = core::mem::offset_of!(Vcpu, state);
+
+const _: () = assert!(STATE == 4096, "the guest's registers take one page");
 
 /// Where the first vCPU of a partition starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,8 +131,9 @@ pub struct WindowFigures {
 const SWITCHED_MSRS: [u32; 6] =
     [0xC000_0102, 0xC000_0081, 0xC000_0082, 0xC000_0083, 0xC000_0084, 0xC000_0103];
 
-/// Bytes of the XSAVE area: enough for x87, SSE, AVX and AVX-512 (SDM 1 13.5).
-pub const XSAVE_BYTES: usize = 4096;
+/// Bytes of the XSAVE area: what x87, SSE, AVX and AVX-512 take in the standard format (SDM 1 13.5). A processor that wants more gets
+/// the first two only: see [`xcr0_allowed`].
+const XSAVE_BYTES: usize = 2688;
 
 /// An XSAVE area. SDM 1 13.4.
 #[repr(C, align(64))]
@@ -275,7 +284,18 @@ impl Vcpu {
         unsafe { vmx::write(field::MSR_BITMAP, if self.apic_is_on { apic_on } else { apic_off }) };
     }
 
-    /// Saves what the VMCS does not carry, at the end of this vCPU's window.
+    /// Takes IA32_SPEC_CTRL from the guest, at the end of its window: with the guest's restrictions (IBRS, SSBD) in force, the switch and what
+    /// the hypervisor does until the next window would be slower by the guest's choice.
+    pub fn take_speculation_control(&mut self) {
+        self.switched.take_speculation_control();
+    }
+
+    /// Gives it back, where the same vCPU has the next window.
+    pub fn give_speculation_control(&self) {
+        self.switched.load_speculation_control();
+    }
+
+    /// Saves what the VMCS does not carry, behind [`Self::take_speculation_control`].
     pub fn save_switched(&mut self) {
         let allowed = self.state.xcr0_allowed;
         self.switched.save(allowed);
@@ -350,10 +370,6 @@ impl Switched {
     }
 
     fn save(&mut self, xcr0_allowed: u64) {
-        if let Some(value) = &mut self.speculation {
-            // SAFETY: the processor has the register, as `new` was told; reading has no effect.
-            *value = unsafe { Msr::new(msr::SPEC_CTRL).read() };
-        }
         for (slot, number) in self.msrs.iter_mut().zip(SWITCHED_MSRS) {
             // SAFETY: architectural MSRs of every 64-bit processor with RDTSCP; reading has no effect.
             *slot = unsafe { Msr::new(number).read() };
@@ -385,6 +401,25 @@ impl Switched {
         self.load_debug();
     }
 
+    fn load_speculation_control(&self) {
+        if let Some(value) = self.speculation {
+            // SAFETY: the processor has the register, and the value was read from it, or is 0, as after reset.
+            unsafe { Msr::new(msr::SPEC_CTRL).write(value) };
+        }
+    }
+
+    /// Keeps the guest's value and writes 0, as after reset.
+    fn take_speculation_control(&mut self) {
+        if let Some(value) = &mut self.speculation {
+            let mut control = Msr::new(msr::SPEC_CTRL);
+            // SAFETY: the processor has the register, as `new` was told; 0 restricts nothing.
+            unsafe {
+                *value = control.read();
+                control.write(0);
+            }
+        }
+    }
+
     fn load_debug(&self) {
         // SAFETY: the hypervisor sets no breakpoint (DR7 is 0x400 in root mode), so the addresses are inert until the guest runs.
         unsafe {
@@ -398,10 +433,7 @@ impl Switched {
     }
 
     fn load(&mut self, xcr0_allowed: u64) {
-        if let Some(value) = self.speculation {
-            // SAFETY: the processor has the register, and the value was read from it, or is 0, as after reset.
-            unsafe { Msr::new(msr::SPEC_CTRL).write(value) };
-        }
+        self.load_speculation_control();
         for (value, number) in self.msrs.iter().zip(SWITCHED_MSRS) {
             // SAFETY: each value was read from the same MSR, or is 0, which all six accept; the hypervisor uses none of them.
             unsafe { Msr::new(number).write(*value) };
