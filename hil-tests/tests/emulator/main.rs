@@ -15,6 +15,7 @@ mod jitter;
 mod limits;
 mod linux;
 mod long;
+mod mapping;
 mod monitor;
 mod page;
 mod pc;

@@ -101,6 +101,19 @@ fn refusal_of_power_states_that_are_not_there() {
     }
 }
 
+/// The emulated processor may have the iTLB multihit erratum: it has no register to deny it, and its model is none of those without. A board
+/// file that denies it would have code mapped by large pages.
+#[test]
+fn refusal_of_an_erratum_denied_wrongly() {
+    let denied = [("\"pages-of-1-gib\"]", "\"pages-of-1-gib\", \"no-itlb-multihit\"]")];
+    let board = systems::changed_board("refusal-erratum", &denied);
+    let board = format!("board = \"{}\"", board.display());
+    let changes = [("board = \"@/boards/bochs-skylake-x.toml\"", board.as_str())];
+    let system = systems::changed("demo", "refusal-erratum", &changes);
+    let run = bench::run(&bench::build(&system, "refusal-erratum").image);
+    refused(&run, &["APIC id 0", "`no-itlb-multihit`", "[abilities]"]);
+}
+
 /// A sentence refuses the board and contains all of `words`.
 pub fn refused(run: &Run, words: &[&str]) {
     let sentences: Vec<&str> =
