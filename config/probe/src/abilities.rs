@@ -165,9 +165,7 @@ impl Ability {
             Source::Bit { leaf, register, bit } => {
                 core.leaf(leaf, 0).get(register).is_some_and(|value| value >> bit & 1 != 0)
             }
-            Source::NoMultihit => {
-                power::is_intel(core) && !errata(core, vmx).may_have_multihit()
-            }
+            Source::NoMultihit => power::is_intel(core) && !errata(core, vmx).may_have_multihit(),
         }
     }
 }
@@ -177,7 +175,9 @@ impl Ability {
 pub fn conclude(facts: &Facts, notes: &mut Vec<String>) -> Vec<&'static str> {
     let boot = facts.cores.first();
     let mut names = Vec::new();
-    for ability in PROCESSOR.iter().filter(|ability| boot.is_some_and(|core| ability.is_of(core, &facts.vmx))) {
+    for ability in
+        PROCESSOR.iter().filter(|ability| boot.is_some_and(|core| ability.is_of(core, &facts.vmx)))
+    {
         let without = facts.cores.iter().filter(|core| !ability.is_of(core, &facts.vmx)).count();
         if without > 0 {
             let what = ability.name;
