@@ -62,8 +62,6 @@ const TRACED: usize = if TABLE.log_windows { 256 } else { 0 };
 pub struct SharedCore {
     /// Index in the table.
     core: usize,
-    /// Board CPU number.
-    cpu: u16,
     schedule: Schedule<'static>,
     /// By partition: its vCPU on this core.
     vcpus: [Option<VcpuIndex>; PARTITIONS],
@@ -150,7 +148,6 @@ pub fn start(core: usize, cpu: u16, epoch: u64, plans: &'static [&'static [Windo
     // SAFETY: this core's own cell, filled once.
     let state = unsafe { cell.get() }.insert(SharedCore {
         core,
-        cpu,
         schedule,
         vcpus: core::array::from_fn(|id| VcpuIndex::on_cpu(id as PartitionId, cpu)),
         next_windows: NextWindows::new(plans),
