@@ -92,7 +92,7 @@ pub struct Partition {
     /// How often it started again; absent of a partition that cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restarts: Option<u64>,
-    /// Console bytes that were lost, because the partition did not ask whether there was room for them or did not take them.
+    /// Bytes that the partition sent through its serial port without asking whether there was room, and that were lost.
     #[serde(default)]
     pub console_lost: u64,
     /// Time-stamp counter just before its first entry.
