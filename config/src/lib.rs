@@ -67,7 +67,7 @@ pub use plan::{Plan, PlannedCore, PlannedPartition, PlannedRole};
 pub use rules::{Rule, Severity};
 pub use starter::{Starter, starter};
 pub use topology::{Cache, Position};
-pub use who::{Answer, FORMS as WHO_FORMS, QueryError, Verdict};
+pub use who::{Answer, FORMS as WHO_FORMS, Found, QueryError, Verdict};
 
 use diagnostics::{Finding, Findings};
 use image::{About, FlatImage, Refusal};

@@ -158,3 +158,25 @@ proptest! {
         let _ = plan.who(&words);
     }
 }
+
+/// What an image keeps for its log says of each address what `who` says of it.
+#[test]
+fn what_a_partition_finds_is_what_who_says() {
+    let case = Case::new("line.toml", SYSTEM);
+    let plan = plan(&case);
+    for (id, partition) in (0..).zip(plan.partitions()) {
+        let found = plan.found_by(id);
+        let (last, own) = found.split_last().unwrap();
+        assert!(own.is_sorted_by_key(|it| it.start), "{}: ascending", partition.name);
+        for (it, inside) in own.iter().flat_map(|it| [(it, it.start), (it, it.end - 1)]) {
+            let told = plan.who(&format!("{}:{inside:#x}", partition.name)).unwrap().to_json();
+            let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+            let reply = &told["replies"][0];
+            assert_eq!(reply["verdict"], it.verdict.word(), "{} at {inside:#x}", partition.name);
+            let line = it.line.as_ref().unwrap();
+            assert!(line.ends_with(&format!(":{}", reply["places"][0]["line"])), "{line}: {reply}");
+        }
+        let end = partition.regions.last().map_or(0, |last| last.guest + last.size);
+        assert_eq!((last.start, last.verdict), (end, bulkhead_config::Verdict::Nobody));
+    }
+}

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use hv_core::health::{HealthEvent, Incident, Party};
+use hv_core::health::{Incident, Party, What};
 use hv_core::trace::WindowRecord;
 use hv_core::wire::{Fate, POWER, Stat, StatKey, SwitchStep};
 
 use crate::decode::{Counts, Event};
 use crate::elf::hex;
+use crate::incident;
 use crate::lines::Measured;
 use crate::manifest::Manifest;
 use crate::report::{
@@ -71,7 +72,7 @@ impl<'m> Collector<'m> {
                 self.digest = hex(digest);
             }
             Event::Stat(stat) => self.stats.push(*stat),
-            Event::Health { cpu, tsc, event } => self.health(*cpu, *tsc, event),
+            Event::Incident { cpu, tsc, incident } => self.health(*cpu, *tsc, incident),
             Event::Windows { cpu, records } => self.windows_ran(*cpu, records),
             Event::End => self.complete = true,
             Event::Exits { partition, tsc, counts } => {
@@ -180,20 +181,22 @@ impl<'m> Collector<'m> {
         }
     }
 
-    fn health(&mut self, cpu: u8, tsc: u64, event: &HealthEvent) {
-        let incident = match event.incident {
-            Incident::LateWindow => "late window".to_string(),
-            Incident::MissedWindows => "missed windows".to_string(),
-            Incident::Unknown(code) => format!("incident {code}"),
+    /// What went wrong with time. What a partition did to itself shows in its fate and its counts.
+    fn health(&mut self, cpu: u8, tsc: u64, incident: &Incident) {
+        let ticks = match incident.what {
+            What::LateWindow { ticks } => ticks,
+            What::MissedWindows { count } => count,
+            What::Unknown(_) => 0,
+            _ => return,
         };
         self.health.push(Health {
             tsc,
             cpu: u16::from(cpu),
-            incident,
-            subject: self.party(event.subject),
-            offender: self.party(event.offender),
-            frame: event.frame,
-            ticks: event.ticks,
+            incident: incident::name(&incident.what),
+            subject: self.party(incident.subject),
+            offender: self.party(incident.offender),
+            frame: incident.frame,
+            ticks,
         });
     }
 
@@ -383,6 +386,7 @@ mod tests {
             place: format!("demo.toml:{cpu}"),
             cpus: vec![cpu],
             shared,
+            ..Place::default()
         };
         Manifest {
             system: "demo".into(),

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::elf::hex;
 use crate::error::{Error, Result};
-use crate::manifest::{FORMAT, Manifest, Place};
+use crate::manifest::{Extent, FORMAT, Manifest, Place};
 use crate::measure::Format;
 
 /// The guest images that a system file asks for.
@@ -141,13 +141,21 @@ fn places(plan: &Plan) -> Vec<Place> {
             .iter()
             .any(|core| core.cpu == cpu && matches!(core.role, PlannedRole::Shared(_)))
     };
-    let place = |partition: &bulkhead_config::PlannedPartition| Place {
+    let extent = |found: bulkhead_config::Found| Extent {
+        start: found.start,
+        end: found.end,
+        owned: found.verdict == bulkhead_config::Verdict::Partition,
+        note: found.note,
+        line: found.line,
+    };
+    let place = |(id, partition): (u16, &bulkhead_config::PlannedPartition)| Place {
+        memory: plan.found_by(id).into_iter().map(extent).collect(),
         name: partition.name.clone(),
         place: partition.place.clone(),
         cpus: partition.cpus.clone(),
         shared: partition.cpus.iter().any(|cpu| shared(*cpu)),
     };
-    plan.partitions().iter().map(place).collect()
+    (0..).zip(plan.partitions()).map(place).collect()
 }
 
 /// Names of the partitions whose end ends the system.

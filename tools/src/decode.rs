@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use hv_core::health::HealthEvent;
+use hv_core::health::Incident;
 use hv_core::pc::typed::Reply;
 use hv_core::trace::{RECORD_BYTES, WindowRecord};
 use hv_core::wire::{self, Defect, HEADER, Kind, Live, MAX_ENCODED, MAX_PAYLOAD, Packet, Stat};
@@ -75,14 +75,14 @@ pub enum Event {
     },
     /// A figure of the hypervisor's own counters.
     Stat(Stat),
-    /// Something went wrong with time.
-    Health {
+    /// The hypervisor recorded an incident.
+    Incident {
         /// Board CPU number.
         cpu: u8,
         /// Ticks of the time-stamp counter.
         tsc: u64,
         /// What, to whom, by whom.
-        event: HealthEvent,
+        incident: Incident,
     },
     /// Windows that ran, oldest first.
     Windows {
@@ -356,11 +356,11 @@ impl<'e> Decoder<'e> {
                 Some(stat) => events.push(Event::Stat(stat)),
                 None => self.malformed(packet, "a figure of the wrong length", events),
             },
-            Kind::Health => match HealthEvent::from_bytes(packet.payload) {
-                Some(event) => {
-                    events.push(Event::Health { cpu: packet.source, tsc: packet.tsc, event });
+            Kind::Incident => match Incident::from_bytes(packet.payload) {
+                Some(incident) => {
+                    events.push(Event::Incident { cpu: packet.source, tsc: packet.tsc, incident });
                 }
-                None => self.malformed(packet, "a health event of the wrong length", events),
+                None => self.malformed(packet, "an incident of the wrong length", events),
             },
             Kind::Windows => self.windows(packet, events),
             Kind::Live => match Live::from_bytes(packet.payload) {
@@ -679,7 +679,8 @@ mod tests {
         stream.truncate(length + 2);
         stream[length + 1] = 0;
         let error = Decoder::new(None).feed(&stream, &mut Vec::new()).unwrap_err().to_string();
-        assert!(error.contains("version 9") && error.contains("version 3"), "{error}");
+        let own = format!("version {}", wire::VERSION);
+        assert!(error.contains("version 9") && error.contains(&own), "{error}");
     }
 
     #[test]

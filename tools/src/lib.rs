@@ -25,6 +25,7 @@ pub mod gantt;
 pub mod grub;
 pub mod guests;
 pub mod image;
+pub mod incident;
 pub mod interrupt;
 pub mod lines;
 pub mod linux;

@@ -186,6 +186,7 @@ impl<'a> Listener<'a> {
             Event::Text(line) | Event::Console { line, .. } => Some(line.clone()),
             Event::Log { message, .. } => Some(message.clone()),
             Event::Diagnosis(diagnosis) => Some(diagnosis.to_string()),
+            Event::Incident { incident, .. } => Some(self.screen.incident(incident)),
             _ => None,
         });
         line.unwrap_or_else(|| "nothing".to_string())
@@ -202,7 +203,13 @@ impl<'a> Listener<'a> {
             self.audience.tell(&format!("a report line that does not read as one: {defect}"));
         }
         let report = self.report(machine, firmware);
-        Run { exit, report, serial: self.serial, events: self.events, untyped: Vec::new() }
+        let words = |event: &Event| match event {
+            Event::Incident { incident, .. } => Some(self.screen.incident(incident)),
+            _ => None,
+        };
+        let incidents = self.events.iter().filter_map(words).collect();
+        let (serial, events) = (self.serial, self.events);
+        Run { exit, report, serial, events, incidents, untyped: Vec::new() }
     }
 
     /// Ends the progress line of a machine that never spoke.

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::paths;
 
 /// Version of the layout.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// Facts of one image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +53,23 @@ pub struct Place {
     pub cpus: Vec<u16>,
     /// Whether the core runs other partitions too.
     pub shared: bool,
+    /// What it finds in its guest-physical memory, ascending; the last one stands for every address that no other holds.
+    pub memory: Vec<Extent>,
+}
+
+/// What a partition finds from one guest-physical address to another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    /// First address. Of the last one, where the memory ends.
+    pub start: u64,
+    /// First address behind it.
+    pub end: u64,
+    /// Whether it is the partition's.
+    pub owned: bool,
+    /// What is to be known of it, in words.
+    pub note: String,
+    /// `file:line` of the key that rules it.
+    pub line: Option<String>,
 }
 
 impl Manifest {

@@ -84,6 +84,8 @@ pub struct Run {
     pub serial: Vec<u8>,
     /// The same, decoded.
     pub events: Vec<Event>,
+    /// The incidents among them, in words.
+    pub incidents: Vec<String>,
     /// What was to be typed and was not, in sentences.
     pub untyped: Vec<String>,
 }
@@ -97,12 +99,13 @@ impl Run {
         })
     }
 
-    /// Messages of the hypervisor.
+    /// Messages of the hypervisor, then its incidents.
     pub fn log_lines(&self) -> impl Iterator<Item = &str> {
-        self.events.iter().filter_map(|event| match event {
+        let messages = self.events.iter().filter_map(|event| match event {
             Event::Log { message, .. } => Some(message.as_str()),
             _ => None,
-        })
+        });
+        messages.chain(self.incidents.iter().map(String::as_str))
     }
 }
 
@@ -370,7 +373,14 @@ mod tests {
         let partition =
             Partition { name: "motion".into(), fate: fate.into(), verdict, ..Partition::default() };
         let report = Report { partitions: vec![partition], complete, ..Report::default() };
-        Run { exit: Exit::PoweredOff, report, serial: vec![], events: vec![], untyped: vec![] }
+        Run {
+            exit: Exit::PoweredOff,
+            report,
+            serial: vec![],
+            events: vec![],
+            incidents: vec![],
+            untyped: vec![],
+        }
     }
 
     fn manifest(must_finish: bool) -> Manifest {

@@ -1,9 +1,11 @@
 //! Shows the events of a run to people, line by line, each partition's console told apart.
 
-use hv_core::health::{HealthEvent, Incident, Party};
 use std::io::{IsTerminal, Write, stdout};
 
+use hv_core::health::Incident;
+
 use crate::decode::Event;
+use crate::incident;
 use crate::manifest::Manifest;
 
 /// Colours of the partitions' names, in turn (ANSI foreground codes that read on dark and light).
@@ -11,7 +13,7 @@ const COLOURS: [u8; 6] = [36, 33, 35, 32, 34, 31];
 
 /// A printer of events.
 pub struct Screen {
-    names: Vec<String>,
+    manifest: Option<Manifest>,
     width: usize,
     coloured: bool,
     silent: bool,
@@ -22,7 +24,7 @@ impl Screen {
     #[must_use]
     pub fn new(manifest: Option<&Manifest>, silent: bool) -> Self {
         let coloured = stdout().is_terminal();
-        let mut screen = Self { names: Vec::new(), width: "bulkhead".len(), coloured, silent };
+        let mut screen = Self { manifest: None, width: "bulkhead".len(), coloured, silent };
         if let Some(manifest) = manifest {
             screen.name_partitions(manifest);
         }
@@ -31,9 +33,9 @@ impl Screen {
 
     /// From here on partitions have the names that `manifest` gives them.
     pub fn name_partitions(&mut self, manifest: &Manifest) {
-        self.names = manifest.partitions.iter().map(|place| place.name.clone()).collect();
-        let longest = self.names.iter().map(String::len).max().unwrap_or(0);
+        let longest = manifest.partitions.iter().map(|place| place.name.len()).max().unwrap_or(0);
         self.width = longest.max("bulkhead".len());
+        self.manifest = Some(manifest.clone());
     }
 
     /// The same with lines that carry no colours, for a reader that paints them itself.
@@ -89,9 +91,13 @@ impl Screen {
             Event::Garbled { bytes, cause, .. } => {
                 self.row("garbled", 31, &format!("{bytes} bytes on the line: {cause}"))
             }
-            Event::Health { cpu, tsc, event } => {
-                let text = format!("cpu{cpu} {} {}", grouped(*tsc), self.health(event));
+            Event::Incident { cpu, tsc, incident } if incident.what.is_of_time() => {
+                let text = format!("cpu{cpu} {} {}", grouped(*tsc), self.incident(incident));
                 self.row("health", 33, &text)
+            }
+            Event::Incident { cpu, tsc, incident } => {
+                let (level, words) = (incident::level(&incident.what), self.incident(incident));
+                self.row("bulkhead", 1, &format!("cpu{cpu} {} {level:5} {words}", grouped(*tsc)))
             }
             Event::Diagnosis(diagnosis) => self.row("garbled", 31, &diagnosis.to_string()),
             Event::Stat(_)
@@ -105,35 +111,14 @@ impl Screen {
 
     /// What went wrong, as a sentence.
     #[must_use]
-    pub fn health(&self, event: &HealthEvent) -> String {
-        let (subject, offender) = (self.party(event.subject), self.party(event.offender));
-        let HealthEvent { frame, ticks, .. } = *event;
-        let (frame, ticks) = (grouped(frame), grouped(ticks));
-        match event.incident {
-            Incident::LateWindow => format!(
-                "a window of {subject} in frame {frame} began {ticks} ticks late, by the doing of {offender}"
-            ),
-            Incident::MissedWindows => format!(
-                "{ticks} windows passed whole from frame {frame} on, by the doing of {offender}"
-            ),
-            Incident::Unknown(code) => {
-                format!("event {code} of {subject} in frame {frame}, by the doing of {offender}")
-            }
-        }
-    }
-
-    fn party(&self, party: Party) -> String {
-        match party {
-            Party::Partition(id) => {
-                u8::try_from(id).map_or_else(|_| format!("partition {id}"), |id| self.name(id))
-            }
-            Party::Hypervisor => "the hypervisor".to_string(),
-        }
+    pub fn incident(&self, incident: &Incident) -> String {
+        incident::words(incident, self.manifest.as_ref())
     }
 
     fn name(&self, partition: u8) -> String {
-        let name = self.names.get(usize::from(partition)).cloned();
-        name.unwrap_or_else(|| format!("partition {partition}"))
+        let id = u16::from(partition);
+        let unnamed = || format!("partition {id}");
+        self.manifest.as_ref().map_or_else(unnamed, |manifest| manifest.partition_name(id))
     }
 
     fn row(&self, who: &str, colour: u8, text: &str) -> String {

@@ -6,6 +6,7 @@ mod reply;
 use annotate_snippets::{
     Annotation, AnnotationKind, Group, Level, Renderer, Snippet, normalize_untrusted_str,
 };
+use bulkhead_table::PartitionId;
 use serde_json::json;
 
 use crate::diagnostics::{Label, Location};
@@ -77,7 +78,51 @@ pub struct Answer {
     replies: Vec<Reply>,
 }
 
+/// What a partition finds from one guest-physical address to another, and the line that says so. Kept with an image, so that the log can
+/// say it of an address that a guest touched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// First address. Of the last one, where the memory ends.
+    pub start: u64,
+    /// First address behind it.
+    pub end: u64,
+    /// Whether it is something of the partition's.
+    pub verdict: Verdict,
+    /// What is to be known of it, as `bulkhead who` says it.
+    pub note: String,
+    /// `file:line` of the key that rules it; `None` where the file leaves it to the default.
+    pub line: Option<String>,
+}
+
 impl Plan {
+    /// All that a partition finds in its guest-physical memory, ascending. The last one stands for every address that no other one holds.
+    #[must_use]
+    pub fn found_by(&self, id: PartitionId) -> Vec<Found> {
+        let Some(partition) = self.partitions.get(usize::from(id)) else {
+            return Vec::new();
+        };
+        let memory = partition.regions.iter().map(|region| (region.guest, region.size));
+        let pages = partition.schedule.iter().map(|pages| (pages.start, pages.size));
+        let mut found: Vec<Found> =
+            memory.chain(pages).map(|(start, size)| self.found(id, start, start + size)).collect();
+        found.sort_by_key(|it| it.start);
+        let end = partition.regions.last().map_or(0, |last| last.guest + last.size);
+        let outside = found.last().map_or(0, |last| last.end);
+        found.push(Found { start: end, ..self.found(id, outside, u64::MAX) });
+        found
+    }
+
+    fn found(&self, id: PartitionId, start: u64, end: u64) -> Found {
+        let reply = reply::replies(self, query::Query::Guest(id, start)).into_iter().next();
+        let (verdict, note) = reply.as_ref().map_or((Verdict::Nobody, String::new()), |reply| {
+            (reply.verdict, reply.notes.first().cloned().unwrap_or_default())
+        });
+        let label = reply.as_ref().and_then(|reply| reply.labels.first());
+        let location = label.and_then(|label| self.texts.location(label.place, &label.text));
+        let line = location.map(|at| format!("{}:{}", at.file, at.line));
+        Found { start, end, verdict, note, line }
+    }
+
     /// Who owns what `query` names, in one of the [`FORMS`].
     ///
     /// # Errors

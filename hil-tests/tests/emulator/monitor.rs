@@ -13,7 +13,7 @@ use hil_tests::{
     bench,
     terminal::{self, Terminal},
 };
-use hv_core::health::{HealthEvent, Incident, Party};
+use hv_core::health::{Incident, Party, What};
 use hv_core::wire::{self, Kind, Packet};
 use portable_pty::CommandBuilder;
 use serde_json::Value;
@@ -25,17 +25,16 @@ const LATE: u64 = 1_234;
 
 /// A health event as the hypervisor of the demo would send it.
 fn late_window() -> Vec<u8> {
-    let event = HealthEvent {
-        incident: Incident::LateWindow,
+    let incident = Incident {
+        what: What::LateWindow { ticks: LATE },
         subject: Party::Partition(1),
         offender: Party::Partition(2),
         frame: 77,
-        ticks: LATE,
     };
     let id = bulkhead::elf::LogElf::load(&DEMO.elf).unwrap().build_id()[..4].try_into().unwrap();
-    let payload = event.to_bytes();
+    let payload = incident.to_bytes();
     let packet =
-        Packet { kind: Kind::Health, source: 0, build: id, tsc: 60_000_000, payload: &payload };
+        Packet { kind: Kind::Incident, source: 0, build: id, tsc: 60_000_000, payload: &payload };
     wire::encode(&packet, &mut [0; wire::MAX_ENCODED]).unwrap().to_vec()
 }
 

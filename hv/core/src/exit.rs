@@ -206,6 +206,8 @@ pub enum Action {
     Plan(PlanCall),
     /// Step over the call, whose result is in place, and give up the rest of the window.
     Rest(Rest),
+    /// Give up the rest of the window, whose time does not suffice. The guest executes the same instruction again in its next one.
+    NextWindow,
     /// The partition is done.
     Finish {
         /// The verdict that it gave.
@@ -291,6 +293,25 @@ pub enum Denial {
 
 /// Number of kinds of denial.
 pub const DENIALS: usize = 7;
+
+impl Denial {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [Self; DENIALS] = [
+        Self::Port,
+        Self::Msr,
+        Self::Interrupt,
+        Self::Memory,
+        Self::Hypercall,
+        Self::ControlRegister,
+        Self::Instruction,
+    ];
+
+    /// The kind of this number, if it is one.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(code)).copied()
+    }
+}
 
 /// The basic reason of the exit that a hypercall is.
 const HYPERCALL: u16 = hv_defs::exit::reason::VMCALL;
@@ -448,6 +469,19 @@ pub struct VcpuState {
     pub console: &'static ConsoleRing,
     /// Counters.
     pub counters: Counters,
+}
+
+impl VcpuState {
+    /// Whether the window is about to end, so that an interrupt command is left to the next one: as if the core had been taken from the guest
+    /// just before the instruction. Judging a command and sending it takes time with each vCPU of the partition; alone it is quick.
+    #[inline]
+    fn has_no_time_to_send(&self, now: u64) -> bool {
+        let judging = self.msr.peers.judging();
+        judging > 0
+            && self
+                .window
+                .is_some_and(|window| now.saturating_add(judging.max(window.quiet)) > window.end)
+    }
 }
 
 /// Decides. `now` is the TSC, asked for only where it is needed.
@@ -755,7 +789,11 @@ fn write_msr(registers: &Registers, vcpu: &mut VcpuState, now: impl FnOnce() -> 
         if vcpu.apic.write_plain(number, value) {
             return Action::Advance;
         }
-        return match vcpu.apic.write(number, value, now()) {
+        let now = now();
+        if number == hv_defs::apic::ICR && vcpu.has_no_time_to_send(now) {
+            return Action::NextWindow;
+        }
+        return match vcpu.apic.write(number, value, now) {
             Ok(Some(ipi)) => Action::Send(ipi),
             Ok(None) => Action::ApicChanged,
             Err(_) => refuse_msr(vcpu, number),

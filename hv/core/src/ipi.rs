@@ -97,6 +97,39 @@ pub struct Ipi {
     pub kind: Kind,
 }
 
+/// What a vCPU of a time-shared core has still to do for others of its partition, one after the other, as its window has time for it.
+///
+/// The vCPU executes no instruction before it is done. So commands reach each target in the order in which they were given, and none is
+/// lost: what is left at the end of a window is done at the start of the vCPU's next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errand {
+    targets: Targets,
+    kind: Kind,
+}
+
+impl Errand {
+    /// Nothing to do.
+    pub const NONE: Self = Self { targets: Targets::NONE, kind: Kind::Nmi };
+
+    /// To carry out a command.
+    #[must_use]
+    pub const fn of(ipi: Ipi) -> Self {
+        Self { targets: ipi.targets, kind: ipi.kind }
+    }
+
+    /// Whether nothing is left.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_done(&self) -> bool {
+        self.targets.is_empty()
+    }
+
+    /// Takes the next target out, with what it gets.
+    pub fn take(&mut self) -> Option<(usize, Kind)> {
+        Some((self.targets.next()?, self.kind))
+    }
+}
+
 /// What becomes of an interrupt command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -150,6 +183,15 @@ impl Peers {
     #[must_use]
     pub fn id(&self, vcpu: usize) -> u32 {
         self.ids.get(vcpu).copied().unwrap_or(0)
+    }
+
+    /// Ticks that [`judge`] takes at most; 0 where the vCPU is alone.
+    #[must_use]
+    #[inline]
+    pub const fn judging(&self) -> u64 {
+        /// Instructions for each vCPU.
+        const EACH: u64 = 12;
+        if self.ids.len() <= 1 { 0 } else { self.ids.len() as u64 * EACH }
     }
 
     fn all(&self) -> Targets {
@@ -342,6 +384,21 @@ mod tests {
         assert_eq!(judge(deassert, &PEERS), Verdict::Nothing);
         assert_eq!(judge(3 << 32 | 1 << 15 | INIT, &PEERS), Verdict::Deny, "not even elsewhere");
         assert!(matches!(judge(deassert | 1 << 14, &PEERS), Verdict::Send(_)));
+    }
+
+    #[test]
+    fn an_errand_reaches_each_target_once_however_often_it_is_interrupted() {
+        let ipi = Ipi { targets: Targets::first(64), kind: Kind::Fixed(0x40) };
+        let mut errand = Errand::of(ipi);
+        let mut reached = Vec::new();
+        // Windows with time for one target, for seven, for none.
+        for time in [1, 7, 0, 40, 100] {
+            for _ in 0..time {
+                reached.extend(errand.take());
+            }
+        }
+        assert!(errand.is_done() && Errand::NONE.is_done());
+        assert_eq!(reached, ipi.targets.map(|target| (target, ipi.kind)).collect::<Vec<_>>());
     }
 
     #[test]

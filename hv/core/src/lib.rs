@@ -17,6 +17,7 @@ pub mod ipi;
 pub mod load;
 pub mod mappings;
 pub mod msr;
+pub mod pace;
 pub mod paging;
 pub mod pc;
 pub mod port;

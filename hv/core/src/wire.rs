@@ -49,8 +49,8 @@ pub enum Kind {
     Lost,
     /// One [`Stat`].
     Stat,
-    /// One [`crate::health::HealthEvent`]. Source: board CPU number.
-    Health,
+    /// One [`crate::health::Incident`]. Source: board CPU number.
+    Incident,
     /// Windows that ran, as [`crate::trace::WindowRecord`]s one behind the other. Source: board CPU number.
     Windows,
     /// One [`Live`]. Source: partition id.
@@ -76,7 +76,7 @@ impl Kind {
             Self::Lost => 4,
             Self::Stat => 5,
             Self::End => 6,
-            Self::Health => 7,
+            Self::Incident => 7,
             Self::Windows => 8,
             Self::Live => 9,
             Self::Exits => 10,
@@ -90,7 +90,7 @@ impl Kind {
     #[must_use]
     pub const fn of_core(tag: u8) -> Option<Self> {
         match Self::from_code(tag) {
-            kind @ (Self::Log | Self::Health) => Some(kind),
+            Self::Log => Some(Self::Log),
             _ => None,
         }
     }
@@ -105,7 +105,7 @@ impl Kind {
             4 => Self::Lost,
             5 => Self::Stat,
             6 => Self::End,
-            7 => Self::Health,
+            7 => Self::Incident,
             8 => Self::Windows,
             9 => Self::Live,
             10 => Self::Exits,
@@ -611,7 +611,7 @@ mod tests {
     fn numbers_and_names_agree_both_ways() {
         for code in 0..=u8::MAX {
             assert_eq!(Kind::from_code(code).code(), code);
-            assert_eq!(Kind::of_core(code).is_some(), [2, 7].contains(&code));
+            assert_eq!(Kind::of_core(code).is_some(), code == 2);
             if let Some(fate) = Fate::from_code(u64::from(code)) {
                 assert_eq!(fate.code(), u64::from(code));
             }

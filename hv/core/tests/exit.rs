@@ -201,6 +201,23 @@ fn the_console_takes_nothing_at_the_edge_of_a_window() {
 }
 
 #[test]
+fn a_command_at_the_edge_of_a_window_is_left_to_the_next_one() {
+    const ICR: u32 = 0x830;
+    let command = u64::from(ID + 1) << 32 | 1 << 14 | 0x40;
+    let sent = Action::Send(Ipi { targets: Targets::one(1), kind: IpiKind::Fixed(0x40) });
+    // The tests' clock stands at 1234. Two vCPUs are judged within the quiet time; without an end there is always time.
+    let window =
+        |end| WindowView { epoch: 0, frame: 9_999, start: 0, length: end, end, quiet: 100 };
+    for (ends, expected) in [(Some(1_333), Action::NextWindow), (Some(1_334), sent), (None, sent)] {
+        let mut vcpu = vcpu(CoreKind::Shared);
+        vcpu.window = ends.map(window);
+        assert_eq!(write(&mut vcpu, ICR, command), expected, "{ends:?}");
+        let stored = if expected == sent { command } else { 0 };
+        assert_eq!(read(&mut vcpu, ICR), Ok(stored), "nothing is done of what is left");
+    }
+}
+
+#[test]
 fn only_a_time_shared_partition_has_a_window() {
     let mut registers = Registers { rax: call::WINDOW, ..Default::default() };
     assert_eq!(call(&mut dedicated(), &mut registers), status::DENIED);

@@ -8,6 +8,7 @@ mod live;
 use bulkhead_table::abi::CONSOLE_BYTES;
 use bulkhead_table::{Partition, PartitionId, Role};
 use hv_core::exit::Counters;
+use hv_core::pace;
 use hv_core::pc::output::PIECE;
 use hv_core::pc::typed::{self, Receiver, Reply};
 use hv_core::trace::RECORD_BYTES;
@@ -15,7 +16,7 @@ use hv_core::wire::{self, Kind, Packet, Stat, StatKey, channel};
 
 use super::cell::CoreCell;
 use super::partition::VcpuIndex;
-use super::{machine, module, partition, pc, percpu, restart, shared};
+use super::{incidents, machine, module, partition, pc, percpu, restart, shared};
 use crate::cpu::guarded;
 use crate::log::RINGS;
 use crate::table::{CORES, PARTITIONS, TABLE};
@@ -64,8 +65,8 @@ pub enum Course {
     Over,
 }
 
-/// Between two kicks of a core that did not park yet, in ticks.
-const KICK_INTERVAL: u64 = 500_000;
+/// See [`pace::kick_interval`].
+const KICK_INTERVAL: u64 = pace::kick_interval(TABLE.board.tsc_hz);
 
 /// A packet on its way out, and whose turn is next.
 struct Drain {
@@ -212,7 +213,7 @@ impl Drain {
         self.encode(Kind::Hello, 0, machine::tsc(), &payload);
     }
 
-    /// Sources are the cores' logs, then the partitions' consoles, then how the partitions stand.
+    /// Sources are the cores' incidents and logs, then the partitions' consoles, then how the partitions stand.
     fn encode_from(&mut self, source: usize) -> bool {
         if let Some(core) = TABLE.cores.get(source) {
             return self.encode_log(source, core.cpu as u8);
@@ -224,17 +225,21 @@ impl Drain {
         }
     }
 
-    /// What a core says. `cpu` is its number on the board.
+    /// What a core says: how much it dropped, its oldest incident, its oldest message. `cpu` is its number on the board.
     fn encode_log(&mut self, core: usize, cpu: u8) -> bool {
         let Some(ring) = RINGS.get(core) else {
             return false;
         };
-        let lost = ring.take_lost();
+        let lost = ring.take_lost().saturating_add(incidents::take_lost(core));
         if lost > 0 {
             if let Some(sum) = self.lost.get_mut(core) {
                 *sum += u64::from(lost);
             }
             self.encode(Kind::Lost, cpu, machine::tsc(), &lost.to_le_bytes());
+            return true;
+        }
+        if let Some((tsc, incident)) = incidents::take(core) {
+            self.encode(Kind::Incident, cpu, tsc, &incident);
             return true;
         }
         let mut payload = [0_u8; wire::MAX_PAYLOAD];
@@ -370,7 +375,6 @@ pub fn end_module() -> ! {
     let all_parked = park_others();
     if all_parked {
         crate::memory::see_all_cores();
-        tell_last_events();
     }
     let drain = drain();
     drain.flush();
@@ -384,16 +388,6 @@ pub fn end_module() -> ! {
     }
     drain.send(Kind::End, 0, &[]);
     power_off(all_parked)
-}
-
-/// Events of time-shared cores that found no time to be told go into the rings, to be drained with the rest.
-fn tell_last_events() {
-    for core in 0..CORES {
-        // SAFETY: every other core is parked, and this one's callers hold no reference to its state (`Course::Over`).
-        if let Some(state) = unsafe { shared::state(core) } {
-            state.tell_last_events();
-        }
-    }
 }
 
 /// Kicks dedicated cores until every other core is parked.

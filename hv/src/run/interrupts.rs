@@ -17,10 +17,10 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bulkhead_table::{MAX_VCPUS, Partition, PartitionId};
 use hv_core::inbox::{Inbox, News};
-use hv_core::ipi::{Ipi, Kind, Peers};
+use hv_core::ipi::{Errand, Ipi, Kind, Peers};
 use hv_core::wire::Fate;
 
-use super::{machine, module, percpu, restart};
+use super::{machine, module, percpu, restart, shared};
 use crate::cpu::apic;
 use crate::table::{CORES, PARTITIONS, TABLE, VCPUS};
 use crate::vmx::vcpu::{self, Life, Vcpu};
@@ -92,24 +92,48 @@ fn first_vcpu(id: PartitionId) -> usize {
 
 /// Sends what the guest of `vcpu` asked for. Everybody in `ipi` is a vCPU of its own partition.
 pub fn send(vcpu: &mut Vcpu, ipi: Ipi) {
-    let own = vcpu.state.msr.peers.own();
-    let first = first_vcpu(vcpu.state.partition);
+    if vcpu.is_dedicated() {
+        send_from_dedicated(vcpu, ipi);
+    } else {
+        vcpu.errand = Errand::of(ipi);
+        run_errand(vcpu);
+    }
+}
+
+/// The core is the partition's alone, so that nobody waits for it.
+fn send_from_dedicated(vcpu: &mut Vcpu, ipi: Ipi) {
     // Ends: the set has at most as many members as the partition has vCPUs.
     for target in ipi.targets {
-        if let (true, Kind::Fixed(vector)) = (vcpu.is_dedicated(), ipi.kind) {
-            machine::send_fixed(vcpu.state.msr.peers.id(target), vector);
-            continue;
-        }
-        if let Some(inbox) = INBOXES.get(first + target) {
-            inbox.post(ipi.kind);
-        }
-        if target != own {
-            notify(first + target, vcpu.is_dedicated());
+        match ipi.kind {
+            Kind::Fixed(vector) => machine::send_fixed(vcpu.state.msr.peers.id(target), vector),
+            kind => post(vcpu, target, kind),
         }
     }
-    // A time-shared core looks into its own inbox on the way back to the guest.
-    if vcpu.is_dedicated() && ipi.targets.contains(own) {
+    if ipi.targets.contains(vcpu.state.msr.peers.own()) {
         take_news(vcpu);
+    }
+}
+
+/// Gets on with what `vcpu`, of a time-shared core, has to send, one target after the other while its window has the time. What is left keeps
+/// until its next window. A time-shared core looks into its own inbox on the way back to the guest.
+pub fn run_errand(vcpu: &mut Vcpu) {
+    let last = vcpu.window_end.saturating_sub(shared::LEAST_SETTLING);
+    // Ends: each round takes a target out.
+    while machine::tsc() < last
+        && let Some((target, kind)) = vcpu.errand.take()
+    {
+        post(vcpu, target, kind);
+    }
+}
+
+/// Leaves an interrupt in the inbox of vCPU `target` of the partition, and has its core look there.
+fn post(vcpu: &Vcpu, target: usize, kind: Kind) {
+    let index = first_vcpu(vcpu.state.partition) + target;
+    if let Some(inbox) = INBOXES.get(index) {
+        inbox.post(kind);
+    }
+    if target != vcpu.state.msr.peers.own() {
+        notify(index, vcpu.is_dedicated());
     }
 }
 
@@ -135,12 +159,18 @@ fn notify(index: usize, dedicated: bool) {
     }
 }
 
-/// The partition of `vcpu` is over: the cores of its other vCPUs, as far as they run it now, see that at once.
+/// The partition of `vcpu` is over, or starts again: the cores of its other vCPUs, as far as they run it now, see that at once. From a time-shared
+/// core only as many are told as its window has time for: the others see it at the start of their next window.
 pub fn tell_the_others(vcpu: &Vcpu) {
     let own = vcpu.state.msr.peers.own();
     let first = first_vcpu(vcpu.state.partition);
+    // Without an end on a dedicated core, where it is `u64::MAX`.
+    let last = vcpu.window_end.saturating_sub(shared::LEAST_SETTLING);
     for other in (0..vcpu.state.msr.peers.count()).filter(|other| *other != own) {
         notify(first + other, vcpu.is_dedicated());
+        if machine::tsc() >= last {
+            return;
+        }
     }
 }
 

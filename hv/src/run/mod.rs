@@ -6,6 +6,7 @@
 pub mod cell;
 mod housekeeping;
 mod hygiene;
+mod incidents;
 mod interrupts;
 pub mod machine;
 mod module;
@@ -17,17 +18,16 @@ mod shared;
 mod window;
 
 use bulkhead_table::{Core, Owner, PartitionId, Role, Window};
-use hv_core::exit::{Denial, Rest, Violation};
+use hv_core::exit::{Denial, Rest};
 use hv_core::msr::CoreKind;
 use hv_core::wire::Fate;
-use hv_defs::vmcs::field;
 
 use crate::boot::Machine;
 use crate::cpu::stacks::{STACKS, Stacks};
 use crate::table::TABLE;
+use crate::vmx::entry;
 use crate::vmx::exits::{self, Next, frequent};
 use crate::vmx::vcpu::{self, Life, Pending, Vcpu};
-use crate::vmx::{entry, instructions};
 use partition::VcpuIndex;
 
 /// Where every core of the table goes once the board is verified; `core` indexes the table's cores.
@@ -258,16 +258,13 @@ fn leave_whole(vcpu: &mut Vcpu) -> *mut Vcpu {
 /// The second half of an exit: returns the vCPU to enter next. Called by the exit stub, once all registers of the guest are stored.
 pub extern "C" fn on_long_exit(vcpu: *mut Vcpu) -> *mut Vcpu {
     // SAFETY: as in `on_dedicated_exit`. The reference ends before a switch begins, which may reach the same vCPU again.
-    go_on(vcpu, after_exit(unsafe { &mut *vcpu }))
+    go_on(vcpu, after_exit::<BARE>(unsafe { &mut *vcpu }))
 }
 
-/// The same for a vCPU with the devices of a PC, of which it is told once what it tries and does not get.
+/// The same for a vCPU with the devices of a PC, of which is told once what it tries and does not get.
 pub extern "C" fn on_long_pc_exit(vcpu: *mut Vcpu) -> *mut Vcpu {
     // SAFETY: as in `on_long_exit`.
-    let own = unsafe { &mut *vcpu };
-    let then = after_exit(own);
-    pc::explain_refusals(own);
-    go_on(vcpu, then)
+    go_on(vcpu, after_exit::<PC>(unsafe { &mut *vcpu }))
 }
 
 /// In line in both second halves, as [`after_exit`] is: what is handed on between the two then stays in registers.
@@ -275,14 +272,21 @@ pub extern "C" fn on_long_pc_exit(vcpu: *mut Vcpu) -> *mut Vcpu {
 fn go_on(vcpu: *mut Vcpu, then: Then) -> *mut Vcpu {
     match then {
         Then::Same => vcpu,
-        Then::Leave(since) => shared::leave(since),
-        Then::Rest(rest, since) => shared::rest(rest, since),
+        // SAFETY: the vCPU that just ran is this core's; the reads make no reference that outlives them.
+        Then::Leave(since) => shared::leave(unsafe { (*vcpu).core }, since),
+        // SAFETY: as above.
+        Then::Rest(rest, since) => shared::rest(unsafe { (*vcpu).core }, rest, since),
     }
 }
 
 #[inline(always)]
-fn after_exit(vcpu: &mut Vcpu) -> Then {
-    match exits::finish(vcpu) {
+fn after_exit<const PLATFORM: bool>(vcpu: &mut Vcpu) -> Then {
+    let next = exits::finish(vcpu);
+    // Before the timer is armed anew, so that the time that it takes is the guest's own.
+    if PLATFORM == PC {
+        pc::note_refusals(vcpu);
+    }
+    match next {
         Next::Enter if vcpu.is_dedicated() || shared::rearm(vcpu) => Then::Same,
         Next::Enter | Next::Clock if !vcpu.is_dedicated() => shared::clock(vcpu),
         next => on_rare(vcpu, next),
@@ -316,11 +320,11 @@ fn on_rare(vcpu: &mut Vcpu, next: Next) -> Then {
         }
         Next::Stop(violation) => {
             vcpu.stopped_at = machine::tsc();
-            explain(vcpu, violation);
+            incidents::violation(vcpu.state.partition, violation);
             return end_partition(vcpu, Fate::Stopped);
         }
         Next::Off => {
-            pc::tell_off(vcpu);
+            incidents::off(vcpu.state.partition);
             return end_partition(vcpu, Fate::Off);
         }
         Next::Restart { fault } => return start_again(vcpu, fault),
@@ -410,94 +414,14 @@ fn end_partition(vcpu: &Vcpu, fate: Fate) -> Then {
     Then::Leave(machine::tsc())
 }
 
-/// Says what the guest did, who owns what it touched, and the line of the file that rules it.
-fn explain(vcpu: &Vcpu, violation: Violation) {
-    let Some(partition) = TABLE.partitions.get(usize::from(vcpu.state.partition)) else {
-        return;
-    };
-    let (name, place) = (partition.name, partition.place);
-    let rip = instructions::read(field::GUEST_RIP);
-    match violation {
-        Violation::Memory { address, write, fetch } => {
-            let verb = if fetch {
-                "fetched from"
-            } else if write {
-                "wrote to"
-            } else {
-                "read"
-            };
-            let end = partition.memory.last().map_or(0, |region| region.guest + region.size);
-            defmt::error!(
-                "partition {=str} is stopped: at RIP {=u64:#x} it {=str} guest-physical {=u64:#x}, which nobody gave it; its memory ends at {=u64:#x}; `memory` of {=str} grants more",
-                name,
-                rip,
-                verb,
-                address,
-                end,
-                place
-            );
-        }
-        Violation::TripleFault => defmt::error!(
-            "partition {=str} ({=str}) is stopped: triple fault at RIP {=u64:#x}",
-            name,
-            place,
-            rip
-        ),
-        Violation::TaskSwitch => defmt::error!(
-            "partition {=str} ({=str}) is stopped: hardware task switch at RIP {=u64:#x}, which no partition has",
-            name,
-            place,
-            rip
-        ),
-        Violation::InvalidState => defmt::error!(
-            "partition {=str} ({=str}) is stopped: the processor cannot enter its state; RIP {=u64:#x}",
-            name,
-            place,
-            rip
-        ),
-        Violation::PaePaging => defmt::error!(
-            "partition {=str} ({=str}) is stopped: it turned on legacy PAE paging and changed cache control in one write; RIP {=u64:#x}",
-            name,
-            place,
-            rip
-        ),
-        Violation::Reset => defmt::error!(
-            "partition {=str} ({=str}) is stopped: a reset signal reached its core from outside",
-            name,
-            place
-        ),
-        Violation::MachineCheck => defmt::error!(
-            "partition {=str} ({=str}) is stopped: machine check at RIP {=u64:#x}",
-            name,
-            place,
-            rip
-        ),
-        Violation::Unknown(code) => defmt::error!(
-            "partition {=str} ({=str}) is stopped: exit reason {=u32:#x}, which has no action; RIP {=u64:#x}",
-            name,
-            place,
-            code,
-            rip
-        ),
-    }
-}
-
 /// The processor did not take the VMCS of `vcpu`: a defect of ours, which ends that partition and nobody else. Returns the vCPU to enter
 /// next. Called by the entry stub.
 pub extern "C" fn entry_failed(vcpu: *mut Vcpu) -> *mut Vcpu {
-    let error = instructions::read(field::INSTRUCTION_ERROR);
     // SAFETY: as in `on_dedicated_exit`.
     let vcpu = unsafe { &mut *vcpu };
-    if let Some(partition) = TABLE.partitions.get(usize::from(vcpu.state.partition)) {
-        defmt::error!(
-            "partition {=str} ({=str}) is stopped: VM entry failed with VM-instruction error {=u64} (SDM 3D 31.4), a defect of the hypervisor; please report it",
-            partition.name,
-            partition.place,
-            error
-        );
-    }
+    incidents::entry_failed(vcpu.state.partition);
     match end_partition(vcpu, Fate::Stopped) {
-        Then::Leave(since) => shared::leave(since),
+        Then::Leave(since) => shared::leave(vcpu.core, since),
         Then::Same | Then::Rest(..) => module::park(),
     }
 }

@@ -6,6 +6,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use bulkhead_table::{PartitionId, PlanId};
+use hv_core::pace;
 use hv_core::schedule::PlanWord;
 use hv_core::wire::Fate;
 
@@ -24,8 +25,8 @@ static EPOCH: AtomicU64 = AtomicU64::new(0);
 /// Which plan which frame has, on all cores.
 static PLAN: AtomicU64 = AtomicU64::new(PlanWord::START.to_bits());
 
-/// Ticks between the moment when the last core is ready and the epoch: enough for every core to leave its waiting loop.
-const EPOCH_LEAD: u64 = 20_000;
+/// See [`pace::epoch_lead`].
+const EPOCH_LEAD: u64 = pace::epoch_lead(TABLE.board.tsc_hz);
 
 /// How `partition` stands.
 pub fn fate(partition: usize) -> Fate {

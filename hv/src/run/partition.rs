@@ -18,7 +18,7 @@ use hv_core::wire::LiveCounts;
 use hv_defs::exit::REASONS;
 
 use super::cell::CoreCell;
-use super::{interrupts, machine, pc, restart, window};
+use super::{incidents, interrupts, machine, pc, restart, shared, window};
 use crate::cpu::stacks::Stacks;
 use crate::memory::{self, VcpuPages};
 use crate::table::{CORES, EPT_PAGES, TABLE, VCPUS as VCPU_COUNT};
@@ -57,6 +57,7 @@ pub const PER_CPU_BYTES: usize = 3 * size_of::<Page>()
     + size_of::<Vcpu>()
     + size_of::<ConsoleRing>()
     + size_of::<Ring<{ crate::log::RING }>>()
+    + incidents::BYTES
     + size_of::<Stacks>()
     + memory::OWN_TABLE_BYTES;
 
@@ -196,6 +197,8 @@ pub fn make(id: PartitionId, image: &Range, place: &Place) -> Result<(), Unready
     };
     let parts = Parts {
         vmcs: region.address() as u64,
+        core: place.core,
+        most_timer_lead: shared::MOST_TIMER_LEAD,
         host_stack: place.host_stack,
         state,
         number: vcpu as u32,
@@ -254,16 +257,21 @@ pub fn counted(index: VcpuIndex) -> Option<LiveCounts> {
     }
 }
 
-/// How many exits of a reason a vCPU took so far; 0 when it was not made. Any core may ask at any time.
-pub fn exits(index: VcpuIndex, reason: usize) -> u64 {
+/// Adds how many exits of each reason a vCPU took so far; nothing when it was not made. Any core may ask at any time. A few instructions for each
+/// reason: eight vCPUs are read in half of the time that a packet may take.
+pub fn add_exits(index: VcpuIndex, sums: &mut [u64; REASONS]) {
     let index = usize::from(index.0);
     let made = MADE.get(index).is_some_and(|made| made.load(Ordering::Acquire));
-    let Some(cell) = VCPUS.get(index).filter(|_| made && reason < REASONS) else {
-        return 0;
+    let Some(cell) = VCPUS.get(index).filter(|_| made) else {
+        return;
     };
     let vcpu = cell.address().cast::<Vcpu>();
-    // SAFETY: as in [`counted`]; the reason is below the array's length.
-    unsafe { (&raw const (*vcpu).state.counters.exits).cast::<u64>().add(reason).read_volatile() }
+    // SAFETY: as in [`counted`].
+    let first = unsafe { &raw const (*vcpu).state.counters.exits }.cast::<u64>();
+    for (reason, sum) in sums.iter_mut().enumerate() {
+        // SAFETY: as in [`counted`]; the reason is below the array's length.
+        *sum = sum.wrapping_add(unsafe { first.add(reason).read_volatile() });
+    }
 }
 
 /// The sum of words that another core may be writing.

@@ -11,6 +11,7 @@ use hv_core::pc::typed::Delivery;
 use hv_core::pc::{Devices, Pc};
 use hv_defs::vmcs::field;
 
+use super::incidents;
 use crate::memory::{self, Side};
 use crate::table::{PARTITIONS, TABLE};
 use crate::vmx::instructions as vmx;
@@ -80,62 +81,28 @@ pub fn type_to(id: PartitionId, bytes: &[u8]) -> Delivery {
     if taken { Delivery::Taken } else { Delivery::Full }
 }
 
-/// Tells each kind of refused access once, behind the first exit with one.
-pub fn explain_refusals(vcpu: &Vcpu) {
+/// Records each kind of refused access once, behind the first exit with one.
+pub fn note_refusals(vcpu: &Vcpu) {
     let Some(told) = place(vcpu.state.partition).and_then(|at| TOLD.get(at)) else {
         return;
     };
     let news = vcpu.state.counters.kinds_denied() & !told.load(Ordering::Relaxed);
     if news != 0 {
         // Another vCPU may have told it between the two.
-        let news = news & !told.fetch_or(news, Ordering::Relaxed);
-        explain(vcpu, news);
+        record_refusals(vcpu, news & !told.fetch_or(news, Ordering::Relaxed));
     }
 }
 
 #[cold]
-fn explain(vcpu: &Vcpu, kinds: u8) {
-    let Some(partition) = TABLE.partitions.get(usize::from(vcpu.state.partition)) else {
-        return;
-    };
-    let (name, place) = (partition.name, partition.place);
-    if kinds & (1 << Denial::Port as u8) != 0 {
-        // SDM 3C 28.2.1, table 28-5.
-        let port = (vmx::read(field::EXIT_QUALIFICATION) >> 16) as u16;
-        defmt::info!(
-            "partition {=str} ({=str}) tried I/O port {=u16:#x}, where it has no device: it reads all ones; more of this kind are counted and not told",
-            name,
-            place,
-            port
-        );
-    }
-    if kinds & (1 << Denial::Msr as u8) != 0 {
-        defmt::info!(
-            "partition {=str} ({=str}) tried MSR {=u32:#x}, which is not its: #GP; more of this kind are counted and not told",
-            name,
-            place,
-            vcpu.registers.rcx as u32
-        );
-    }
-    const OTHERS: u8 = !(1 << Denial::Port as u8 | 1 << Denial::Msr as u8);
-    if kinds & OTHERS != 0 {
-        defmt::info!(
-            "partition {=str} ({=str}) tried what it may not (kinds {=u8:#x}), at RIP {=u64:#x}; more are counted and not told",
-            name,
-            place,
-            kinds & OTHERS,
-            vmx::read(field::GUEST_RIP)
-        );
-    }
-}
-
-/// Tells that a partition switched itself off.
-pub fn tell_off(vcpu: &Vcpu) {
-    if let Some(partition) = TABLE.partitions.get(usize::from(vcpu.state.partition)) {
-        defmt::info!(
-            "partition {=str} ({=str}) switched itself off",
-            partition.name,
-            partition.place
-        );
+fn record_refusals(vcpu: &Vcpu, kinds: u8) {
+    let refused = |denial: &Denial| kinds & (1 << *denial as u8) != 0;
+    for denial in Denial::ALL.into_iter().filter(refused) {
+        let detail = match denial {
+            // SDM 3C 28.2.1, table 28-5.
+            Denial::Port => vmx::read(field::EXIT_QUALIFICATION) >> 16 & 0xFFFF,
+            Denial::Msr => vcpu.registers.rcx & 0xFFFF_FFFF,
+            _ => 0,
+        };
+        incidents::refusal(vcpu.state.partition, denial, detail);
     }
 }

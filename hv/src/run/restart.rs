@@ -15,7 +15,7 @@ use hv_core::load::{Load, Piece, Source};
 use hv_core::wire::Fate;
 
 use super::cell::CoreCell;
-use super::{interrupts, machine, module, pc};
+use super::{incidents, interrupts, machine, module, pc};
 use crate::cpu::apic;
 use crate::memory::{self, Mapped, Side};
 use crate::table::TABLE;
@@ -71,7 +71,7 @@ pub fn count(id: PartitionId) -> u32 {
 /// The guest of `vcpu` asks for a restart; `fault` says that it did so by shutting its processor down.
 pub fn ask(vcpu: &Vcpu, fault: bool) {
     let id = vcpu.state.partition;
-    let (Some(restart), Some(partition)) = (of(id), TABLE.partitions.get(usize::from(id))) else {
+    let Some(restart) = of(id) else {
         return;
     };
     let done = restart.done.load(Ordering::SeqCst);
@@ -80,13 +80,7 @@ pub fn ask(vcpu: &Vcpu, fault: bool) {
     let first =
         restart.asked.compare_exchange(done, next, Ordering::SeqCst, Ordering::SeqCst).is_ok();
     if first {
-        defmt::info!(
-            "partition {=str} ({=str}) starts again (restart {=u32}{=str})",
-            partition.name,
-            partition.place,
-            next,
-            if fault { ", by a triple fault" } else { "" }
-        );
+        incidents::restart(id, next, fault);
     }
     interrupts::tell_the_others(vcpu);
 }

@@ -8,19 +8,21 @@
 use bulkhead_table::abi::{self, SchedulePage};
 use bulkhead_table::{Hygiene, Owner, PartitionId, Window};
 use hv_core::exit::{PlanCall, Rest, WindowView};
-use hv_core::health::{self, HealthEvent, Incident, Party};
+use hv_core::health::{Incident, Party, Passage, What, last_exit_share};
 use hv_core::hygiene::{Holder, gift_fits};
 use hv_core::ipi::BOOTSTRAP;
+use hv_core::pace;
 use hv_core::schedule::{Cursor, NextWindows, PlanWord, Schedule, Slot, timer_value};
 use hv_core::trace::{Trace, WindowRecord};
-use hv_core::wire::{Fate, Kind, SwitchStep};
+use hv_core::wire::{Fate, SwitchStep};
 use hv_defs::vmcs::field;
 
 use super::cell::CoreCell;
 use super::housekeeping::Course;
 use super::partition::VcpuIndex;
-use super::{Then, housekeeping, hygiene, interrupts, machine, module, partition, restart};
-use crate::log::RINGS;
+use super::{
+    Then, housekeeping, hygiene, incidents, interrupts, machine, module, partition, restart,
+};
 use crate::table::{CORES, PARTITIONS, TABLE};
 use crate::vmx::instructions as vmx;
 use crate::vmx::vcpu::{Life, Vcpu};
@@ -47,13 +49,10 @@ const WINDOWS: usize = {
     most
 };
 
-/// Events that can wait on a core to be told.
-const EVENTS: usize = 16;
-
-/// Ticks before the end of a window in which nothing long is begun: a quarter of the switch's budget. The longest that a guest can ask
-/// for, a console call of 48 bytes, takes some 530 ticks in the emulator: begun a tick earlier than this, it leaves the switch what
-/// that takes.
-const QUIET: u64 = TABLE.board.switch_budget / 4;
+/// Ticks before the end of a window in which nothing long is begun: as many as the switch's budget has for the last exit. The longest that a
+/// guest can ask for, a console call of 48 bytes, takes some 530 ticks in the emulator. Begun a tick earlier than this, it ends within that
+/// share.
+const QUIET: u64 = last_exit_share(TABLE.board.switch_budget);
 
 /// Windows that a core keeps for the log.
 const TRACED: usize = if TABLE.log_windows { 256 } else { 0 };
@@ -73,8 +72,6 @@ pub struct SharedCore {
     holder: Holder,
     /// The window that runs or ran last.
     running: Running,
-    /// Events that wait to be told, with the TSC when they were seen.
-    events: heapless::Deque<(u64, HealthEvent), EVENTS>,
     /// Most and fewest ticks that a switch took, waiting left out.
     pub switch_max: u64,
     /// See [`Self::switch_max`].
@@ -91,8 +88,10 @@ struct Running {
     slot: Slot,
     /// TSC just before the owner was entered.
     entered: u64,
-    /// Who runs in it.
+    /// Who runs in it. Of a window in which nobody runs, the hypervisor.
     ran: Party,
+    /// TSC when it was left for good; until then its start.
+    left: u64,
     /// The time is the owner's gift to who runs.
     donated: bool,
 }
@@ -140,6 +139,7 @@ pub fn start(core: usize, cpu: u16, epoch: u64, plans: &'static [&'static [Windo
         slot: nothing,
         entered: epoch,
         ran: Party::Hypervisor,
+        left: epoch,
         donated: false,
     };
     let Some(cell) = CORES_STATE.get(core) else {
@@ -155,7 +155,6 @@ pub fn start(core: usize, cpu: u16, epoch: u64, plans: &'static [&'static [Windo
         loaded: None,
         holder: Holder::default(),
         running,
-        events: heapless::Deque::new(),
         switch_max: 0,
         switch_min: u64::MAX,
         steps: [0; SwitchStep::ALL.len()],
@@ -204,7 +203,8 @@ impl SharedCore {
                 }
                 Some(Owner::Partition(id)) => {
                     let cleaning = self.holder.pass_to(id, hygiene::asked_by);
-                    if restart::is_under_way(id) {
+                    let starts_again = restart::is_under_way(id);
+                    if starts_again {
                         self.clean_unloaded(cleaning);
                         self.restart_in(id, &slot);
                     } else if let Some((index, vcpu)) = self.ready_for(id, &slot, word, &mut since)
@@ -215,6 +215,10 @@ impl SharedCore {
                         self.clean_unloaded(cleaning);
                     }
                     self.idle_until(&slot);
+                    if starts_again {
+                        // Loading is the partition's own work: what it takes behind the window is its doing.
+                        self.running.ran = Party::Partition(id);
+                    }
                 }
             }
             since = machine::tsc();
@@ -246,13 +250,12 @@ impl SharedCore {
 
     /// Nobody runs in this window.
     fn idle_until(&mut self, slot: &Slot) {
-        self.tell_events(slot.end);
-        machine::wait_until(slot.end);
-        self.running.slot = Slot { owner: None, ..*slot };
+        let left = machine::wait_until(slot.end);
+        let running = &mut self.running;
+        (running.slot, running.ran, running.left) = (*slot, Party::Hypervisor, left);
     }
 
     fn keep_house(&mut self, slot: &Slot, word: PlanWord) -> Course {
-        self.tell_events(slot.end);
         let entered = machine::wait_until(slot.start);
         let course = housekeeping::run_until(slot.end);
         self.running = Running {
@@ -261,6 +264,7 @@ impl SharedCore {
             slot: *slot,
             entered,
             ran: Party::Hypervisor,
+            left: slot.start,
             donated: false,
         };
         self.note_end(machine::tsc());
@@ -306,23 +310,22 @@ impl SharedCore {
 
     /// The switch: everything that can be done ahead of the window, then its start.
     fn begin(&mut self, vcpu: &'static mut Vcpu, turn: &Turn, since: u64) -> *mut Vcpu {
-        let before = (self.running.slot.owner, self.running.slot.end);
+        let before = self.before();
         let decided = machine::tsc();
         let [saved, loaded, cleaned] = self.put_in(turn.index, vcpu, turn.cleaning, decided);
         self.give(vcpu, turn, false);
         vcpu.windows.run += 1;
         partition::note_first_entry(vcpu);
         let told = machine::tsc();
-        settle(vcpu, turn.slot.start);
+        settle_at_start(vcpu, turn.slot.start);
         let ready = machine::tsc();
         self.note_switch(&[since, decided, saved, loaded, cleaned, told, ready]);
         if ready > turn.slot.start {
-            self.note_late(vcpu, turn, before, since, ready - turn.slot.start);
+            self.note_late(vcpu, turn, before, [since, cleaned, ready]);
             let now = machine::tsc();
-            settle(vcpu, now);
+            settle_at_start(vcpu, now);
             self.running.entered = now;
         } else {
-            self.tell_events(turn.slot.start);
             self.running.entered = machine::wait_until(turn.slot.start);
         }
         vcpu
@@ -334,7 +337,7 @@ impl SharedCore {
         self.give(vcpu, turn, true);
         partition::note_first_entry(vcpu);
         let now = machine::tsc();
-        settle(vcpu, now);
+        settle_at_start(vcpu, now);
         self.running.entered = now;
         vcpu
     }
@@ -407,6 +410,7 @@ impl SharedCore {
             slot,
             entered: slot.start,
             ran: Party::Partition(turn.id),
+            left: slot.start,
             donated,
         };
         self.tell(vcpu, turn, donated);
@@ -455,6 +459,7 @@ impl SharedCore {
     /// The running window is over, for whatever reason, at `left`: the guest's restrictions of speculation go first of all; then come its
     /// figures and its record. Done here and not at its start, where they would delay the guest.
     fn note_end(&mut self, left: u64) {
+        self.running.left = left;
         let running = &self.running;
         if let (Party::Partition(_), Some(index)) = (running.ran, self.loaded)
             // SAFETY: a vCPU of this core; the caller holds no reference to one, and this one ends here.
@@ -494,19 +499,19 @@ impl SharedCore {
         &mut self,
         vcpu: &mut Vcpu,
         turn: &Turn,
-        (owner, end): (Option<Owner>, u64),
-        left: u64,
-        ticks: u64,
+        (before, overrun): (Party, u64),
+        [since, cleaned, ready]: [u64; 3],
     ) {
         vcpu.windows.late += 1;
-        // What is kept for hygiene is no leave to overrun: the switch itself needs its half.
-        let budget = TABLE.board.switch_budget;
-        self.report(HealthEvent {
-            incident: Incident::LateWindow,
-            subject: Party::Partition(turn.id),
-            offender: health::offender(owner, end, left, budget),
+        let ticks = ready - turn.slot.start;
+        let (switch, arrival) = (cleaned - since, ready - cleaned);
+        let passage = self.passage(overrun, switch, arrival, (self.cursor, turn.word));
+        let subject = Party::Partition(turn.id);
+        incidents::record(Incident {
+            what: What::LateWindow { ticks },
+            subject,
+            offender: passage.offender(before, subject),
             frame: turn.slot.frame,
-            ticks,
         });
     }
 
@@ -520,10 +525,10 @@ impl SharedCore {
 
     #[cold]
     fn blame_for_missed(&mut self, missed: u64, word: PlanWord) {
-        let before = self.running.slot;
-        let now = machine::tsc();
+        let (before, overrun) = self.before();
+        let switch = machine::tsc().saturating_sub(self.running.left);
         let mut passed = self.schedule.next(self.cursor, word);
-        let budget = TABLE.board.switch_budget;
+        let passage = self.passage(overrun, switch, 0, (passed, word));
         for _ in 0..missed.min(WINDOWS as u64) {
             let slot = self.schedule.slot(passed, word);
             if let Some(Owner::Partition(id)) = slot.owner
@@ -533,51 +538,36 @@ impl SharedCore {
             }
             passed = self.schedule.next(passed, word);
         }
-        self.report(HealthEvent {
-            incident: Incident::MissedWindows,
+        incidents::record(Incident {
+            what: What::MissedWindows { count: missed },
             subject: Party::Hypervisor,
-            offender: health::offender(before.owner, before.end, now, budget),
+            offender: passage.offender(before, Party::Hypervisor),
             frame: self.cursor.frame,
-            ticks: missed,
         });
+    }
+
+    /// Who ran last, and for how many ticks behind the end of its window.
+    const fn before(&self) -> (Party, u64) {
+        let Running { ran, left, slot, .. } = &self.running;
+        (*ran, left.saturating_sub(slot.end))
+    }
+
+    /// What the time before the window at this cursor was spent on.
+    fn passage(
+        &self,
+        overrun: u64,
+        switch: u64,
+        arrival: u64,
+        (cursor, word): (Cursor, PlanWord),
+    ) -> Passage {
+        let budget = TABLE.board.switch_budget;
+        let cleaning = self.budget(cursor, word).saturating_sub(budget);
+        Passage { overrun, switch, arrival, budget, cleaning }
     }
 
     fn budget(&self, cursor: Cursor, word: PlanWord) -> u64 {
         let windows = self.schedule.windows(cursor.frame, word);
         windows.get(cursor.index).map_or(0, |window| window.budget)
-    }
-
-    /// Keeps an event until there is time to tell it: told at once, it would make the next window late too. One that finds no room is
-    /// counted as dropped, and its window in the figures of its partition.
-    fn report(&mut self, event: HealthEvent) {
-        if self.events.push_back((machine::tsc(), event)).is_err()
-            && let Some(ring) = RINGS.get(self.core)
-        {
-            ring.count_lost();
-        }
-    }
-
-    /// Tells events as long as the time until `instant` is more than a whole switch may take.
-    fn tell_events(&mut self, instant: u64) {
-        while !self.events.is_empty()
-            && instant.saturating_sub(machine::tsc()) > TABLE.board.switch_budget
-        {
-            self.tell_event();
-        }
-    }
-
-    /// Tells the rest, when no window comes any more.
-    pub fn tell_last_events(&mut self) {
-        while !self.events.is_empty() {
-            self.tell_event();
-        }
-    }
-
-    fn tell_event(&mut self) {
-        if let (Some((tsc, event)), Some(ring)) = (self.events.pop_front(), RINGS.get(self.core)) {
-            // A full ring counts what it drops; the housekeeping tells how many.
-            let _kept = ring.write(Kind::Health.code(), tsc, &event.to_bytes());
-        }
     }
 
     /// The running vCPU gave up the rest of its window at `since`.
@@ -612,6 +602,16 @@ pub fn rearm(vcpu: &Vcpu) -> bool {
     in_time
 }
 
+/// As [`settle`], for the first entry of a window. Where the vCPU was reset meanwhile, or has a command of its last window to finish, the core
+/// looks up before the guest's first instruction. SDM 3C 26.5.1: a timer of 0 exits before any.
+fn settle_at_start(vcpu: &mut Vcpu, instant: u64) {
+    settle(vcpu, instant);
+    if vcpu.life != Life::Runs || !vcpu.errand.is_done() {
+        vcpu.deadline = instant;
+        arm(vcpu, instant);
+    }
+}
+
 fn arm(vcpu: &Vcpu, now: u64) {
     write_timer(u64::from(timer_value(now, vcpu.deadline, vcpu.timer_shift, NO_LEAD)));
 }
@@ -631,6 +631,9 @@ const NO_LEAD: u64 = 0;
 /// Looks at the clock: ends the window when it is over or the module ends, else settles timer and interrupts.
 #[inline(never)]
 pub fn clock(vcpu: &mut Vcpu) -> Then {
+    if !vcpu.errand.is_done() {
+        interrupts::run_errand(vcpu);
+    }
     let now = machine::tsc();
     // What came for the vCPU keeps until its next window, where the switch has the time for it.
     let needed = if vcpu.inbox.has_news() { QUIET } else { LEAST_SETTLING };
@@ -638,24 +641,25 @@ pub fn clock(vcpu: &mut Vcpu) -> Then {
         return Then::Leave(now);
     }
     settle_now(vcpu, now);
-    if vcpu.life == Life::Runs { Then::Same } else { Then::Leave(now) }
+    if vcpu.life == Life::Runs { Then::Same } else { Then::Leave(machine::tsc()) }
 }
 
 /// Ticks that settling and the entry behind it take at least. A guest whose window ends sooner would not run an instruction more: it is left
 /// at once, and the next window's switch begins that much earlier.
-const LEAST_SETTLING: u64 = 100;
+pub const LEAST_SETTLING: u64 = pace::least_settling(TABLE.board.switch_budget);
 
 /// Settles for an entry now, or at the instant of a guest timer that is due in a moment: the core looks up that much earlier (see
-/// [`timer_lead`]), does its work ahead and waits the rest out, so that the interrupt comes when the guest asked for it.
+/// [`pace::TimerLead`]), does its work ahead and waits the rest out, so that the interrupt comes when the guest asked for it.
 fn settle_now(vcpu: &mut Vcpu, now: u64) {
     let due = vcpu.state.apic.next_deadline().unwrap_or(u64::MAX);
-    let looked_up = due.saturating_sub(timer_lead(vcpu));
-    let soon = now.saturating_add(timer_lead(vcpu));
+    let lead = vcpu.timer_lead.ticks();
+    let looked_up = due.saturating_sub(lead);
+    let soon = now.saturating_add(lead);
     let instant = if due <= soon && due < vcpu.window_end { due.max(now) } else { now };
     settle(vcpu, instant);
     let ready = machine::tsc();
     if due <= soon && due.saturating_add(MOST_TIMER_LEAD) > now {
-        vcpu.timer_work = vcpu.timer_work.max(ready.saturating_sub(looked_up));
+        vcpu.timer_lead.note(ready.saturating_sub(looked_up));
     }
     if ready < instant {
         machine::wait_until(instant);
@@ -665,19 +669,12 @@ fn settle_now(vcpu: &mut Vcpu, now: u64) {
     arm(vcpu, machine::tsc());
 }
 
-/// A core looks up for a guest's timer this much earlier at most: half of what the board allows for a whole switch.
-const MOST_TIMER_LEAD: u64 = TABLE.board.switch_budget / 2;
+/// See [`pace::most_timer_lead`].
+pub const MOST_TIMER_LEAD: u64 = pace::most_timer_lead(TABLE.board.switch_budget);
 
-/// How much earlier it does: by the most that the work ahead of a timer took so far, as it is on this machine; before it was ever seen,
-/// by the most that is allowed.
-#[inline]
-fn timer_lead(vcpu: &Vcpu) -> u64 {
-    if vcpu.timer_work == 0 { MOST_TIMER_LEAD } else { vcpu.timer_work.min(MOST_TIMER_LEAD) }
-}
-
-/// Goes from the guest that was left at `since` to the next window. The caller holds no reference to a vCPU.
-pub fn leave(since: u64) -> *mut Vcpu {
-    let core = own_core();
+/// Goes from the guest that was left at `since` to the next window. `core` is this core's index in the table; the caller holds no reference
+/// to a vCPU.
+pub fn leave(core: usize, since: u64) -> *mut Vcpu {
     interrupts::end_window(core);
     // SAFETY: this core's own state; each entry to the hypervisor starts here anew, and the reference ends with this line.
     let next = match unsafe { state(core) } {
@@ -688,8 +685,7 @@ pub fn leave(since: u64) -> *mut Vcpu {
 }
 
 /// As [`leave`], for a guest that gave up the rest of its window.
-pub fn rest(rest: Rest, since: u64) -> *mut Vcpu {
-    let core = own_core();
+pub fn rest(core: usize, rest: Rest, since: u64) -> *mut Vcpu {
     interrupts::end_window(core);
     // SAFETY: as in `leave`.
     let next = match unsafe { state(core) } {
@@ -697,10 +693,6 @@ pub fn rest(rest: Rest, since: u64) -> *mut Vcpu {
         None => module::park(),
     };
     next.unwrap_or_else(|| housekeeping::end_module())
-}
-
-fn own_core() -> usize {
-    super::percpu::core_index().unwrap_or(0)
 }
 
 /// Answers a call about plans.
@@ -732,7 +724,7 @@ fn settle(vcpu: &mut Vcpu, instant: u64) {
     // over until the end.
     let end = vcpu.window_end;
     let due = vcpu.state.apic.next_deadline().filter(|due| *due < end);
-    let next = due.map_or(end, |due| due.saturating_sub(timer_lead(vcpu)));
+    let next = due.map_or(end, |due| due.saturating_sub(vcpu.timer_lead.ticks()));
     vcpu.deadline = next.min(instant.saturating_add(MOST_AHEAD));
     arm(vcpu, instant);
 }

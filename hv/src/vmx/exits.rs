@@ -243,6 +243,7 @@ fn act(vcpu: &mut Vcpu, action: Action) -> Next {
             vcpu::advance();
             return Next::Rest(rest);
         }
+        Action::NextWindow => return Next::Rest(Rest::Idle),
         Action::Finish { passed } => return Next::Finish { passed },
         Action::Stop(violation) => return Next::Stop(violation),
         Action::Off => return Next::Off,

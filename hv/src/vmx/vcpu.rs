@@ -6,8 +6,9 @@ use core::arch::asm;
 use hv_core::cpuid::SpeculationMsrs;
 use hv_core::exit::{Event, Preserved, Registers, VcpuState};
 use hv_core::inbox::Inbox;
-use hv_core::ipi::BOOTSTRAP;
+use hv_core::ipi::{BOOTSTRAP, Errand};
 use hv_core::msr::CoreKind;
+use hv_core::pace::TimerLead;
 use hv_defs::cpuid::xcr0;
 use hv_defs::msr;
 use hv_defs::vmcs::{entry_control, field, interruptibility, interruption, pin, processor};
@@ -33,6 +34,8 @@ pub struct Vcpu {
     pub host_stack: u64,
     /// Physical address of the VMCS.
     pub vmcs: u64,
+    /// Index in the table of its core, which it never leaves.
+    pub core: usize,
     /// TSC at which the hypervisor must look at the clock again: end of the window or the guest's
     /// timer, whichever comes first. Time-shared cores only.
     pub deadline: u64,
@@ -54,9 +57,10 @@ pub struct Vcpu {
     pub inbox: &'static Inbox,
     /// Its number within the partition.
     pub number: u32,
-    /// Most ticks from the instant when the core was to look up ahead of the guest's timer to the one when all was ready for it; 0
-    /// before the first time. Time-shared cores only.
-    pub timer_work: u64,
+    /// How much earlier than the guest's timer the core looks up. Time-shared cores only.
+    pub timer_lead: TimerLead,
+    /// What is left of its last interrupt command. Time-shared cores only.
+    pub errand: Errand,
     /// Frame before which its windows stay idle, because it sleeps. Time-shared cores only.
     pub sleeps_until: u64,
     /// Registers that neither the VMCS nor `registers` carries.
@@ -154,6 +158,10 @@ struct Switched {
 pub struct Parts {
     /// Physical address of its VMCS region.
     pub vmcs: u64,
+    /// Index in the table of its core.
+    pub core: usize,
+    /// Most ticks by which its core looks up earlier than its timer.
+    pub most_timer_lead: u64,
     /// Top of its core's stack.
     pub host_stack: u64,
     /// Its decisions' state.
@@ -197,6 +205,7 @@ impl Vcpu {
             pending: Pending::Nothing,
             host_stack: parts.host_stack,
             vmcs: parts.vmcs,
+            core: parts.core,
             deadline: u64::MAX,
             window_end: u64::MAX,
             timer_shift: super::controls::preemption_timer_shift(),
@@ -204,7 +213,8 @@ impl Vcpu {
             apic_virtualization: controls.has_virtual_interrupt_delivery(),
             state: parts.state,
             number: parts.number,
-            timer_work: 0,
+            timer_lead: TimerLead::new(parts.most_timer_lead),
+            errand: Errand::NONE,
             sleeps_until: 0,
             switched: Switched::new(speculation_msrs().control),
             windows: WindowFigures {
@@ -336,6 +346,7 @@ impl Vcpu {
         self.state.cpuid.set_osxsave(false);
         self.state.cpuid.set_xcr0(xcr0::X87);
         self.requeued = None;
+        self.errand = Errand::NONE;
         self.sleeps_until = 0;
         self.switched = Switched::new(self.switched.speculation.is_some());
         self.switched.load(self.state.xcr0_allowed);

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use hv_core::health::{HealthEvent, Incident, Party};
+use hv_core::health::{Incident, Party};
 use hv_core::wire::{Fate, Live, Stat, StatKey};
 
 use crate::collect::fate_name;
 use crate::decode::Event;
 use crate::elf::hex;
+use crate::incident;
 use crate::lines::Measured;
 use crate::manifest::Manifest;
 use crate::screen::Screen;
@@ -197,7 +198,7 @@ impl Model {
             Event::Stat(stat) if of_a_partition(stat.key) => {
                 self.partition(stat.subject).stat(stat);
             }
-            Event::Health { tsc, event, .. } => self.health(*tsc, event),
+            Event::Incident { tsc, incident, .. } => self.incident(*tsc, incident),
             Event::Lost { count, .. } => self.dropped += u64::from(*count),
             Event::Garbled { runs, .. } => self.garbled += runs,
             Event::End => self.ended = true,
@@ -221,15 +222,15 @@ impl Model {
         self.partitions.entry(id).or_default()
     }
 
-    fn health(&mut self, tsc: u64, event: &HealthEvent) {
+    /// What a partition did to itself stands in the log, and shows in its fate and its counts.
+    fn incident(&mut self, tsc: u64, it: &Incident) {
         self.tsc = self.tsc.max(tsc);
-        let incident = match event.incident {
-            Incident::LateWindow => "late_window".to_string(),
-            Incident::MissedWindows => "missed_windows".to_string(),
-            Incident::Unknown(code) => format!("incident_{code}"),
-        };
-        let (subject, offender) = (self.party(event.subject), self.party(event.offender));
-        push(&mut self.health, (tsc, self.screen.health(event)), EVENTS);
+        if !it.what.is_of_time() {
+            return;
+        }
+        let incident = incident::name(&it.what).replace(' ', "_");
+        let (subject, offender) = (self.party(it.subject), self.party(it.offender));
+        push(&mut self.health, (tsc, self.screen.incident(it)), EVENTS);
         *self.incidents.entry(Offence { incident, subject, offender }).or_default() += 1;
     }
 
@@ -277,6 +278,7 @@ fn push<T>(queue: &mut VecDeque<T>, item: T, most: usize) {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use hv_core::health::What;
     use hv_core::wire::LiveCounts;
 
     use super::*;
@@ -289,6 +291,7 @@ pub(super) mod tests {
             place: String::new(),
             cpus: vec![cpu],
             shared,
+            ..Place::default()
         };
         let mut model = Model::new(Some(Manifest {
             system: "demo".into(),
@@ -325,15 +328,14 @@ pub(super) mod tests {
             },
             console("@bulkhead histogram wakeup ticks count=20 min=0 median=2 p99_9=4 max=4"),
             console("@bulkhead bin wakeup 0 5"),
-            Event::Health {
+            Event::Incident {
                 cpu: 0,
                 tsc: 25_000_000,
-                event: HealthEvent {
-                    incident: Incident::LateWindow,
+                incident: Incident {
+                    what: What::LateWindow { ticks: 1_234 },
                     subject: Party::Partition(1),
                     offender: Party::Hypervisor,
                     frame: 7,
-                    ticks: 1_234,
                 },
             },
             Event::Garbled { runs: 1, bytes: 7, cause: "not a packet".into() },

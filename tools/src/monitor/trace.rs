@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::model::Model;
 use crate::decode::Event;
 use crate::error::{Error, Result};
-use hv_core::health::{HealthEvent, Party};
+use crate::incident;
+use hv_core::health::{Incident, Party, What};
 use hv_core::trace::WindowRecord;
 use hv_core::wire::Live;
 
@@ -64,7 +65,7 @@ impl Trace {
                 }
                 Ok(())
             }
-            Event::Health { cpu, tsc, event } => self.health(*cpu, *tsc, event, model),
+            Event::Incident { cpu, tsc, incident } => self.incident(*cpu, *tsc, incident, model),
             Event::Live { partition, tsc, live } => self.live(*partition, *tsc, live, model),
             Event::Log { cpu, tsc, message, level, .. } => {
                 self.name(CORES, u64::from(*cpu), &format!("cpu{cpu}"))?;
@@ -112,16 +113,22 @@ impl Trace {
         }))
     }
 
-    fn health(&mut self, cpu: u8, tsc: u64, event: &HealthEvent, model: &Model) -> Result<()> {
+    fn incident(&mut self, cpu: u8, tsc: u64, incident: &Incident, model: &Model) -> Result<()> {
         self.name(CORES, u64::from(cpu), &format!("cpu{cpu}"))?;
-        let words = model.health.back().map(|(_, words)| words.clone()).unwrap_or_default();
-        let args = json!({
-            "subject": party(event.subject, model),
-            "offender": party(event.offender, model),
-            "frame": event.frame,
-            "ticks": event.ticks,
-        });
-        self.instant("health", &words, (CORES, u64::from(cpu)), tsc, args, model)
+        let words = incident::words(incident, model.manifest.as_ref());
+        let (category, args) = match incident.what {
+            What::LateWindow { ticks: many } | What::MissedWindows { count: many } => {
+                let args = json!({
+                    "subject": party(incident.subject, model),
+                    "offender": party(incident.offender, model),
+                    "frame": incident.frame,
+                    "ticks": many,
+                });
+                ("health", args)
+            }
+            what => ("log", json!({"level": incident::level(&what)})),
+        };
+        self.instant(category, &words, (CORES, u64::from(cpu)), tsc, args, model)
     }
 
     fn live(&mut self, partition: u8, tsc: u64, live: &Live, model: &Model) -> Result<()> {
@@ -193,8 +200,6 @@ fn microseconds(ticks: u64, model: &Model) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use hv_core::health::Incident;
-
     use super::*;
     use crate::monitor::model::tests::model;
 
@@ -206,19 +211,18 @@ mod tests {
         let mut trace = Trace::create(&path).unwrap();
         let record =
             |frame, ran| WindowRecord { frame, entered: 100, left: 150, plan: 0, window: 1, ran };
-        let late = HealthEvent {
-            incident: Incident::LateWindow,
+        let late = Incident {
+            what: What::LateWindow { ticks: 9 },
             subject: Party::Partition(0),
             offender: Party::Hypervisor,
             frame: 3,
-            ticks: 9,
         };
         let events = [
             Event::Windows {
                 cpu: 2,
                 records: vec![record(1, Party::Partition(0)), record(2, Party::Hypervisor)],
             },
-            Event::Health { cpu: 2, tsc: 50_000_000, event: late },
+            Event::Incident { cpu: 2, tsc: 50_000_000, incident: late },
             Event::Console { partition: 0, tsc: 1, line: "a \"line\"".into() },
         ];
         for event in &events {

@@ -31,10 +31,10 @@ pub fn exits(id: PartitionId) -> Option<Vec<u8, MAX_PAYLOAD>> {
     if partition.cpus.len() > MOST_READ {
         return None;
     }
+    let mut counts = [0; REASONS];
+    VcpuIndex::of(partition).for_each(|vcpu| partition::add_exits(vcpu, &mut counts));
     let mut payload = Vec::new();
-    for reason in 0..REASONS {
-        let each = VcpuIndex::of(partition).map(|vcpu| partition::exits(vcpu, reason));
-        let count = each.fold(0, u64::wrapping_add);
+    for (reason, count) in counts.into_iter().enumerate() {
         // Guests meet some ten reasons: what does not fit any more is told at the end.
         if count > 0 && payload.capacity() - payload.len() >= EXIT_BYTES {
             let _fits = payload.extend_from_slice(&exit_entry(reason as u16, count));
