@@ -9,6 +9,7 @@ pub mod bench;
 pub mod boards;
 pub mod browser;
 pub mod checks;
+pub mod edge;
 pub mod growth;
 pub mod linux;
 pub mod picture;

@@ -8,6 +8,7 @@ mod baseline;
 mod boot;
 mod control;
 mod demo;
+mod edge;
 mod fidelity;
 mod growth;
 mod hygiene;

@@ -140,6 +140,36 @@ pub fn port_out(port: u16, width: Width, value: u32) -> Result<(), Fault> {
     }
 }
 
+/// Writes one byte of its own to an I/O port by a string instruction.
+///
+/// # Errors
+/// The [`Fault`] that answered.
+pub fn port_out_string(port: u16) -> Result<(), Fault> {
+    static BYTE: u8 = 0;
+    attempt!("outsb"; in("dx") port, inout("rsi") &raw const BYTE => _)
+}
+
+/// Reads a performance counter.
+///
+/// # Errors
+/// The [`Fault`] that answered.
+pub fn read_counter() -> Result<(), Fault> {
+    attempt!("rdpmc"; in("ecx") 0, out("eax") _, out("edx") _)
+}
+
+/// Executes an opcode that is undefined for ever.
+///
+/// # Errors
+/// The [`Fault`] that answered.
+pub fn undefined() -> Result<(), Fault> {
+    attempt!("ud2")
+}
+
+/// Ends the partition by the one call for it, without a verdict on the console. Where there is no hypervisor, halts.
+pub fn finish() -> ! {
+    crate::guest::finish_silently(true)
+}
+
 /// Reads CR0.
 #[must_use]
 pub fn read_cr0() -> u64 {
