@@ -241,13 +241,13 @@ fn hygiene_planted_where_the_next_guest_runs() {
     const LAZY: (&str, &str, &str) = (
         "hv/src/run/shared.rs",
         "let cleaning = self.holder.pass_to(id, hygiene::asked_by);
-                    if",
+                    let starts_again",
         "let runs = self.runnable(id, slot.frame).is_some();
                     let cleaning = match runs {
                         true => self.holder.pass_to(id, hygiene::asked_by),
                         false => Hygiene::NONE,
                     };
-                    if",
+                    let starts_again",
     );
     let complaints = complaints_where_a_flush_is_dear("hygiene-lazy", &[DEAR, LAZY]);
     println!("complaints: {complaints:#?}");
