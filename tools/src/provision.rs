@@ -1,11 +1,17 @@
 //! Brings what a fresh Debian machine lacks: a rustup target, Debian packages. Says what and why first.
 
+pub mod apt;
+pub mod bochs;
+pub mod debian;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::error::{Error, Result};
 use crate::progress::Step;
 use crate::{paths, process};
+use apt::Apt;
+use debian::Lists;
 
 /// The target that the hypervisor and the Rust guests are built for.
 pub const BARE_TARGET: &str = "x86_64-unknown-none";
@@ -15,8 +21,10 @@ pub const BARE_TARGET: &str = "x86_64-unknown-none";
 pub enum Need {
     /// Builds an image.
     Build,
-    /// Builds one, and runs it in Bochs.
+    /// Builds one, and runs it in Bochs 2.7.
     Bochs,
+    /// Builds one, and runs it in Bochs 3.0, by BIOS or by UEFI.
+    Bochs3,
     /// Builds one, and runs it in QEMU, by BIOS or by UEFI.
     Qemu,
     /// All of that, and judges everything that the tests judge.
@@ -31,107 +39,91 @@ impl Need {
 }
 
 /// How one sees that a piece is there.
-enum Probe {
+#[derive(Clone, Copy, Debug)]
+pub enum Probe {
     /// A program on the search path.
     Program(&'static str),
     /// A file.
     File(&'static str),
+    /// A program that says on `--version` that it has at least this major version.
+    AtLeast(&'static str, u32),
 }
 
 /// A Debian package and what it is for.
-struct Package {
-    name: &'static str,
-    why: &'static str,
-    probe: Probe,
-    serves: Need,
+#[derive(Clone, Copy, Debug)]
+pub struct Package {
+    /// As apt knows it.
+    pub name: &'static str,
+    /// What it is for.
+    pub why: &'static str,
+    /// How one sees that it is there.
+    pub probe: Probe,
+    /// What asks for it, besides `Verify`.
+    pub serves: &'static [Need],
 }
 
-/// `bochs-term` is in the list with bochs: bochs wants one of its user interfaces installed, and that one is the
-/// smallest (the headless display comes with bochs itself).
-const PACKAGES: [Package; 14] = [
+/// The emulator without VT-x is wanted in a version that Debian 12 has in its backports only.
+const QEMU: Package = Package {
+    name: "qemu-system-x86",
+    why: "a PC without VT-x that counts instructions",
+    probe: Probe::AtLeast(crate::emulator::qemu::PROGRAM, crate::emulator::qemu::LEAST_VERSION),
+    serves: &[Need::Qemu],
+};
+
+const PACKAGES: [Package; 9] = [
     Package {
         name: "gcc",
         why: "compiles the C guest and links host programs",
         probe: Probe::Program("gcc"),
-        serves: Need::Build,
+        serves: &[Need::Build],
     },
     Package {
         name: "make",
         why: "builds the C guest",
         probe: Probe::Program("make"),
-        serves: Need::Build,
+        serves: &[Need::Build],
     },
     Package {
         name: "grub-common",
         why: "grub-mkrescue writes the bootable image",
         probe: Probe::Program("grub-mkrescue"),
-        serves: Need::Build,
+        serves: &[Need::Build],
     },
     Package {
         name: "grub-pc-bin",
         why: "boots the image by BIOS",
         probe: Probe::File("/usr/lib/grub/i386-pc/modinfo.sh"),
-        serves: Need::Build,
+        serves: &[Need::Build],
     },
     Package {
         name: "grub-efi-amd64-bin",
         why: "boots the image by UEFI",
         probe: Probe::File("/usr/lib/grub/x86_64-efi/modinfo.sh"),
-        serves: Need::Build,
+        serves: &[Need::Build],
     },
     Package {
         name: "xorriso",
         why: "lays out the disk image for grub-mkrescue",
         probe: Probe::Program("xorriso"),
-        serves: Need::Build,
+        serves: &[Need::Build],
     },
     Package {
         name: "mtools",
         why: "fills the image's UEFI partition",
         probe: Probe::Program("mformat"),
-        serves: Need::Build,
-    },
-    Package {
-        name: "bochs",
-        why: "the emulated PC with VT-x",
-        probe: Probe::Program("bochs-bin"),
-        serves: Need::Bochs,
-    },
-    Package {
-        name: "bochs-term",
-        why: "the smallest user interface that satisfies bochs",
-        probe: Probe::Program("bochs-bin"),
-        serves: Need::Bochs,
-    },
-    Package {
-        name: "bochsbios",
-        why: "BIOS of the emulated PC",
-        probe: Probe::File("/usr/share/bochs/BIOS-bochs-latest"),
-        serves: Need::Bochs,
-    },
-    Package {
-        name: "vgabios",
-        why: "video BIOS that bochs asks for",
-        probe: Probe::File("/usr/share/bochs/VGABIOS-lgpl-latest"),
-        serves: Need::Bochs,
-    },
-    Package {
-        name: "qemu-system-x86",
-        why: "a PC without VT-x, to show what is said there",
-        probe: Probe::Program("qemu-system-x86_64"),
-        serves: Need::Qemu,
+        serves: &[Need::Build],
     },
     Package {
         name: "ovmf",
-        why: "UEFI firmware for QEMU",
-        probe: Probe::File("/usr/share/OVMF/OVMF_CODE_4M.fd"),
-        serves: Need::Qemu,
+        why: "UEFI firmware for the emulators",
+        probe: Probe::File(crate::emulator::OVMF_CODE),
+        serves: &[Need::Bochs3, Need::Qemu],
     },
     Package {
         name: "chromium",
         why: "the browser in which the page of `bulkhead report` is judged",
         probe: Probe::Program("chromium"),
-        serves: Need::Verify,
+        serves: &[Need::Verify],
     },
 ];
 
@@ -141,12 +133,59 @@ const PACKAGES: [Package; 14] = [
 /// The machine does not let us install; the error holds the command to type.
 pub fn ensure(need: Need, quiet: bool) -> Result<()> {
     ensure_target(quiet)?;
-    let missing: Vec<&Package> = PACKAGES
+    let mut missing = lacking(&PACKAGES, need);
+    let mut elsewhere = Vec::new();
+    for edition in bochs::EDITIONS.iter().filter(|edition| edition.is_needed(need)) {
+        match edition.is_missing()? {
+            false => {}
+            true if edition.is_shipped_here() => missing.extend(&bochs::PACKAGES),
+            true => elsewhere.push(edition),
+        }
+    }
+    let newer = lacking(&[QEMU], need);
+    let from_backports = debian::here().as_deref() == Some(debian::BOOKWORM);
+    if !from_backports {
+        missing.extend(&newer);
+    }
+    if !missing.is_empty() {
+        install(&missing)?;
+    }
+    if from_backports && !newer.is_empty() {
+        install_from_backports(&newer)?;
+    }
+    elsewhere.into_iter().try_for_each(|edition| edition.unpack(quiet))?;
+    match lacking(&[QEMU], need).first() {
+        Some(_) => Err(too_old()),
+        None => Ok(()),
+    }
+}
+
+/// The packages that `need` asks for and that are not there.
+fn lacking(packages: &[Package], need: Need) -> Vec<Package> {
+    let path = search_path();
+    packages
         .iter()
-        .filter(|package| need.includes(package.serves))
-        .filter(|package| !is_there(&package.probe, &search_path()))
-        .collect();
-    if missing.is_empty() { Ok(()) } else { install(&missing) }
+        .filter(|package| is_needed(package, need))
+        .filter(|package| !is_there(&package.probe, &path))
+        .copied()
+        .collect()
+}
+
+fn is_needed(package: &Package, need: Need) -> bool {
+    package.serves.iter().any(|serves| need.includes(*serves))
+}
+
+/// What apt could install is older than what is needed.
+fn too_old() -> Error {
+    let (program, least) = (crate::emulator::qemu::PROGRAM, crate::emulator::qemu::LEAST_VERSION);
+    let found = version_of(program).map_or("unknown".to_string(), |major| major.to_string());
+    Error::failed(
+        format!("{program} is too old"),
+        format!(
+            "its major version is {found}, and {least} is the least: older ones count no instructions exactly"
+        ),
+        format!("install QEMU {least} or newer, and put it first on the search path"),
+    )
 }
 
 /// Brings the components that `verify` checks formatting and lints with.
@@ -202,12 +241,8 @@ fn rustup(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn install(missing: &[&Package]) -> Result<()> {
-    let width = missing.iter().map(|package| package.name.len()).max().unwrap_or(0);
-    eprintln!("bulkhead: this machine lacks Debian packages; installing:");
-    for package in missing {
-        eprintln!("   {:width$}  {}", package.name, package.why);
-    }
+fn install(missing: &[Package]) -> Result<()> {
+    tell("this machine lacks Debian packages; installing:", missing);
     let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
     let apt = Apt::find(
         "cannot install these packages",
@@ -222,6 +257,46 @@ fn install(missing: &[&Package]) -> Result<()> {
     apt.run(format!("apt-get install of {} packages", names.len()), &arguments)
 }
 
+/// Installs from the backports of this machine's Debian. Their list is kept in a temporary folder: the machine's own sources stay as
+/// they are.
+fn install_from_backports(missing: &[Package]) -> Result<()> {
+    let release = format!("{}-backports", debian::BOOKWORM);
+    tell(
+        &format!("this machine's Debian is older than what is needed; installing from {release}:"),
+        missing,
+    );
+    let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
+    let apt = Apt::find(
+        "cannot install these packages",
+        format!(
+            "sudo apt-get install --no-install-recommends -t {release} {}   (with {release} among the sources)",
+            names.join(" ")
+        ),
+    )?;
+    let folder = tempfile::Builder::new().prefix("bulkhead-apt-").tempdir().map_err(|cause| {
+        Error::failed("cannot create a temporary folder", cause, "check TMPDIR and its rights")
+    })?;
+    let step = Step::begin(format!("package lists of {release}"), false);
+    let lists = Lists::beside(folder.path(), &release)?;
+    lists.update()?;
+    step.done();
+    let settings = lists.settings();
+    let settings = settings.to_string_lossy();
+    let mut arguments = vec!["-c", &settings, "install", "-y", "-q", "--no-install-recommends"];
+    arguments.extend(["-t", release.as_str()]);
+    arguments.extend(&names);
+    apt.run(format!("apt-get install of {} from {release}", names.join(", ")), &arguments)
+}
+
+/// Says what is installed, and for what.
+fn tell(sentence: &str, packages: &[Package]) {
+    let width = packages.iter().map(|package| package.name.len()).max().unwrap_or(0);
+    eprintln!("bulkhead: {sentence}");
+    for package in packages {
+        eprintln!("   {:width$}  {}", package.name, package.why);
+    }
+}
+
 /// Fetches the list of packages that this Debian machine may install: a fresh one has none, and an old one names files that are gone.
 ///
 /// # Errors
@@ -229,79 +304,6 @@ fn install(missing: &[&Package]) -> Result<()> {
 pub fn refresh_package_list() -> Result<()> {
     let apt = Apt::find("cannot refresh the list of packages", "sudo apt-get update".to_string())?;
     apt.run("apt-get update".to_string(), &["update", "-q"])
-}
-
-/// The right to use apt-get.
-struct Apt {
-    /// What stands before it: nothing, or sudo.
-    prefix: Vec<&'static str>,
-    /// What a person would type.
-    by_hand: String,
-}
-
-impl Apt {
-    /// Finds apt-get and the right to use it; a password is asked for now, while no spinner runs over the prompt. `what` names the
-    /// deed in an error, `by_hand` what a person would type.
-    fn find(what: &str, by_hand: String) -> Result<Self> {
-        let path = search_path();
-        if !is_there(&Probe::Program("apt-get"), &path) {
-            let cause = "this machine has no apt-get: it is not a Debian";
-            let remedy = format!("do by this machine's own means what there is:  {by_hand}");
-            return Err(Error::failed(what, cause, remedy));
-        }
-        let remedy = format!("run:  {by_hand}");
-        let prefix = privilege(&path).ok_or_else(|| {
-            let cause = "neither root, nor a sudo that can ask for its password";
-            Error::failed(what, cause, &remedy)
-        })?;
-        if prefix == ASKING {
-            eprintln!("bulkhead: sudo asks for your password, to run apt-get.");
-            process::run_shown(Command::new("sudo").arg("-v"), what, &remedy)?;
-        }
-        Ok(Self { prefix, by_hand })
-    }
-
-    /// Runs apt-get as a step that is called `what`.
-    fn run(&self, what: String, arguments: &[&str]) -> Result<()> {
-        let failed = format!("{what} failed");
-        let step = Step::begin(what, false);
-        let remedy = format!("look at what apt-get says, then run:  {}", self.by_hand);
-        process::run(&mut apt(&self.prefix, arguments), &failed, &remedy)?;
-        step.done();
-        Ok(())
-    }
-}
-
-/// A sudo that asks for a password.
-const ASKING: [&str; 1] = ["sudo"];
-
-/// What to put before apt-get; `None` when this user may not install. A sudo that wants a password asks on the terminal.
-fn privilege(path: &[PathBuf]) -> Option<Vec<&'static str>> {
-    if rustix::process::geteuid().is_root() {
-        return Some(vec![]);
-    }
-    if !is_there(&Probe::Program("sudo"), path) {
-        return None;
-    }
-    let silent = Command::new("sudo").args(["-n", "true"]).output();
-    if silent.is_ok_and(|output| output.status.success()) {
-        return Some(vec!["sudo", "-n"]);
-    }
-    let terminal = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty");
-    terminal.is_ok().then(|| ASKING.to_vec())
-}
-
-fn apt(prefix: &[&str], arguments: &[&str]) -> Command {
-    // `env` behind sudo: sudo drops the variables of its caller.
-    let words: Vec<&str> = prefix
-        .iter()
-        .copied()
-        .chain(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"])
-        .chain(arguments.iter().copied())
-        .collect();
-    let mut command = Command::new(words[0]);
-    command.args(&words[1..]);
-    command
 }
 
 /// The folders of `PATH`, and those of the system administrator, which a user's path may lack.
@@ -314,7 +316,23 @@ fn is_there(probe: &Probe, path: &[PathBuf]) -> bool {
     match probe {
         Probe::Program(name) => path.iter().any(|folder| folder.join(name).is_file()),
         Probe::File(file) => Path::new(file).is_file(),
+        Probe::AtLeast(program, least) => {
+            is_there(&Probe::Program(program), path)
+                && version_of(program).is_some_and(|major| major >= *least)
+        }
     }
+}
+
+/// The major version that a program tells on `--version`.
+fn version_of(program: &str) -> Option<u32> {
+    let output = Command::new(program).arg("--version").output().ok()?;
+    major(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// The first number behind the word `version`.
+fn major(text: &str) -> Option<u32> {
+    let (_, rest) = text.split_once("version ")?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -332,30 +350,45 @@ mod tests {
     }
 
     #[test]
+    fn versions_are_read() {
+        assert_eq!(major("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\n"), Some(10));
+        assert_eq!(major("QEMU emulator version 7.2.22\n"), Some(7));
+        assert_eq!((major("QEMU"), major("version x"), major("")), (None, None, None));
+    }
+
+    #[test]
+    fn an_older_program_is_as_good_as_none() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let tool = folder.path().join("tool");
+        std::fs::write(&tool, "#!/bin/sh\necho TOOL version 7.2\n").unwrap();
+        std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = [folder.path().to_path_buf()];
+        // The probe runs what the search path of this process names: a path in full here.
+        let name: &'static str = tool.display().to_string().leak();
+        assert!(is_there(&Probe::AtLeast(name, 7), &path));
+        assert!(!is_there(&Probe::AtLeast(name, 10), &path));
+        assert!(!is_there(&Probe::AtLeast("no-such-tool", 0), &path));
+    }
+
+    #[test]
     fn nothing_is_installed_for_others() {
         let names = |need: Need| -> Vec<&str> {
-            let needed = PACKAGES.iter().filter(|package| need.includes(package.serves));
+            let all = PACKAGES.iter().chain([&QEMU]);
+            let needed = all.filter(|package| is_needed(package, need));
             needed.map(|package| package.name).collect()
         };
         let emulators = |need| {
             let names = names(need);
-            ["bochs", "qemu-system-x86", "chromium"].map(|name| names.contains(&name))
+            ["ovmf", "qemu-system-x86", "chromium"].map(|name| names.contains(&name))
         };
         assert_eq!(emulators(Need::Build), [false, false, false]);
-        assert_eq!(emulators(Need::Bochs), [true, false, false]);
-        assert_eq!(emulators(Need::Qemu), [false, true, false]);
-        assert_eq!(names(Need::Verify).len(), PACKAGES.len());
+        assert_eq!(emulators(Need::Bochs), [false, false, false]);
+        assert_eq!(emulators(Need::Bochs3), [true, false, false]);
+        assert_eq!(emulators(Need::Qemu), [true, true, false]);
+        assert_eq!(names(Need::Verify).len(), PACKAGES.len() + 1);
         for need in [Need::Build, Need::Bochs, Need::Qemu] {
             assert!(names(need).contains(&"grub-common"));
         }
-    }
-
-    #[test]
-    fn sudo_keeps_the_variable() {
-        let command = format!("{:?}", apt(&["sudo", "-n"], &["update"]));
-        assert_eq!(
-            command,
-            r#""sudo" "-n" "env" "DEBIAN_FRONTEND=noninteractive" "apt-get" "update""#
-        );
     }
 }

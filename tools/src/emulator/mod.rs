@@ -16,6 +16,11 @@ use crate::error::{Error, Result};
 use crate::paths;
 use line::Line;
 
+/// The firmware for UEFI of both emulators: code and variables.
+pub const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+/// The variables as they are at first.
+pub const OVMF_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
 /// Which emulator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Target {

@@ -8,15 +8,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{Emulator, Firmware, Setup};
+use super::{Emulator, Firmware, OVMF_CODE, OVMF_VARIABLES, Setup};
 use crate::error::{Error, Result};
 
 /// As reports name it.
 const NAME: &str = "qemu";
 
-const PROGRAM: &str = "qemu-system-x86_64";
-const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
-const OVMF_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// The program, on the search path.
+pub const PROGRAM: &str = "qemu-system-x86_64";
+
+/// The least major version: with its `-icount` the time-stamp counter counts instructions exactly.
+pub const LEAST_VERSION: u32 = 10;
 
 /// How long QEMU may take to write a picture of its screen.
 const PICTURE_TIME: Duration = Duration::from_secs(10);
