@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bulkhead::manifest::Manifest;
 use bulkhead::{
-    BuildOptions, BuiltImage, Firmware, Run, RunOptions, Target, build_image, build_native, paths,
+    BuildOptions, BuiltImage, Machine, Run, RunOptions, build_image, build_native, paths,
 };
 
 /// Emulators that run at a time: each keeps one core of the host busy, and two is what the smallest host has.
@@ -79,6 +79,15 @@ pub fn run(image: &Path) -> Run {
     run_with(RunOptions { image: image.to_path_buf(), ..RunOptions::default() })
 }
 
+/// Runs an image on that machine, with the board's cores.
+///
+/// # Panics
+/// As [`run`].
+#[must_use]
+pub fn run_on(machine: Machine, image: &Path) -> Run {
+    run_with(RunOptions { image: image.to_path_buf(), machine, ..RunOptions::default() })
+}
+
 /// Runs an image as `options` say, quietly, and within [`LIMIT`] where they set no other.
 ///
 /// # Panics
@@ -97,10 +106,7 @@ pub fn run_with(options: RunOptions) -> Run {
 
 /// The rig file that the environment names, for a run that is of no emulator in particular.
 fn rig_for(options: &RunOptions) -> Option<PathBuf> {
-    let any_machine = options.target == Target::default()
-        && options.firmware == Firmware::default()
-        && options.cores.is_none()
-        && options.cpu_model.is_none();
+    let any_machine = options.machine == Machine::default() && options.cores.is_none();
     let named = std::env::var_os(RIG).filter(|path| any_machine && !path.is_empty());
     // Tests run in their own folder; the path counts from the tree's root, where cargo is called.
     options.rig.clone().or_else(|| named.map(|path| root().join(path)))

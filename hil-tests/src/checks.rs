@@ -206,6 +206,39 @@ pub fn check_windows(report: &Report, name: &str) -> Vec<String> {
     complaints
 }
 
+/// How far the least and the most of one figure may be apart on two machines: each shows it within its own step. Seen: 5.
+const EXTREMES: u64 = 2 * SAME;
+
+/// Two runs of one image, on two machines, that must have the same verdicts and histograms: medians within [`SAME`], the least and the
+/// most within [`EXTREMES`].
+#[must_use]
+pub fn check_same_outcome(one: &Report, other: &Report) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if one.partitions.len() != other.partitions.len() || one.partitions.is_empty() {
+        complaints.push("the runs are not of one system".to_string());
+    }
+    for (one, other) in one.partitions.iter().zip(&other.partitions) {
+        let outcome = |partition: &Partition| {
+            let passed = partition.verdict.as_ref().map(|verdict| verdict.pass);
+            let late = partition.windows.map(|windows| windows.late);
+            (partition.fate.clone(), passed, partition.span_exits, late)
+        };
+        if outcome(one) != outcome(other) {
+            let (one_told, other_told) = (outcome(one), outcome(other));
+            complaints.push(format!("{}: {one_told:?} and {other_told:?}", one.name));
+        }
+        if one.histograms.len() != other.histograms.len() {
+            complaints.push(format!("{} did not measure the same", one.name));
+        }
+        for (a, b) in one.histograms.iter().zip(&other.histograms) {
+            let differing = differences(a, b, EXTREMES);
+            complaints
+                .extend(differing.into_iter().map(|it| format!("{}, {}: {it}", one.name, a.name)));
+        }
+    }
+    complaints
+}
+
 /// Two runs of `motion` that must have the same latencies within [`SAME`].
 #[must_use]
 pub fn check_same_latency(one: &Report, other: &Report) -> Vec<String> {
@@ -215,12 +248,17 @@ pub fn check_same_latency(one: &Report, other: &Report) -> Vec<String> {
     let (Some(one), Some(other)) = (wakeup(one), wakeup(other)) else {
         return vec!["a run has no latencies of motion".into()];
     };
+    differences(&one, &other, SAME)
+}
+
+/// Where two histograms differ: the medians by more than [`SAME`], the rest by more than `extremes`.
+fn differences(one: &Histogram, other: &Histogram, extremes: u64) -> Vec<String> {
     let figures = [
         ("samples", one.count, other.count, 0),
-        ("min", one.min, other.min, SAME),
+        ("min", one.min, other.min, extremes),
         ("median", one.median, other.median, SAME),
-        ("p99.9", one.p99_9, other.p99_9, SAME),
-        ("max", one.max, other.max, SAME),
+        ("p99.9", one.p99_9, other.p99_9, extremes),
+        ("max", one.max, other.max, extremes),
     ];
     figures
         .iter()
@@ -319,6 +357,29 @@ mod tests {
         };
         assert_eq!((most(9, 75), most(9, 76), most(0, 0)), (0, 1, 1));
         assert_eq!(check_at_most(&Report::default(), "plc", "starts", 75).len(), 1);
+    }
+
+    #[test]
+    fn another_outcome_is_seen() {
+        let outcome = |fate: &str, late, max| {
+            let starts = Histogram { name: "starts".into(), count: 9, max, ..Histogram::default() };
+            let windows = Windows { run: 9, late, ..Windows::default() };
+            with(Partition {
+                name: "plc".into(),
+                fate: fate.into(),
+                windows: Some(windows),
+                histograms: vec![starts],
+                ..Partition::default()
+            })
+        };
+        let complaints =
+            |other: &Report| check_same_outcome(&outcome("passed", 0, 50), other).len();
+        assert_eq!(complaints(&outcome("passed", 0, 50 + EXTREMES)), 0);
+        assert_eq!(complaints(&outcome("passed", 0, 51 + EXTREMES)), 1);
+        assert_eq!(complaints(&outcome("failed", 0, 50)), 1);
+        assert_eq!(complaints(&outcome("passed", 1, 50)), 1);
+        assert_eq!(complaints(&Report::default()), 1);
+        assert_eq!(check_same_outcome(&Report::default(), &Report::default()).len(), 1);
     }
 
     #[test]

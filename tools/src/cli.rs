@@ -21,7 +21,7 @@ use bulkhead::schema::{self, schema};
 use bulkhead::verify::verify;
 use bulkhead::who::who;
 use bulkhead::{
-    BuildOptions, Error, Firmware, Result, RunOptions, Target, build_image, build_native,
+    BuildOptions, Error, Firmware, Machine, Result, RunOptions, Target, build_image, build_native,
     difference, log, paths, probe, report_page, run_image,
 };
 use clap::{Parser, Subcommand};
@@ -146,8 +146,11 @@ Examples:
   bulkhead run partitions/demo.toml --native motion
   bulkhead run partitions/linux-rt.toml --console linux      # Ctrl-] ends the run
   bulkhead run partitions/linux-rt.toml --type linux='poweroff -f' --type office='poweroff -f'
+  bulkhead run partitions/demo.toml --firmware uefi            # in Bochs 3.0, which has UEFI and VT-x
+  bulkhead run partitions/demo.toml --target bochs-3-fast      # twice as fast; its times are not right
   bulkhead run partitions/demo.toml --cpu-model tigerlake --serial serial.log
-  bulkhead run demo.img --target qemu --firmware uefi --screenshot screen.png
+  bulkhead run demo.img --target qemu                          # AMD-V and no VT-x: it says so
+  bulkhead run demo.img --target qemu-fast --firmware uefi --screenshot screen.png
   bulkhead run my-line.toml --rig my-rig.toml"
     )]
     Run(RunArguments),
@@ -182,6 +185,7 @@ Examples:
   bulkhead measure partitions/demo.toml --suite quick --report bench.json --html bench.html
   bulkhead measure partitions/demo.toml --suite quick --baseline old.json
   bulkhead measure partitions/demo.toml --suite quick --compare old.json
+  bulkhead measure partitions/demo.toml --firmware uefi
   bulkhead measure partitions/press-line.toml --report report.json --plot latency.svg
   bulkhead measure my.toml --gantt ran.svg
   bulkhead measure my.toml --rig my-rig.toml
@@ -190,12 +194,13 @@ Examples:
     Measure(MeasureArguments),
     /// Shows a running system live: partitions, windows, exits, health, latency, log
     #[command(
-        after_help = "SOURCE is a system file or an image, which is run in Bochs (or on a board with --rig), or a log that somebody
+        after_help = "SOURCE is a system file or an image, which is run in an emulator (or on a board with --rig), or a log that somebody
 else writes: a serial port, a file, a FIFO, or - for standard input. `q` quits, and ends a run that was started here.
 Without a terminal it prints plain lines. How late windows began comes at the end of the run, everything else while it runs.
 
 Examples:
   bulkhead monitor partitions/demo.toml
+  bulkhead monitor partitions/demo.toml --target bochs-3
   bulkhead monitor /dev/ttyUSB0 --metrics 127.0.0.1:9464
   bulkhead monitor my-line.toml --rig my-rig.toml
   bulkhead monitor saved.log --elf demo.img.elf --plain --trace run.json    # open it in ui.perfetto.dev"
@@ -338,16 +343,42 @@ Examples:
     },
 }
 
+/// The emulated machine, named in one way everywhere.
+#[derive(clap::Args)]
+struct MachineArguments {
+    /// The emulator; by default `bochs`, and `bochs-3` by UEFI
+    #[arg(long, value_enum)]
+    target: Option<Target>,
+    /// The firmware that boots the image
+    #[arg(long, value_enum, default_value_t)]
+    firmware: Firmware,
+    /// The emulated processor, as the emulator names it, instead of its own: `bochs-bin --help cpu`, `qemu-system-x86_64 -cpu help`
+    #[arg(long, value_name = "MODEL", value_parser = bulkhead::emulator::machine::model)]
+    cpu_model: Option<String>,
+}
+
+impl MachineArguments {
+    /// The machine; says which one it is where the firmware chose the emulator.
+    fn machine(&self) -> Result<Machine> {
+        let machine = Machine::chosen(self.target, self.firmware, self.cpu_model.clone());
+        machine.check()?;
+        if self.target.is_none() && machine.target != Target::default() {
+            eprintln!(
+                "bulkhead: {} has a BIOS only, so this runs in {}",
+                Target::default().name(),
+                machine.target.name()
+            );
+        }
+        Ok(machine)
+    }
+}
+
 #[derive(clap::Args)]
 struct RunArguments {
     /// A system file, or an image that `bulkhead build` wrote
     source: PathBuf,
-    /// The emulator: Bochs has VT-x, QEMU has none and shows the refusal
-    #[arg(long, value_enum, default_value_t)]
-    target: Target,
-    /// The firmware that boots the image
-    #[arg(long, value_enum, default_value_t)]
-    firmware: Firmware,
+    #[command(flatten)]
+    machine: MachineArguments,
     /// Where to write the report, as JSON
     #[arg(long)]
     report: Option<PathBuf>,
@@ -357,9 +388,6 @@ struct RunArguments {
     /// Logical processors of the emulated machine, instead of the board's
     #[arg(long)]
     cores: Option<usize>,
-    /// The processor that Bochs emulates, instead of its Skylake-X: `bochs-bin --help cpu` names them
-    #[arg(long, value_name = "MODEL", value_parser = bulkhead::emulator::bochs::model)]
-    cpu_model: Option<String>,
     /// Seconds of real time that the run may take
     #[arg(long)]
     timeout: Option<u64>,
@@ -390,8 +418,10 @@ struct MonitorArguments {
     /// Baud rate of a serial port
     #[arg(long, default_value_t = 115_200)]
     baud: u32,
-    /// Runs the system on the board of this rig instead of in Bochs
-    #[arg(long, value_name = "RIG.toml")]
+    #[command(flatten)]
+    machine: MachineArguments,
+    /// Runs the system on the board of this rig instead of in an emulator
+    #[arg(long, value_name = "RIG.toml", conflicts_with_all = ["target", "firmware", "cpu_model"])]
     rig: Option<PathBuf>,
     /// Serves the figures as OpenMetrics text at http://ADDR:PORT/metrics; port 0 takes a free one
     #[arg(long, value_name = "ADDR:PORT")]
@@ -435,15 +465,18 @@ struct MeasureArguments {
     /// Seconds of real time that each run may take
     #[arg(long)]
     timeout: Option<u64>,
-    /// Measures on the board of this rig instead of in Bochs
-    #[arg(long, value_name = "RIG.toml")]
+    #[command(flatten)]
+    machine: MachineArguments,
+    /// Measures on the board of this rig instead of in an emulator
+    #[arg(long, value_name = "RIG.toml", conflicts_with_all = ["target", "firmware", "cpu_model"])]
     rig: Option<PathBuf>,
 }
 
 impl MeasureArguments {
-    fn options(self) -> MeasureOptions {
-        MeasureOptions {
+    fn options(self) -> Result<MeasureOptions> {
+        Ok(MeasureOptions {
             bench: BenchOptions {
+                machine: self.machine.machine()?,
                 system: self.system,
                 suite: self.suite,
                 timeout: self.timeout.map(Duration::from_secs),
@@ -458,7 +491,7 @@ impl MeasureArguments {
             plot: self.plot,
             gantt: self.gantt,
             format: self.format,
-        }
+        })
     }
 }
 
@@ -520,11 +553,12 @@ impl Cli {
             Command::Log { source, elf, baud } => {
                 log::show(source.as_deref(), baud, elf.as_deref())
             }
-            Command::Measure(arguments) => measure(&arguments.options()),
+            Command::Measure(arguments) => measure(&arguments.options()?),
             Command::Monitor(arguments) => monitor(&MonitorOptions {
                 source: arguments.source,
                 elf: arguments.elf,
                 baud: arguments.baud,
+                machine: arguments.machine.machine()?,
                 rig: arguments.rig,
                 metrics: arguments.metrics,
                 trace: arguments.trace,
@@ -592,15 +626,14 @@ fn typed_line(text: &str) -> std::result::Result<(String, String), String> {
 }
 
 fn run(arguments: &RunArguments) -> Result<()> {
-    let need = if arguments.rig.is_some() { Need::Build } else { need(arguments.target) };
+    let machine = arguments.machine.machine()?;
+    let need = if arguments.rig.is_some() { Need::Build } else { machine.target.need() };
     provision::ensure(need, false)?;
     let image = image_of(arguments)?;
     let run = run_image(&RunOptions {
         image: image.clone(),
-        target: arguments.target,
-        firmware: arguments.firmware,
+        machine,
         cores: arguments.cores,
-        cpu_model: arguments.cpu_model.clone(),
         timeout: arguments.timeout.map(Duration::from_secs),
         screenshot: arguments.screenshot.clone(),
         rig: arguments.rig.clone(),
@@ -650,23 +683,12 @@ fn run_probe(arguments: &ProbeArguments) -> Result<()> {
 }
 
 fn probe_emulator(target: Target, name: &str) -> Result<String> {
-    provision::ensure(need(target), false)?;
+    provision::ensure(target.need(), false)?;
     let folder = probe::run_folder()?;
     let image = paths::beside(&folder, ".img");
     probe::build(&image, false)?;
-    let machine = match target {
-        Target::Bochs => probe::Machine::bochs(),
-        Target::Qemu => probe::Machine::qemu(),
-    };
-    let probed = probe::run(&image, &machine, &folder, None)?;
+    let probed = probe::run(&image, &probe::Machine::of(target), &folder, None)?;
     probe::from_log(&probed.log, "what the emulator said", name)
-}
-
-const fn need(target: Target) -> Need {
-    match target {
-        Target::Bochs => Need::Bochs,
-        Target::Qemu => Need::Qemu,
-    }
 }
 
 /// A system file is built first; anything else is taken for an image.

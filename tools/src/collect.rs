@@ -12,8 +12,8 @@ use crate::incident;
 use crate::lines::Measured;
 use crate::manifest::Manifest;
 use crate::report::{
-    Boot, Core, EMULATED_TICKS, ExitsAt, FORMAT, Health, Log, Partition, RanWindow, Report, Size,
-    Windows,
+    Boot, Core, EMULATED_TICKS, ExitsAt, FAST_TICKS, FORMAT, Health, Log, Partition, RanOn,
+    RanWindow, Report, Size, Windows,
 };
 
 /// Names of the numbers in [`StatKey::Denied`].
@@ -140,18 +140,20 @@ impl<'m> Collector<'m> {
             .collect()
     }
 
-    /// The report. `emulator` and `firmware` name what it ran on.
+    /// The report of a run on that machine.
     #[must_use]
-    pub fn report(&self, emulator: &str, firmware: &str, counts: Counts) -> Report {
+    pub fn report(&self, machine: &RanOn, counts: Counts) -> Report {
         let manifest = self.manifest;
         let partitions: Vec<Partition> =
             (0..).take(manifest.partitions.len()).map(|id| self.partition(id)).collect();
         let boot = self.boot(&partitions);
         Report {
             format: FORMAT,
-            ticks: EMULATED_TICKS.to_string(),
-            emulator: emulator.to_string(),
-            firmware: firmware.to_string(),
+            ticks: if machine.exact { EMULATED_TICKS } else { FAST_TICKS }.to_string(),
+            emulator: machine.emulator.clone(),
+            processor: machine.processor.clone(),
+            firmware: machine.firmware.clone(),
+            exact: machine.exact,
             system: manifest.system.clone(),
             board: manifest.board.clone(),
             digest: self.digest.clone(),
@@ -430,7 +432,7 @@ mod tests {
         ] {
             collector.event(&event);
         }
-        let report = collector.report("bochs", "bios", Counts::default());
+        let report = collector.report(&RanOn::default(), Counts::default());
         let motion = report.partition("motion").unwrap();
         assert_eq!(motion.exits, BTreeMap::from([("CPUID".to_string(), 5)]));
         assert_eq!(motion.exits_over_time[0].exits, BTreeMap::from([("CPUID".to_string(), 4)]));
@@ -462,14 +464,14 @@ mod tests {
         ] {
             collector.event(&event);
         }
-        let report = collector.report("bochs", "bios", Counts::default());
+        let report = collector.report(&RanOn::default(), Counts::default());
         assert_eq!(report.log.contradictions, ["Fate of 0, 0 was told twice: 2 and 1"]);
         assert_eq!(report.partition("motion").unwrap().fate, "failed");
         (0..2 * MOST_CONTRADICTIONS as u16)
             .for_each(|id| collector.event(&stat(StatKey::Restarts, id / 2, 0, id.into())));
         collector.event(&hello());
         collector.event(&Event::Text("GRUB".into()));
-        let told = collector.report("bochs", "bios", Counts::default()).log.contradictions;
+        let told = collector.report(&RanOn::default(), Counts::default()).log.contradictions;
         assert_eq!(told.len(), MOST_CONTRADICTIONS);
         assert!(told[1].contains("behind the hypervisor's last word"), "{told:?}");
     }
@@ -481,7 +483,7 @@ mod tests {
         assert!(!collector.native_is_over());
         collector.event(&Event::Text("@bulkhead verdict pass fine".into()));
         assert!(collector.native_is_over());
-        let report = collector.report("bochs", "bios", Counts::default());
+        let report = collector.report(&RanOn::default(), Counts::default());
         assert_eq!(report.partition("plc").unwrap().fate, "passed");
         assert!(report.complete);
     }

@@ -149,7 +149,7 @@ impl Picture<'_> {
         area.draw(&Text::new(text, (20, 12), head))?;
         let note = format!(
             "pale: the plan · coloured: from the first instant to the last, as the log tells · {} · frame {} ticks",
-            self.report.emulator,
+            self.report.machine(),
             grouped(self.plan.frame())
         );
         area.draw(&Text::new(note, (20, 42), small))?;

@@ -152,24 +152,35 @@ fn long(bytes: &[u8], at: usize) -> Option<u32> {
 /// # Errors
 /// A file cannot be written, or grub-mkrescue fails.
 pub fn make(staging: &Path, menu: &str, image: &Path) -> Result<()> {
+    pack(staging, menu, &[&format!("--install-modules={MODULES}")], image)
+}
+
+/// As [`make`], with these modules, and for UEFI only.
+///
+/// # Errors
+/// As [`make`].
+pub fn make_for_uefi(staging: &Path, menu: &str, modules: &str, image: &Path) -> Result<()> {
+    pack(staging, menu, &["-d", FOR_UEFI, &format!("--install-modules={modules}")], image)
+}
+
+/// GRUB's files for UEFI.
+const FOR_UEFI: &str = "/usr/lib/grub/x86_64-efi";
+
+/// Packs the staging folder and the menu as a hybrid image: a disk or a CD.
+///
+/// # Errors
+/// A file cannot be written, or grub-mkrescue fails.
+fn pack(staging: &Path, menu: &str, options: &[&str], image: &Path) -> Result<()> {
     let folder = staging.join("boot/grub");
     paths::create(&folder)?;
     paths::write(&folder.join("grub.cfg"), menu.as_bytes())?;
-    pack(staging, image)
-}
-
-/// Packs the staging folder as a hybrid image: a disk or a CD, for BIOS and UEFI.
-///
-/// # Errors
-/// grub-mkrescue fails.
-fn pack(staging: &Path, image: &Path) -> Result<()> {
     if let Some(folder) = image.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         paths::create(folder)?;
     }
     let mut command = Command::new("grub-mkrescue");
     command
         .args(["--fonts=", "--locales=", "--themes="])
-        .arg(format!("--install-modules={MODULES}"))
+        .args(options)
         .arg("-o")
         .arg(image)
         .arg(staging);

@@ -54,7 +54,7 @@ pub mod typed;
 pub mod verify;
 pub mod who;
 
-pub use emulator::{Firmware, Target};
+pub use emulator::{Firmware, Machine, Target};
 pub use error::{Error, Result};
 pub use image::{BuildOptions, BuiltImage, build_image, build_native};
 pub use report::Report;

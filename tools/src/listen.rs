@@ -9,7 +9,7 @@ use crate::elf::LogElf;
 use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::progress::Step;
-use crate::report::Report;
+use crate::report::{RanOn, Report};
 use crate::run::{Exit, Run};
 use crate::screen::Screen;
 use crate::{code_size, paths};
@@ -192,9 +192,9 @@ impl<'a> Listener<'a> {
         line.unwrap_or_else(|| "nothing".to_string())
     }
 
-    /// The run is over. `machine` and `firmware` name what it ran on.
+    /// The run on that machine is over.
     #[must_use]
-    pub fn finish(mut self, exit: Exit, machine: &str, firmware: &str) -> Run {
+    pub fn finish(mut self, exit: Exit, machine: &RanOn) -> Run {
         let mut events = Vec::new();
         self.decoder.finish(&mut events);
         self.take(events);
@@ -202,7 +202,7 @@ impl<'a> Listener<'a> {
         for defect in self.collector.defects() {
             self.audience.tell(&format!("a report line that does not read as one: {defect}"));
         }
-        let report = self.report(machine, firmware);
+        let report = self.report(machine);
         let words = |event: &Event| match event {
             Event::Incident { incident, .. } => Some(self.screen.incident(incident)),
             _ => None,
@@ -219,8 +219,8 @@ impl<'a> Listener<'a> {
         }
     }
 
-    fn report(&self, machine: &str, firmware: &str) -> Report {
-        let mut report = self.collector.report(machine, firmware, self.decoder.counts());
+    fn report(&self, machine: &RanOn) -> Report {
+        let mut report = self.collector.report(machine, self.decoder.counts());
         report.log.diagnosis = self.diagnosis();
         if let Ok(root) = paths::root() {
             report.lines_of_code = code_size::per_room(&root);

@@ -50,7 +50,8 @@ pub struct MeasureOptions {
 pub fn measure(options: &MeasureOptions) -> Result<()> {
     let old = look_ahead(options)?;
     let quiet = options.format == Format::Json;
-    let need = if options.bench.rig.is_some() { Need::Build } else { Need::Bochs };
+    let emulated = options.bench.machine.target.need();
+    let need = if options.bench.rig.is_some() { Need::Build } else { emulated };
     provision::ensure(need, quiet)?;
     let Outcome { bench, plans, verdict } = bench::measure(&options.bench)?;
     show(options, &bench);

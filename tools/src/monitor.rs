@@ -22,6 +22,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::decode::Event;
+use crate::emulator::Machine;
 use crate::error::{Error, Result};
 use crate::image::{BuildOptions, build_image};
 use crate::interrupt;
@@ -50,6 +51,8 @@ pub struct MonitorOptions {
     pub elf: Option<PathBuf>,
     /// Baud rate of a serial port.
     pub baud: u32,
+    /// The emulated machine that runs the system.
+    pub machine: Machine,
     /// A rig file: the system runs on that board.
     pub rig: Option<PathBuf>,
     /// Where the figures are served as OpenMetrics text.
@@ -134,12 +137,18 @@ fn open(options: &MonitorOptions) -> Result<Feed> {
             format!("{} is neither a system file nor an image with its IMAGE.json", named(options)),
             "give a system file, or leave --rig out and give the board's serial port",
         )),
+        None if options.machine != Machine::default() => Err(Error::refused(
+            format!("cannot watch this in {}", options.machine.target.name()),
+            format!("{} is neither a system file nor an image with its IMAGE.json", named(options)),
+            "give a system file, or leave --target, --firmware and --cpu-model out",
+        )),
         None => listen(source, options),
     }
 }
 
 fn build(system: &Path, options: &MonitorOptions) -> Result<PathBuf> {
-    provision::ensure(if options.rig.is_some() { Need::Build } else { Need::Bochs }, false)?;
+    let need = if options.rig.is_some() { Need::Build } else { options.machine.target.need() };
+    provision::ensure(need, false)?;
     let build = BuildOptions { system: system.to_path_buf(), ..BuildOptions::default() };
     Ok(build_image(&build)?.image)
 }
@@ -153,6 +162,7 @@ fn run(image: PathBuf, options: &MonitorOptions) -> Result<Feed> {
     let run = RunOptions {
         image,
         quiet: true,
+        machine: options.machine.clone(),
         rig: options.rig.clone(),
         watch: Some(watch),
         // Whoever watches ends it; a system may run for ever.

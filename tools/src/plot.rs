@@ -76,7 +76,7 @@ fn title(report: &Report, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Drawn {
         None => format!("Bulkhead: {} on {}", report.system, report.board),
     };
     area.draw(&Text::new(text, (20, 12), head))?;
-    let ticks = format!("{} · {}", report.emulator, report.ticks);
+    let ticks = format!("{} · {}", report.machine(), report.ticks);
     area.draw(&Text::new(ticks, (20, 42), small))?;
     Ok(())
 }

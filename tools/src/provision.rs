@@ -116,7 +116,7 @@ const PACKAGES: [Package; 9] = [
     Package {
         name: "ovmf",
         why: "UEFI firmware for the emulators",
-        probe: Probe::File(crate::emulator::OVMF_CODE),
+        probe: Probe::File(crate::emulator::uefi::CODE),
         serves: &[Need::Bochs3, Need::Qemu],
     },
     Package {

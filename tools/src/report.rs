@@ -14,6 +14,9 @@ pub const FORMAT: u32 = 2;
 pub const EMULATED_TICKS: &str = "ticks are instructions of the emulator, not microseconds: \
     they compare hypervisors with no noise and say nothing of caches or of real time";
 
+/// The same where ticks say nothing.
+pub const FAST_TICKS: &str = "the emulator ran in its fast mode: no figure of time says anything";
+
 /// Everything that is known of one run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -21,10 +24,16 @@ pub struct Report {
     pub format: u32,
     /// What a tick means in this report.
     pub ticks: String,
-    /// What it ran on: `bochs 2.7`, `qemu 7.2.22`.
+    /// What it ran on: `bochs 2.7`, `bochs-fast 3.0`, `qemu 10.0.2`, `rig NAME`.
     pub emulator: String,
+    /// Model of the processor, as the emulator names it; empty on a rig.
+    #[serde(default)]
+    pub processor: String,
     /// `bios` or `uefi`.
     pub firmware: String,
+    /// Whether ticks can be believed: false in an emulator's fast mode, where no figure of time says anything.
+    #[serde(default = "believed")]
+    pub exact: bool,
     /// `[system] name`.
     pub system: String,
     /// `[board] name`.
@@ -59,6 +68,24 @@ pub struct Report {
     pub size: Size,
     /// Lines of Rust per room of the tree, without blank lines, comments and tests; empty outside the tree.
     pub lines_of_code: BTreeMap<String, u64>,
+}
+
+/// Reports of before there was a fast mode are exact.
+const fn believed() -> bool {
+    true
+}
+
+/// What a run took place on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RanOn {
+    /// As [`Report::emulator`].
+    pub emulator: String,
+    /// As [`Report::processor`].
+    pub processor: String,
+    /// As [`Report::firmware`].
+    pub firmware: String,
+    /// As [`Report::exact`].
+    pub exact: bool,
 }
 
 /// One partition's run.
@@ -290,7 +317,20 @@ pub struct Size {
     pub per_cpu: Option<u64>,
 }
 
+/// A machine's one name: emulator with version, processor, firmware; what is not known is left out.
+#[must_use]
+pub fn machine_named(emulator: &str, processor: &str, firmware: &str) -> String {
+    let parts = [emulator, processor, firmware];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
+}
+
 impl Report {
+    /// What it ran on, by its one name.
+    #[must_use]
+    pub fn machine(&self) -> String {
+        machine_named(&self.emulator, &self.processor, &self.firmware)
+    }
+
     /// Who owns frequency, turbo and idle states, in words.
     #[must_use]
     pub fn power_told(&self) -> String {

@@ -17,6 +17,7 @@ use crate::interrupt;
 use crate::listen::{LastWord, Listener};
 use crate::manifest::Manifest;
 use crate::paths;
+use crate::report::RanOn;
 use crate::run::{self, Exit, Run, RunOptions, too_late};
 use crate::talk::{Talk, Turn};
 use line::{Heard, Line};
@@ -235,7 +236,13 @@ fn try_often(
         talk.tap(&mut listener);
         match follow(rig, line, &mut listener, talk, options)? {
             Outcome::Ended(word) => {
-                let mut run = listener.finish(exit(word), &format!("rig {}", rig.name), FIRMWARE);
+                let board = RanOn {
+                    emulator: format!("rig {}", rig.name),
+                    processor: String::new(),
+                    firmware: FIRMWARE.to_string(),
+                    exact: true,
+                };
+                let mut run = listener.finish(exit(word), &board);
                 run.report.ticks = ticks(manifest.tsc_hz);
                 run.untyped = talk.untyped(manifest);
                 return Ok(run);

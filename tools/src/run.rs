@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use crate::decode::Event;
 use crate::elf::LogElf;
 use crate::emulator::bochs::{self, Ending};
-use crate::emulator::{Emulator, Firmware, Setup, Target, qemu};
+use crate::emulator::{self, Emulator, Machine, Setup, Target, qemu};
 use crate::error::{Error, Result};
 use crate::listen::{Audience, Listener};
 use crate::manifest::Manifest;
-use crate::report::Report;
+use crate::report::{RanOn, Report};
 use crate::rig::{self, Rig};
 use crate::talk::{Talk, Turn};
 use crate::{interrupt, paths};
@@ -28,14 +28,10 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct RunOptions {
     /// The image; its sidecars lie beside it.
     pub image: PathBuf,
-    /// Which emulator.
-    pub target: Target,
-    /// Which firmware.
-    pub firmware: Firmware,
+    /// The emulated machine.
+    pub machine: Machine,
     /// Logical processors of the emulated machine; by default as many as the board has.
     pub cores: Option<usize>,
-    /// Model of the processor that Bochs emulates.
-    pub cpu_model: Option<String>,
     /// Wall-clock limit; by default [`DEFAULT_TIMEOUT`].
     pub timeout: Option<Duration>,
     /// Where to write a picture of the screen at the end, as PNG (QEMU only).
@@ -130,10 +126,9 @@ pub fn run_image(options: &RunOptions) -> Result<Run> {
     let setup = Setup {
         image: &image,
         folder: &folder,
+        machine: &options.machine,
         cores: options.cores.unwrap_or(manifest.cores),
-        cpu_model: options.cpu_model.as_deref(),
-        memory_end: manifest.memory_end,
-        firmware: options.firmware,
+        megabytes: emulator::megabytes(manifest.memory_end, options.machine.firmware),
         two_way: options.console.is_some() || !options.typed.is_empty(),
         serial_ticks: options.serial_ticks,
         qemu: &[],
@@ -142,7 +137,16 @@ pub fn run_image(options: &RunOptions) -> Result<Run> {
     let mut session = Session::start(options, &setup, &manifest, elf.as_ref(), talk)?;
     let exit = session.follow(options)?;
     let Session { emulator, listener, talk, .. } = session;
-    let mut run = listener.finish(exit, &emulator.version(), options.firmware.name());
+    let machine = &options.machine;
+    let mut run = listener.finish(
+        exit,
+        &RanOn {
+            emulator: emulator.version(),
+            processor: machine.processor().to_string(),
+            firmware: machine.firmware.name().to_string(),
+            exact: machine.target.is_exact(),
+        },
+    );
     run.untyped = talk.untyped(&manifest);
     if options.folder.is_none() {
         paths::remove_stale(&folder)?;
@@ -154,7 +158,7 @@ pub fn run_image(options: &RunOptions) -> Result<Run> {
 fn open_talk(options: &RunOptions, manifest: &Manifest) -> Result<Talk> {
     let wanted =
         options.console.as_deref().or(options.typed.first().map(|(name, _)| name.as_str()));
-    if let Some(name) = wanted.filter(|_| options.target != Target::Bochs) {
+    if let Some(name) = wanted.filter(|_| !options.machine.target.is_bochs()) {
         return Err(Error::refused(
             format!("cannot open the console of {name}"),
             "of the emulators only Bochs has a serial line that goes both ways here",
@@ -187,14 +191,8 @@ impl<'a> Session<'a> {
         elf: Option<&'a LogElf>,
         talk: Talk,
     ) -> Result<Self> {
-        let (emulator, monitor) = match options.target {
-            Target::Bochs => (bochs::start(setup)?, None),
-            Target::Qemu => {
-                let (emulator, monitor) = qemu::start(setup)?;
-                (emulator, Some(monitor))
-            }
-        };
-        let boot = format!("booting in {} ({} cores)", emulator.name(), setup.cores);
+        let (emulator, monitor) = emulator::start(setup)?;
+        let boot = format!("booting in {} ({} cores)", setup.machine, setup.cores);
         let mut listener = Listener::new(manifest, elf, boot, &options.audience());
         talk.tap(&mut listener);
         Ok(Self { emulator, monitor, listener, talk })
@@ -219,7 +217,7 @@ impl<'a> Session<'a> {
             self.listener.hear(&bytes)?;
             let left = self.talk()?;
             if ended.is_some() {
-                return self.judge_end(options.target);
+                return self.judge_end(options.machine.target);
             }
             if self.listener.ended().is_some() {
                 self.picture(options)?;
@@ -243,9 +241,10 @@ impl<'a> Session<'a> {
     /// The emulator ended by itself: whether that was the machine switching itself off.
     fn judge_end(&mut self, target: Target) -> Result<Exit> {
         let log = std::fs::read(self.emulator.log()).unwrap_or_default();
-        let ending = match target {
-            Target::Bochs => bochs::ending(&String::from_utf8_lossy(&log)),
-            Target::Qemu => Ending::Broken(None),
+        let ending = if target.is_bochs() {
+            bochs::ending(&String::from_utf8_lossy(&log))
+        } else {
+            Ending::Broken(None)
         };
         match ending {
             Ending::PoweredOff => Ok(Exit::PoweredOff),
@@ -330,7 +329,8 @@ pub fn judge_all_but(offender: &str, run: &Run, manifest: &Manifest) -> Result<(
     for partition in &run.report.partitions {
         let alone = manifest.native.as_ref().is_some_and(|name| *name != partition.name);
         let must = manifest.native.is_none() && manifest.when_finished.contains(&partition.name);
-        if let Some(windows) = partition.windows.filter(|windows| windows.late > 0) {
+        let late = partition.windows.filter(|windows| run.report.exact && windows.late > 0);
+        if let Some(windows) = late {
             sentences.push(format!(
                 "{} of {} windows of {} ({}) were late: missed whole, or the switch was not done at their declared start",
                 windows.late, windows.run, partition.name, partition.place
@@ -372,7 +372,8 @@ mod tests {
         let verdict = pass.map(|pass| Verdict { pass, text: "late".into() });
         let partition =
             Partition { name: "motion".into(), fate: fate.into(), verdict, ..Partition::default() };
-        let report = Report { partitions: vec![partition], complete, ..Report::default() };
+        let report =
+            Report { partitions: vec![partition], complete, exact: true, ..Report::default() };
         Run {
             exit: Exit::PoweredOff,
             report,

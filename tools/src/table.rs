@@ -33,8 +33,11 @@ fn heading(report: &Report) -> String {
         None => String::new(),
     };
     format!(
-        "\n{} on {} ({}, {}){native}\n{}\n",
-        report.system, report.board, report.emulator, report.firmware, report.ticks
+        "\n{} on {} ({}){native}\n{}\n",
+        report.system,
+        report.board,
+        report.machine(),
+        report.ticks
     )
 }
 

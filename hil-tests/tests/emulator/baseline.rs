@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use bulkhead::RunOptions;
 use bulkhead::bench::compare::{self, Comparison, Old};
 use bulkhead::bench::{Bench, markdown};
 use bulkhead::paths;
+use bulkhead::{Firmware, Machine, RunOptions, Target};
 use hil_tests::bench::BLESS;
 use hil_tests::plant::{self, Fault};
 use hil_tests::{bench, checks, systems};
@@ -131,15 +131,31 @@ fn baseline_is_what_the_readme_says() {
     assert_eq!(tabled(&bench), systems::read(&readme()), "run `baseline_holds` with {BLESS}=1");
 }
 
-/// The figures of `systems/bench.toml` under the hypervisor as it is.
+/// The image of `systems/bench.toml` with the hypervisor as it is.
+static SMALL: LazyLock<PathBuf> = LazyLock::new(|| bench::build(&small(), "bench-small").image);
+
+/// Its figures.
 static SOUND: LazyLock<Old> = LazyLock::new(|| {
-    let image = bench::build(&small(), "bench-small").image;
-    let bench = Bench::of_run("", bench::run(&image).report, 4);
+    let bench = Bench::of_run("", bench::run(&SMALL).report, 4);
     Old { origin: (bench.emulator, bench.suite), figures: bench.figures }
 });
 
 fn small() -> PathBuf {
     bench::root().join("hil-tests/systems/bench.toml")
+}
+
+/// What an exit costs, and when timers and windows come, is the same in another version of the emulator.
+#[test]
+fn baseline_is_the_same_in_another_emulator() {
+    let machine = Machine::chosen(Some(Target::Bochs3), Firmware::Bios, None);
+    let bench = Bench::of_run("", bench::run_on(machine, &SMALL).report, 4);
+    // Ordinarily figures of two emulators are not compared: these are to be equal.
+    let origin = (bench.emulator.clone(), String::new());
+    let old = Old { origin, figures: SOUND.figures.clone() };
+    let comparison = bench::sure("compare", compare::compare(&old, &bench));
+    println!("{} beside {}:\n{}", bench.machine(), SOUND.origin.0, comparison.render());
+    assert!(comparison.compared > 100, "only {} figures were compared", comparison.compared);
+    assert_eq!(comparison.changes, [], "a figure differs between the emulators");
 }
 
 /// How the figures compare under a faulty hypervisor.

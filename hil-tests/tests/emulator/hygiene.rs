@@ -5,8 +5,8 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use bulkhead::BuiltImage;
 use bulkhead::run::RunOptions;
+use bulkhead::{BuiltImage, Machine};
 use hil_tests::plant::{self, Fault};
 use hil_tests::{bench, checks, systems};
 
@@ -56,7 +56,7 @@ static IMAGE: LazyLock<BuiltImage> = LazyLock::new(|| bench::build(&system(), "h
 fn hygiene_costs_what_is_measured_and_delays_no_window() {
     let run = bench::run_with(RunOptions {
         image: IMAGE.image.clone(),
-        cpu_model: Some(PROCESSOR.to_string()),
+        machine: Machine { model: Some(PROCESSOR.to_string()), ..Machine::default() },
         ..RunOptions::default()
     });
     checks::print(&run.report);
@@ -192,7 +192,7 @@ fn complaints_where_a_flush_is_dear(
     let image = plant::build_faulty(&Fault { name, changes }, &system).image;
     let run = bench::run_with(RunOptions {
         image,
-        cpu_model: Some(PROCESSOR.to_string()),
+        machine: Machine { model: Some(PROCESSOR.to_string()), ..Machine::default() },
         ..RunOptions::default()
     });
     let report = &run.report;

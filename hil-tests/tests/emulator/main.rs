@@ -27,6 +27,7 @@ mod probe;
 mod racers;
 mod refusal;
 mod rig;
+mod second;
 mod shared;
 mod tamper;
 mod typed;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bulkhead::probe::{self, Machine};
-use bulkhead::{Firmware, paths};
+use bulkhead::{Firmware, Target, paths};
 use hil_tests::boards::{Ram, differences, facts, read_board};
 use hil_tests::{bench, linux, picture};
 
@@ -44,11 +44,12 @@ fn probe_of_q35_says_the_board_that_ships() {
     assert!(lit >= LIT, "the screen is blank");
 }
 
-/// Firmware of another kind lays out memory and devices in its own way; the hardware is the same. Without `-icount`, with
-/// which this firmware waits for ever for the second core; the clock is then the host's.
+/// Firmware of another kind lays out memory and devices in its own way; the hardware is the same. By the clock of the host: with
+/// counted instructions this firmware takes minutes.
 #[test]
 fn probe_by_uefi_finds_the_same_hardware() {
-    let machine = Machine { firmware: Firmware::Uefi, ..without_icount(Machine::qemu()) };
+    let mut machine = Machine::of(Target::QemuFast);
+    machine.emulated.firmware = Firmware::Uefi;
     let mut found = facts(&probed("probe-uefi", &machine, true));
     let mut shipped = facts(&read_board("qemu-q35"));
     for board in [&mut found, &mut shipped] {
@@ -81,7 +82,7 @@ echo '@bulkhead linux end'
 #[ignore = "Linux boots slowly in an emulator; `cargo verify --long` runs it"]
 fn long_probe_by_linux_and_on_the_bare_machine_agree() {
     let mut by_linux = facts(&by_linux("probe-linux"));
-    let mut bare = facts(&probed("probe-beside-linux", &without_icount(Machine::qemu()), false));
+    let mut bare = facts(&probed("probe-beside-linux", &Machine::of(Target::QemuFast), false));
     for board in [&mut by_linux, &mut bare] {
         assert!(board.remove("clock").is_some_and(|clock| clock.get("tsc").is_some()));
     }
@@ -101,18 +102,11 @@ fn probe_concludes_the_same_from_what_linux_once_read() {
     assert_eq!(differences(&shipped, &found, Ram::Same), [] as [&str; 0]);
 }
 
-fn without_icount(mut machine: Machine) -> Machine {
-    if let Some(at) = machine.qemu.iter().position(|word| word == "-icount") {
-        machine.qemu.drain(at..at + 2);
-    }
-    machine
-}
-
 /// The board file that Linux makes of the machine of `qemu-q35.toml`.
 fn by_linux(name: &str) -> String {
     let linux = linux::with_script(name, SCRIPT);
     let folder = bench::folder(name);
-    let mut machine = without_icount(Machine::qemu());
+    let mut machine = Machine::of(Target::QemuFast);
     machine.timeout = Duration::from_secs(600);
     machine.qemu.extend([
         "-kernel".to_string(),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bulkhead::emulator::{Emulator, Firmware, Setup, bochs};
+use bulkhead::emulator::{self, Emulator, Firmware, Machine, Setup, bochs};
 use bulkhead::run::{Exit, judge};
 use bulkhead::{RunOptions, paths, rig, run_image};
 use hil_tests::bench;
@@ -182,10 +182,9 @@ fn start(folder: &Path) -> Emulator {
     let setup = Setup {
         image: &folder.join("boot.img"),
         folder: &run,
+        machine: &Machine::default(),
         cores: manifest.cores,
-        cpu_model: None,
-        memory_end: manifest.memory_end,
-        firmware: Firmware::Bios,
+        megabytes: emulator::megabytes(manifest.memory_end, Firmware::Bios),
         two_way: false,
         serial_ticks: false,
         qemu: &[],

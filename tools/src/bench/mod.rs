@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::emulator::Machine;
 use crate::error::Result;
 use crate::image::{BuildOptions, BuiltImage, build_image, build_native};
 use crate::paths;
-use crate::report::{Histogram, Report};
+use crate::report::{self, Histogram, Report};
 use crate::run::{RunOptions, judge, judge_all_but, run_image};
 use figures::Figures;
 use limits::{Checked, Plans};
@@ -47,6 +48,12 @@ pub struct Bench {
     pub ticks: String,
     /// What it ran on.
     pub emulator: String,
+    /// Model of its processor; empty on a rig, and where it was not told.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub processor: String,
+    /// What booted it: `bios` or `uefi`; empty where it was not told.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub firmware: String,
     /// `[board] name`.
     pub board: String,
     /// `[system] name`.
@@ -81,6 +88,8 @@ impl Bench {
             suite: suite.to_string(),
             ticks: report.ticks.clone(),
             emulator: report.emulator.clone(),
+            processor: report.processor.clone(),
+            firmware: report.firmware.clone(),
             board: report.board.clone(),
             system: report.system.clone(),
             cpus,
@@ -88,6 +97,12 @@ impl Bench {
         };
         bench.add(SYSTEM.to_string(), report);
         bench
+    }
+
+    /// What it was measured on, by its one name.
+    #[must_use]
+    pub fn machine(&self) -> String {
+        report::machine_named(&self.emulator, &self.processor, &self.firmware)
     }
 
     /// As JSON, whole.
@@ -135,6 +150,8 @@ pub struct BenchOptions {
     pub tree: Option<PathBuf>,
     /// Wall-clock limit of each run.
     pub timeout: Option<Duration>,
+    /// The emulated machine, which counts ticks exactly.
+    pub machine: Machine,
     /// A rig file: measures on that board instead of in Bochs. No guest is run there without the hypervisor.
     pub rig: Option<PathBuf>,
     /// Shows no progress and no log.
@@ -154,8 +171,11 @@ pub struct Outcome {
 /// Measures.
 ///
 /// # Errors
-/// Something does not build or run, a system of the bench does not do what it has to, or the board is too small for a suite.
+/// Something does not build or run, a system of the bench does not do what it has to, the board is too small for a suite, or the
+/// emulator's ticks say nothing.
 pub fn measure(options: &BenchOptions) -> Result<Outcome> {
+    options.machine.check()?;
+    options.machine.check_exact()?;
     let mut progress = Progress::new(options);
     progress.next("the system");
     let built = build_image(&options.build(options.system.clone(), options.work.clone()))?;
@@ -211,6 +231,7 @@ impl BenchOptions {
     fn run(&self, built: &BuiltImage) -> Result<crate::Run> {
         run_image(&RunOptions {
             image: built.image.clone(),
+            machine: self.machine.clone(),
             timeout: self.timeout.or_else(|| self.suite.and_then(Suite::limit)),
             rig: self.rig.clone(),
             quiet: self.quiet,

@@ -45,7 +45,7 @@ pub fn page(bench: &Bench, plans: &Plans) -> String {
                 header {
                     p.kicker { "Bulkhead bench" }
                     h1 { (bench.system) }
-                    p.lead { @if bench.suite.is_empty() { "the system alone" } @else { "suite " b { (bench.suite) } } ", on the board " b { (bench.board) } ", in " b { (bench.emulator) } }
+                    p.lead { @if bench.suite.is_empty() { "the system alone" } @else { "suite " b { (bench.suite) } } ", on the board " b { (bench.board) } ", in " b { (bench.machine()) } }
                     p.ticks { b { (bench.ticks) } }
                     nav aria-label="Sections" { @for (id, name, _) in &sections { a href={ "#" (id) } { (name) } } }
                 }
@@ -55,7 +55,7 @@ pub fn page(bench: &Bench, plans: &Plans) -> String {
                     }
                     section aria-labelledby="blind" { h2 #blind { "What this does not show" } p { (BLIND) } }
                 }
-                footer { "Written by Bulkhead " (env!("CARGO_PKG_VERSION")) ", `bulkhead measure`. Every figure is of " (bench.emulator) "; " (bench.ticks) "." }
+                footer { "Written by Bulkhead " (env!("CARGO_PKG_VERSION")) ", `bulkhead measure`. Every figure is of " (bench.machine()) "; " (bench.ticks) "." }
             }
         }
     };

@@ -64,7 +64,11 @@ pub fn on_shared<'b>(bench: &'b Bench, run: &str, name: &str) -> Option<&'b Hist
 pub fn render(bench: &Bench) -> String {
     let mut out = format!(
         "\n{}, suite {}, on {} ({})\n{}\n",
-        bench.system, bench.suite, bench.board, bench.emulator, bench.ticks
+        bench.system,
+        bench.suite,
+        bench.board,
+        bench.machine(),
+        bench.ticks
     );
     out.push_str(&costs(bench));
     out.push_str(&latencies(bench));

@@ -1,8 +1,11 @@
 //! Starts an emulator, follows its serial port, ends it.
 
+pub mod acpi;
 pub mod bochs;
 pub mod line;
+pub mod machine;
 pub mod qemu;
+pub mod uefi;
 
 use std::fs::File;
 use std::io::Read;
@@ -10,47 +13,11 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use clap::ValueEnum;
-
 use crate::error::{Error, Result};
 use crate::paths;
 use line::Line;
 
-/// The firmware for UEFI of both emulators: code and variables.
-pub const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
-/// The variables as they are at first.
-pub const OVMF_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
-
-/// Which emulator.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Target {
-    /// Bochs: an industrial PC with VT-x.
-    #[default]
-    Bochs,
-    /// QEMU without acceleration: a PC without VT-x.
-    Qemu,
-}
-
-/// Which firmware boots the image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Firmware {
-    /// The BIOS of old.
-    #[default]
-    Bios,
-    /// UEFI (QEMU only).
-    Uefi,
-}
-
-impl Firmware {
-    /// As reports name it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Bios => "bios",
-            Self::Uefi => "uefi",
-        }
-    }
-}
+pub use machine::{Firmware, Machine, Target};
 
 /// What an emulator needs to know.
 #[derive(Clone, Debug)]
@@ -59,14 +26,12 @@ pub struct Setup<'a> {
     pub image: &'a Path,
     /// Folder of this run: serial log, the emulator's own log, settings.
     pub folder: &'a Path,
+    /// Emulator, firmware and processor.
+    pub machine: &'a Machine,
     /// Logical processors.
     pub cores: usize,
-    /// Model of the processor that Bochs emulates; by default [`bochs::MODEL`].
-    pub cpu_model: Option<&'a str>,
-    /// First byte behind the memory that the board declares.
-    pub memory_end: u64,
-    /// Which firmware boots it.
-    pub firmware: Firmware,
+    /// Memory in MiB.
+    pub megabytes: u64,
     /// Whether the serial line goes both ways (Bochs only).
     pub two_way: bool,
     /// Whether Bochs notes in its log at which tick each byte goes to the serial port.
@@ -76,13 +41,6 @@ pub struct Setup<'a> {
 }
 
 impl Setup<'_> {
-    /// Memory of the emulated machine in MiB: what the board declares, and room above it for the firmware's
-    /// tables, which lie at the top.
-    #[must_use]
-    pub fn megabytes(&self) -> u64 {
-        (self.memory_end.div_ceil(1 << 20) + 1).next_multiple_of(16).max(32)
-    }
-
     /// Copies the image into the folder of the run.
     ///
     /// # Errors
@@ -93,6 +51,34 @@ impl Setup<'_> {
             .map_err(|cause| Error::file("copy", self.image, &cause))?;
         Ok(copy)
     }
+}
+
+/// Room above the board's memory, in MiB. A BIOS keeps its tables there. OVMF keeps some 21 MiB, and GRUB works below that.
+const ABOVE_BIOS: u64 = 1;
+const ABOVE_UEFI: u64 = 48;
+
+/// Memory in MiB of a machine whose board declares memory up to `end`, the first byte behind it: so much, and room for the firmware
+/// above it.
+#[must_use]
+pub fn megabytes(end: u64, firmware: Firmware) -> u64 {
+    let above = match firmware {
+        Firmware::Bios => ABOVE_BIOS,
+        Firmware::Uefi => ABOVE_UEFI,
+    };
+    (end.div_ceil(1 << 20) + above).next_multiple_of(16).max(32)
+}
+
+/// Starts the emulator of `setup`, which is told of a monitor where it has one.
+///
+/// # Errors
+/// The machine is none that can be emulated, a file cannot be written, or the emulator is missing.
+pub fn start(setup: &Setup<'_>) -> Result<(Emulator, Option<qemu::Monitor>)> {
+    setup.machine.check()?;
+    if setup.machine.target.is_bochs() {
+        return Ok((bochs::start(setup)?, None));
+    }
+    let (emulator, monitor) = qemu::start(setup)?;
+    Ok((emulator, Some(monitor)))
 }
 
 /// A running emulator. Dropping it ends it.
@@ -266,20 +252,9 @@ mod tests {
     }
 
     #[test]
-    fn firmware_tables_fit_above_the_boards_memory() {
-        let setup = |memory_end| Setup {
-            image: Path::new("i"),
-            folder: Path::new("f"),
-            cores: 2,
-            cpu_model: None,
-            memory_end,
-            firmware: Firmware::Bios,
-            two_way: false,
-            serial_ticks: false,
-            qemu: &[],
-        };
-        assert_eq!(setup(511 << 20).megabytes(), 512);
-        assert_eq!(setup(512 << 20).megabytes(), 528);
-        assert_eq!(setup(0).megabytes(), 32);
+    fn firmware_fits_above_the_boards_memory() {
+        let bios = |end| megabytes(end, Firmware::Bios);
+        assert_eq!([bios(511 << 20), bios(512 << 20), bios(0)], [512, 528, 32]);
+        assert_eq!(megabytes(511 << 20, Firmware::Uefi), 560);
     }
 }

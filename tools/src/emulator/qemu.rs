@@ -1,5 +1,5 @@
-//! QEMU as a PC without VT-x, by BIOS and by UEFI: it shows what is said on a machine that cannot run us, and is one that the probe
-//! looks at.
+//! QEMU as a PC with AMD-V and without VT-x, by BIOS and by UEFI. It shows what is said on a machine that cannot run us, and is one that
+//! the probe looks at.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -8,14 +8,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{Emulator, Firmware, OVMF_CODE, OVMF_VARIABLES, Setup};
+use super::{Emulator, Firmware, Setup, uefi};
 use crate::error::{Error, Result};
+use crate::paths;
 
-/// As reports name it.
+/// As reports name it, with `-fast` behind it by the clock of the host.
 const NAME: &str = "qemu";
 
 /// The program, on the search path.
 pub const PROGRAM: &str = "qemu-system-x86_64";
+
+/// The processor: of those with AMD-V one that QEMU emulates whole, with the x2APIC that the hypervisor wants.
+pub const MODEL: &str = "EPYC,+x2apic";
+
+/// Makes the time-stamp counter count instructions: an instruction is a nanosecond, and halted processors do not wait for the host.
+const EXACT: [&str; 2] = ["-icount", "shift=0,sleep=off"];
 
 /// The least major version: with its `-icount` the time-stamp counter counts instructions exactly.
 pub const LEAST_VERSION: u32 = 10;
@@ -86,7 +93,7 @@ fn is_whole_png(bytes: &[u8]) -> bool {
 /// The version that QEMU tells of itself; `None` for another emulator.
 #[must_use]
 pub fn version(name: &str) -> Option<String> {
-    if name != NAME {
+    if !name.starts_with(NAME) {
         return None;
     }
     let output = Command::new(PROGRAM).arg("--version").output().ok()?;
@@ -105,11 +112,9 @@ pub fn start(setup: &Setup<'_>) -> Result<(Emulator, Monitor)> {
     let monitor = Monitor::new()?;
     let mut command = Command::new(PROGRAM);
     command
-        .args([
-            "-accel", "tcg", "-cpu", "qemu64", "-display", "none", "-vga", "std", "-nic", "none",
-        ])
-        .args(["-no-reboot", "-no-user-config", "-nodefaults"])
-        .args(["-m", &format!("{}M", setup.megabytes()), "-smp", &setup.cores.to_string()])
+        .args(["-accel", "tcg", "-display", "none", "-vga", "std", "-nic", "none", "-no-reboot"])
+        .args(["-no-user-config", "-nodefaults"])
+        .args(board(setup))
         .args(setup.qemu)
         .arg("-drive")
         .arg(drive("format=raw,if=ide", &disk))
@@ -119,17 +124,29 @@ pub fn start(setup: &Setup<'_>) -> Result<(Emulator, Monitor)> {
         .arg(format!("unix:{},server=on,wait=off", monitor.socket().display()))
         .arg("-D")
         .arg(&log);
-    if setup.firmware == Firmware::Uefi {
+    if setup.machine.firmware == Firmware::Uefi {
         let variables = setup.folder.join("uefi-variables.fd");
-        fs::copy(OVMF_VARIABLES, &variables)
-            .map_err(|cause| Error::file("copy", Path::new(OVMF_VARIABLES), &cause))?;
+        paths::write(&variables, &paths::read(Path::new(uefi::VARIABLES))?)?;
         command
             .arg("-drive")
-            .arg(drive("if=pflash,format=raw,unit=0,readonly=on", Path::new(OVMF_CODE)))
+            .arg(drive("if=pflash,format=raw,unit=0,readonly=on", Path::new(uefi::CODE)))
             .arg("-drive")
             .arg(drive("if=pflash,format=raw,unit=1", &variables));
     }
-    Ok((Emulator::start(command, NAME.to_string(), &serial, &log)?, monitor))
+    let name =
+        if setup.machine.target.is_exact() { NAME.to_string() } else { format!("{NAME}-fast") };
+    Ok((Emulator::start(command, name, &serial, &log)?, monitor))
+}
+
+/// What makes the machine that `setup` names.
+fn board(setup: &Setup<'_>) -> Vec<String> {
+    let mut words = vec!["-cpu".to_string(), setup.machine.processor().to_string()];
+    words.extend(["-m".to_string(), format!("{}M", setup.megabytes)]);
+    words.extend(["-smp".to_string(), setup.cores.to_string()]);
+    if setup.machine.target.is_exact() {
+        words.extend(EXACT.map(str::to_string));
+    }
+    words
 }
 
 /// A `-drive` argument. QEMU doubles commas in a path.
@@ -146,6 +163,30 @@ fn joined(prefix: &str, path: &Path) -> std::ffi::OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_machine_is_on_the_command_line() {
+        use crate::emulator::{Machine, Target};
+        let line = |target, model: Option<&str>| {
+            let machine = Machine::chosen(Some(target), Firmware::Bios, model.map(str::to_string));
+            let setup = Setup {
+                image: Path::new("i"),
+                folder: Path::new("f"),
+                machine: &machine,
+                cores: 2,
+                megabytes: 528,
+                two_way: false,
+                serial_ticks: false,
+                qemu: &[],
+            };
+            board(&setup).join(" ")
+        };
+        assert_eq!(
+            line(Target::Qemu, None),
+            "-cpu EPYC,+x2apic -m 528M -smp 2 -icount shift=0,sleep=off"
+        );
+        assert_eq!(line(Target::QemuFast, Some("Haswell")), "-cpu Haswell -m 528M -smp 2");
+    }
 
     #[test]
     fn commas_are_doubled() {

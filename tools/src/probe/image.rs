@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bulkhead_board::log;
 use bulkhead_config::{ImageKind, ImageRequest};
 
-use crate::emulator::{Emulator, Firmware, Setup, Target, bochs, qemu};
+use crate::emulator::{self, Emulator, Firmware, Setup, Target};
 use crate::error::{Error, Result};
 use crate::image::build_lock;
 use crate::progress::Step;
@@ -18,13 +18,11 @@ const LOOK: Duration = Duration::from_millis(20);
 /// An emulated machine to be probed.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// Which emulator.
-    pub target: Target,
-    /// Which firmware boots the image.
-    pub firmware: Firmware,
+    /// Its emulator, firmware and processor.
+    pub emulated: emulator::Machine,
     /// Logical processors.
     pub cores: usize,
-    /// Memory in MiB; a multiple of 16.
+    /// Memory in MiB.
     pub megabytes: u64,
     /// Further arguments of QEMU.
     pub qemu: Vec<String>,
@@ -33,12 +31,18 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// The machine of the board file that ships for that emulator.
+    #[must_use]
+    pub fn of(target: Target) -> Self {
+        let machine = if target.is_bochs() { Self::bochs() } else { Self::qemu() };
+        Self { emulated: emulator::Machine { target, ..machine.emulated }, ..machine }
+    }
+
     /// The machine of `partitions/boards/bochs-skylake-x.toml`.
     #[must_use]
     pub fn bochs() -> Self {
         Self {
-            target: Target::Bochs,
-            firmware: Firmware::Bios,
+            emulated: emulator::Machine::default(),
             cores: 4,
             megabytes: 512,
             qemu: Vec::new(),
@@ -47,12 +51,13 @@ impl Machine {
     }
 
     /// The machine of `partitions/boards/qemu-q35.toml`: two cores of two threads, an IOMMU, a network card with MSI, an
-    /// NVMe disk. `-icount` makes one tick a nanosecond, so that its clock can be measured.
+    /// NVMe disk. One tick is a nanosecond, so that its clock can be measured.
     #[must_use]
     pub fn qemu() -> Self {
+        // Without the x2APIC, which QEMU emulates since 9: the recorded facts of a Linux there are of a machine that lacks it.
+        let model = Some("Skylake-Client,-x2apic".to_string());
         Self {
-            target: Target::Qemu,
-            firmware: Firmware::Bios,
+            emulated: emulator::Machine::chosen(Some(Target::Qemu), Firmware::Bios, model),
             cores: 4,
             megabytes: 1024,
             qemu: Q35.iter().map(ToString::to_string).collect(),
@@ -62,15 +67,11 @@ impl Machine {
 }
 
 /// The NVMe disk's backing store is a null device, so that no file is needed.
-const Q35: [&str; 16] = [
+const Q35: [&str; 12] = [
     "-machine",
     "q35,hpet=on",
-    "-cpu",
-    "Skylake-Client",
     "-smp",
     "4,sockets=1,cores=2,threads=2",
-    "-icount",
-    "shift=0,sleep=off",
     "-device",
     "intel-iommu",
     "-device",
@@ -154,21 +155,14 @@ pub fn capture(
     let setup = Setup {
         image,
         folder,
+        machine: &machine.emulated,
         cores: machine.cores,
-        cpu_model: None,
-        memory_end: (machine.megabytes - 1) << 20,
-        firmware: machine.firmware,
+        megabytes: machine.megabytes,
         two_way: false,
         serial_ticks: false,
         qemu: &machine.qemu,
     };
-    let (mut emulator, monitor) = match machine.target {
-        Target::Bochs => (bochs::start(&setup)?, None),
-        Target::Qemu => {
-            let (emulator, monitor) = qemu::start(&setup)?;
-            (emulator, Some(monitor))
-        }
-    };
+    let (mut emulator, monitor) = emulator::start(&setup)?;
     let log = follow(&mut emulator, machine.timeout, over)?;
     if let (Some(monitor), Some(path)) = (monitor, screenshot) {
         monitor.screenshot(path)?;

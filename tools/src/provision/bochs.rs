@@ -59,8 +59,11 @@ pub const PACKAGES: [Package; 4] = [
     },
 ];
 
-/// Where Debian keeps libraries, from the root.
-const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+/// Where Debian's packages keep libraries, from the root: since Debian 13 in the first alone.
+const LIBRARIES: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
+
+/// The program that loads another one with its libraries. It lies among them.
+const LOADER: &str = "ld-linux-x86-64.so.2";
 
 /// A Bochs that can be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +85,7 @@ impl Edition {
     /// It is nowhere.
     pub fn find(&self) -> Result<Installed> {
         if self.is_installed() {
-            return Ok(Installed { root: PathBuf::from("/") });
+            return Ok(Installed::at(Path::new("/")));
         }
         let root = self.folder()?;
         if root.is_dir() {
@@ -156,19 +159,30 @@ impl Edition {
 }
 
 impl Installed {
+    /// One that was unpacked into `root`; `/` for the machine's own.
+    #[must_use]
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.to_path_buf() }
+    }
+
     /// The command that starts it.
     #[must_use]
     pub fn command(&self) -> Command {
         if self.is_the_machines() {
             return Command::new("bochs-bin");
         }
-        let libraries = self.root.join(LIBRARIES);
-        let mut command = Command::new(libraries.join("ld-linux-x86-64.so.2"));
+        let folders = LIBRARIES.map(|folder| self.root.join(folder));
+        let holds = |folder: &&PathBuf| folder.join(LOADER).is_file();
+        let loader = folders.iter().find(holds).unwrap_or(&folders[0]).join(LOADER);
+        let mut libraries = folders[0].as_os_str().to_os_string();
+        libraries.push(":");
+        libraries.push(&folders[1]);
+        let mut command = Command::new(loader);
         command
             .arg("--library-path")
-            .arg(&libraries)
+            .arg(libraries)
             .arg(self.root.join("usr/bin/bochs-bin"))
-            .env("LTDL_LIBRARY_PATH", libraries.join("bochs/plugins"))
+            .env("LTDL_LIBRARY_PATH", folders[0].join("bochs/plugins"))
             .env("BXSHARE", self.share());
         command
     }
@@ -252,15 +266,21 @@ mod tests {
 
     #[test]
     fn an_unpacked_one_starts_by_its_own_loader() {
-        let unpacked = Installed { root: PathBuf::from("/t/bochs-3.0") };
+        let unpacked = Installed::at(Path::new("/t/bochs-3.0"));
         let text = format!("{:?}", unpacked.command());
         assert!(
             text.contains("/t/bochs-3.0/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"),
             "{text}"
         );
         assert!(text.contains("\"--library-path\""), "{text}");
+        // Debian 12's loader lies elsewhere.
+        let folder = tempfile::tempdir().unwrap();
+        let loader = folder.path().join("lib/x86_64-linux-gnu").join(LOADER);
+        paths::create(loader.parent().unwrap()).unwrap();
+        paths::write(&loader, b"").unwrap();
+        assert_eq!(Installed::at(folder.path()).command().get_program(), loader);
         assert_eq!(unpacked.bios(), Path::new("/t/bochs-3.0/usr/share/bochs/BIOS-bochs-latest"));
-        let own = Installed { root: PathBuf::from("/") };
+        let own = Installed::at(Path::new("/"));
         assert_eq!(own.command().get_program(), "bochs-bin");
         assert_eq!(own.bios(), Path::new("/usr/share/bochs/BIOS-bochs-latest"));
     }
