@@ -50,6 +50,8 @@ pub struct RunOptions {
     pub typed: Vec<(String, String)>,
     /// Notes in Bochs' log at which tick each byte went to the serial port: a guest without the hypervisor tells no time.
     pub serial_ticks: bool,
+    /// Commands that Bochs' debugger carries out before the machine runs on its own.
+    pub debugger: Vec<String>,
 }
 
 impl RunOptions {
@@ -131,6 +133,7 @@ pub fn run_image(options: &RunOptions) -> Result<Run> {
         megabytes: emulator::megabytes(manifest.memory_end, options.machine.firmware),
         two_way: options.console.is_some() || !options.typed.is_empty(),
         serial_ticks: options.serial_ticks,
+        debugger: &options.debugger,
         qemu: &[],
     };
     let talk = open_talk(options, &manifest)?;

@@ -10,6 +10,7 @@ mod control;
 mod demo;
 mod edge;
 mod fidelity;
+mod firmware;
 mod growth;
 mod hygiene;
 mod jitter;

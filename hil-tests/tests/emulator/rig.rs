@@ -187,6 +187,7 @@ fn start(folder: &Path) -> Emulator {
         megabytes: emulator::megabytes(manifest.memory_end, Firmware::Bios),
         two_way: false,
         serial_ticks: false,
+        debugger: &[],
         qemu: &[],
     };
     bochs::start(&setup).unwrap()

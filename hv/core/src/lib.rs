@@ -7,6 +7,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod acpi;
 pub mod cpuid;
 pub mod errata;
 pub mod exit;
@@ -16,7 +17,9 @@ pub mod inbox;
 pub mod ipi;
 pub mod load;
 pub mod mappings;
+pub mod memory_map;
 pub mod msr;
+pub mod multiboot;
 pub mod pace;
 pub mod paging;
 pub mod pc;

@@ -1,6 +1,6 @@
 //! Where text can be shown, out of what the boot loader says (Multiboot2). It is not trusted: a framebuffer that does not fit is none.
 
-use multiboot2::{BootInformation, FramebufferTag, FramebufferType};
+use hv_core::multiboot::{self, Information, Pixels};
 
 use crate::{Display, Framebuffer};
 
@@ -16,34 +16,32 @@ impl Display {
     ///
     /// # Errors
     /// There is one, and it cannot be used.
-    pub fn of(information: &BootInformation<'_>, reachable: u64) -> Result<Option<Self>, Unusable> {
-        let from_uefi =
-            information.efi_sdt32_tag().is_some() || information.efi_sdt64_tag().is_some();
-        let Some(Ok(tag)) = information.framebuffer_tag() else {
+    pub fn of(information: &Information<'_>, reachable: u64) -> Result<Option<Self>, Unusable> {
+        let Some(found) = information.framebuffer() else {
             // A BIOS machine is in text mode unless somebody says otherwise.
-            return Ok((!from_uefi).then_some(Self::VgaText));
+            return Ok((!information.is_from_uefi()).then_some(Self::VgaText));
         };
-        let display = match tag.buffer_type() {
-            Ok(FramebufferType::Text) => Some(Self::VgaText),
-            Ok(FramebufferType::RGB { .. }) => usable(tag, reachable).map(Self::Framebuffer),
-            _ => None,
+        let display = match found.pixels {
+            Pixels::Text => Some(Self::VgaText),
+            Pixels::Direct => usable(&found, reachable).map(Self::Framebuffer),
+            Pixels::Other => None,
         };
-        display.map(Some).ok_or(Unusable { address: tag.address() })
+        display.map(Some).ok_or(Unusable { address: found.address })
     }
 }
 
 /// The framebuffer, if its pixels can be reached and written bytewise.
-fn usable(tag: &FramebufferTag, reachable: u64) -> Option<Framebuffer> {
-    let pixel_bytes = tag.bpp().div_ceil(8);
-    let size = u64::from(tag.pitch()) * u64::from(tag.height());
-    let row = u64::from(tag.width()) * u64::from(pixel_bytes);
-    let end = tag.address().checked_add(size)?;
-    let fits = end <= reachable && row <= u64::from(tag.pitch());
+fn usable(found: &multiboot::Framebuffer, reachable: u64) -> Option<Framebuffer> {
+    let pixel_bytes = found.bits.div_ceil(8);
+    let size = u64::from(found.pitch) * u64::from(found.height);
+    let row = u64::from(found.width) * u64::from(pixel_bytes);
+    let end = found.address.checked_add(size)?;
+    let fits = end <= reachable && row <= u64::from(found.pitch);
     (fits && (2..=4).contains(&pixel_bytes)).then_some(Framebuffer {
-        address: tag.address(),
-        pitch: tag.pitch(),
-        width: tag.width(),
-        height: tag.height(),
+        address: found.address,
+        pitch: found.pitch,
+        width: found.width,
+        height: found.height,
         pixel_bytes,
     })
 }

@@ -1,10 +1,10 @@
 //! The TSC's frequency, measured against the PM timer and held against the board file.
 #![expect(unsafe_code, reason = "reads the PM timer's port")]
 
+use hv_core::acpi::PmTimer;
 use x86_64::instructions::port::Port;
 
 use super::defects::Defects;
-use super::firmware::{Firmware, PmTimer};
 use crate::cpu;
 use crate::table::TABLE;
 
@@ -42,16 +42,10 @@ impl Clock {
 }
 
 /// Measures the TSC and tells a difference from the board file; `None`, told as a defect, when it cannot be measured.
-pub fn verify(firmware: &Firmware, defects: &mut Defects) -> Option<Clock> {
-    let Some(timer) = firmware.pm_timer else {
+pub fn verify(timer: PmTimer, defects: &mut Defects) -> Option<Clock> {
+    let Some(tsc_hz) = measure(timer) else {
         defects.add(format_args!(
-            "firmware's FADT names no PM timer at an I/O port, against which the TSC could be measured"
-        ));
-        return None;
-    };
-    let Some(tsc_hz) = timer.measure() else {
-        defects.add(format_args!(
-            "the PM timer at I/O port {:#x} stands still, so the TSC cannot be measured",
+            "the PM timer at I/O port {:#x}, by firmware's FADT, stands still or counts no time, so the TSC cannot be measured; update the firmware, or reset its set-up to defaults",
             timer.port
         ));
         return None;
@@ -66,42 +60,42 @@ pub fn verify(firmware: &Firmware, defects: &mut Defects) -> Option<Clock> {
     Some(Clock { tsc_hz })
 }
 
-impl PmTimer {
-    fn read(&self) -> u32 {
-        // SAFETY: firmware's FADT gives this port to the PM timer; reading it has no effect.
-        unsafe { Port::<u32>::new(self.port).read() }
-    }
+fn read(timer: PmTimer) -> u32 {
+    // SAFETY: firmware's FADT gives this port to the PM timer; reading it has no effect.
+    unsafe { Port::<u32>::new(timer.port).read() }
+}
 
-    /// Width of the counter, as a mask: it wraps after 4.7 s, or 20 minutes.
-    const fn mask(&self) -> u32 {
-        if self.is_32_bits { u32::MAX } else { 0xFF_FFFF }
-    }
+/// Width of the counter, as a mask: it wraps after 4.7 s, or 20 minutes.
+const fn mask(timer: PmTimer) -> u32 {
+    if timer.is_32_bits { u32::MAX } else { 0xFF_FFFF }
+}
 
-    /// Waits for the counter's next step and returns it with the TSC at that instant; `None` when it stands still.
-    fn edge(&self) -> Option<(u32, u64)> {
-        let before = self.read();
-        for _ in 0..PATIENCE {
-            let now = self.read();
-            if now != before {
-                return Some((now, cpu::tsc()));
-            }
+/// Waits for the counter's next step and returns it with the TSC at that instant; `None` when it stands still.
+fn edge(timer: PmTimer) -> Option<(u32, u64)> {
+    let before = read(timer);
+    for _ in 0..PATIENCE {
+        let now = read(timer);
+        if now != before {
+            return Some((now, cpu::tsc()));
         }
-        None
     }
+    None
+}
 
-    /// TSC ticks a second, between two steps of the timer about 20 ms apart.
-    fn measure(&self) -> Option<u64> {
-        let (begun, begun_tsc) = self.edge()?;
-        let elapsed = |now: u32| now.wrapping_sub(begun) & self.mask();
-        let mut readings = 0;
-        while elapsed(self.read()) < SPAN {
-            readings += 1;
-            if readings > READINGS {
-                return None;
-            }
+/// TSC ticks a second, between two steps of the timer about 20 ms apart.
+fn measure(timer: PmTimer) -> Option<u64> {
+    let (begun, begun_tsc) = edge(timer)?;
+    let elapsed = |now: u32| now.wrapping_sub(begun) & mask(timer);
+    let mut readings = 0;
+    while elapsed(read(timer)) < SPAN {
+        readings += 1;
+        if readings > READINGS {
+            return None;
         }
-        let (ended, ended_tsc) = self.edge()?;
-        let ticks = u128::from(ended_tsc.wrapping_sub(begun_tsc));
-        u64::try_from(ticks * u128::from(PM_TIMER_HZ) / u128::from(elapsed(ended))).ok()
     }
+    let (ended, ended_tsc) = edge(timer)?;
+    let ticks = u128::from(ended_tsc.wrapping_sub(begun_tsc));
+    // What is no timer may read as it did at the beginning.
+    let hz = (ticks * u128::from(PM_TIMER_HZ)).checked_div(elapsed(ended).into())?;
+    u64::try_from(hz).ok()
 }

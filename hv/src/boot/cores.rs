@@ -10,7 +10,6 @@ use x2apic::lapic::LocalApic;
 use super::clock::Clock;
 use super::defects::Defects;
 use super::entry::{self, AP_STACK_TOP};
-use super::memory_map::MemoryMap;
 use super::processor::{self, apic_id_of};
 use super::skew::{self, Skew};
 use crate::cpu::{self, apic, stacks::STACKS};
@@ -40,13 +39,13 @@ static RELEASED: AtomicBool = AtomicBool::new(false);
 /// Physical address of the trampoline, once it was copied.
 static TRAMPOLINE: Once<u64> = Once::new();
 
-/// Copies the real-mode code to a page below 1 MiB, while the boot tables still map that. A system of one core needs none.
-pub fn copy_trampoline(memory: &MemoryMap) {
+/// Copies the real-mode code to this page of conventional RAM, while the boot tables still map it. A system of one core needs none.
+pub fn copy_trampoline(page: Option<u64>) {
     let code = entry::trampoline();
     if CORES == 1 {
         return;
     }
-    let Some(page) = memory.conventional_page() else {
+    let Some(page) = page else {
         return;
     };
     // SAFETY: the page is usable RAM below 640 KiB, nothing of ours lies there, everything that the boot loader put

@@ -27,11 +27,20 @@ impl Defects {
         say!("{line}");
     }
 
+    /// Tells one last defect and halts the machine.
+    pub fn refuse(&mut self, sentence: fmt::Arguments<'_>) -> ! {
+        self.add(sentence);
+        self.halt()
+    }
+
     /// Halts the machine when there are any.
     pub fn halt_if_any(&self) {
-        if self.found == 0 {
-            return;
+        if self.found > 0 {
+            self.halt();
         }
+    }
+
+    fn halt(&self) -> ! {
         let noun = if self.found == 1 { "defect" } else { "defects" };
         say!("Bulkhead halts: {} {noun}, named above; no partition was started.", self.found);
         cpu::halt()

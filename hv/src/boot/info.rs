@@ -7,16 +7,16 @@
 
 use bulkhead_table::Range;
 use heapless::{String, Vec};
-use multiboot2::{BootInformation, BootInformationHeader};
+use hv_core::acpi::Roots;
+use hv_core::memory_map::MemoryMap;
+use hv_core::multiboot::{self, Area, Information};
 
-use super::firmware::RootTable;
-use super::memory_map::MemoryMap;
 use crate::screen::Display;
 use crate::table::PARTITIONS;
 use crate::text::say;
 
 /// Addresses that the boot tables map.
-const REACHABLE: u64 = 1 << 32;
+pub const REACHABLE: u64 = 1 << 32;
 
 /// Longest name of a module that is kept; a partition's name is never longer than 63 bytes.
 const NAME: usize = 64;
@@ -33,86 +33,86 @@ pub struct Module {
     pub place: Range,
 }
 
-/// What boot needs to know.
+/// What boot needs to know once the boot information may be overwritten.
 pub struct BootInfo {
-    /// Usable RAM.
-    pub memory: MemoryMap,
-    /// ACPI's root table.
-    pub root_table: Option<RootTable>,
+    /// ACPI's root tables.
+    pub roots: Roots,
     /// Where text can be shown.
     pub display: Option<Display>,
     /// The modules, in the boot loader's order.
     pub modules: Vec<Module, MODULES>,
+    /// A page of conventional RAM for the code that starts other cores.
+    pub conventional_page: Option<u64>,
+}
+
+/// The boot information at this physical address; `None` where none can be. It holds until the guest images are staged.
+pub fn load(address: u64) -> Option<Information<'static>> {
+    const ALIGNMENT: u64 = 8;
+    if address == 0 || !address.is_multiple_of(ALIGNMENT) || address > REACHABLE - ALIGNMENT {
+        return None;
+    }
+    // SAFETY: the boot loader said by its magic number that its information lies here; the boot tables map it, and the
+    // address is aligned.
+    let size = unsafe { (address as *const u32).read_volatile() };
+    if size > multiboot::LARGEST || address + u64::from(size) > REACHABLE {
+        return None;
+    }
+    // SAFETY: as above; the information ends below 4 GiB, and nothing writes to it before the images are staged.
+    let bytes = unsafe { core::slice::from_raw_parts(address as *const u8, size as usize) };
+    Some(Information::new(bytes)).filter(Information::is_whole)
+}
+
+/// The memory map of the boot information.
+pub fn memory_map(
+    information: &Information<'static>,
+) -> MemoryMap<impl Iterator<Item = Area> + Clone + use<>> {
+    MemoryMap::new(information.areas())
 }
 
 impl BootInfo {
-    /// Copies the boot information at this physical address. Halts when there is none to read.
-    pub fn read(address: u64) -> Self {
-        // SAFETY: the boot loader said by its magic number that its information lies here, below 4 GiB, which the boot
-        // tables map; the crate checks the structure.
-        let loaded = unsafe { BootInformation::load(address as *const BootInformationHeader) };
-        match loaded {
-            Ok(information) => Self {
-                memory: copy_memory_map(&information),
-                root_table: find_root_table(&information),
-                display: find_display(&information),
-                modules: copy_modules(&information),
-            },
-            Err(error) => {
-                panic!("the boot loader's Multiboot2 information cannot be read: {error}")
-            }
+    /// Copies the boot information.
+    pub fn copy(information: &Information<'static>) -> Self {
+        let (new, old) = information.root_pointers();
+        Self {
+            roots: Roots::of(new, old),
+            display: find_display(information),
+            modules: copy_modules(information),
+            conventional_page: memory_map(information).conventional_page(),
         }
     }
 }
 
-fn copy_memory_map(information: &BootInformation<'_>) -> MemoryMap {
-    let mut memory = MemoryMap::new();
-    if let Some(tag) = information.memory_map_tag() {
-        for area in tag.memory_areas() {
-            if area.typ() == multiboot2::MemoryAreaType::Available {
-                memory.add(Range { start: area.start_address(), size: area.size() });
-            }
-        }
-    }
-    memory
-}
-
-/// The newer root table when the boot loader hands over both.
-fn find_root_table(information: &BootInformation<'_>) -> Option<RootTable> {
-    let new = information.rsdp_v2_tag().filter(|tag| tag.checksum_is_valid());
-    let old = information.rsdp_v1_tag().filter(|tag| tag.checksum_is_valid());
-    match (new, old) {
-        (Some(tag), _) if tag.xsdt_address() != 0 => {
-            Some(RootTable { revision: tag.revision(), address: tag.xsdt_address() })
-        }
-        (_, Some(tag)) => Some(RootTable { revision: 0, address: tag.rsdt_address() }),
-        _ => None,
-    }
-}
-
-fn find_display(information: &BootInformation<'_>) -> Option<Display> {
-    Display::of(information, REACHABLE).unwrap_or_else(|found| {
+fn find_display(information: &Information<'static>) -> Option<Display> {
+    let display = Display::of(information, REACHABLE).unwrap_or_else(|found| {
         say!(
             "Bulkhead: the framebuffer at {:#x} has no direct colours of 16 to 32 bits below 4 GiB; the screen stays dark.",
             found.address
         );
         None
+    });
+    display.filter(|display| {
+        let (start, size) = display.memory();
+        let in_ram = memory_map(information).touches_ram(&Range { start, size });
+        if in_ram {
+            say!("Bulkhead: the display's memory at {start:#x} is RAM; the screen stays dark.");
+        }
+        !in_ram
     })
 }
 
-fn copy_modules(information: &BootInformation<'_>) -> Vec<Module, MODULES> {
+fn copy_modules(information: &Information<'_>) -> Vec<Module, MODULES> {
     let mut modules = Vec::new();
-    for tag in information.module_tags() {
-        let (start, end) = (u64::from(tag.start_address()), u64::from(tag.end_address()));
-        let name = tag.cmdline().ok().and_then(|name| String::try_from(name.trim()).ok());
-        let (Some(name), Some(size)) = (name, end.checked_sub(start)) else {
+    for found in information.modules() {
+        let name = found.name.and_then(|name| String::try_from(name).ok());
+        let (Some(name), Some(size)) = (name, found.end.checked_sub(found.start)) else {
             say!(
-                "Bulkhead: the boot module at {start:#x} has no readable name or no size; it is left out."
+                "Bulkhead: the boot module at {:#x} has no readable name or no size; it is left out.",
+                found.start
             );
             continue;
         };
-        let module = Module { name, place: Range { start, size } };
-        if let Err(module) = modules.push(module) {
+        let place = Range { start: found.start.into(), size: size.into() };
+        if let Err(module) = modules.push(Module { name, place }) {
             say!(
                 "Bulkhead: there are more boot modules than partitions; {} is left out.",
                 module.name

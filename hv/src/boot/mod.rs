@@ -28,6 +28,7 @@ use crate::{cpu, memory, screen, serial};
 use clock::Clock;
 use defects::Defects;
 use firmware::Firmware;
+use hv_core::multiboot::Information;
 use info::BootInfo;
 use machine::Staged;
 
@@ -38,13 +39,14 @@ const BOOT_CORE: usize = 0;
 /// the boot loader handed over.
 extern "C" fn boot_core_main(information: u64) -> ! {
     cpu::load_descriptors(BOOT_CORE);
+    let mut defects = Defects::new();
     let serial_works = serial::init(&TABLE.board.uart);
-    let info = BootInfo::read(information);
-    if let Some(display) = info.display {
+    let loaded = info::load(information);
+    let info = loaded.as_ref().map(BootInfo::copy);
+    if let Some(display) = info.as_ref().and_then(|info| info.display) {
         screen::init(display);
     }
     print_banner();
-    let mut defects = Defects::new();
     if !serial_works {
         defects.add(format_args!(
             "no serial port answers at I/O port {:#x}, where the board file declares it",
@@ -54,11 +56,15 @@ extern "C" fn boot_core_main(information: u64) -> ! {
     processor::verify_virtualization(&mut defects);
     defects.halt_if_any();
 
-    let clock = verify(&info, &mut defects);
-    defects.halt_if_any();
-    let Some(clock) = clock else {
-        unreachable!("a clock that cannot be measured is a defect");
+    let (Some(info), Some(loaded)) = (info, loaded) else {
+        defects.refuse(format_args!(
+            "the boot loader's Multiboot2 information at {information:#x} cannot be read; boot the disk image as it was built"
+        ))
     };
+    let clock = verify(&loaded, &info, &mut defects);
+    defects.halt_if_any();
+    let Some(clock) = clock else { defects.refuse(format_args!("the TSC cannot be measured")) };
+    // From here on the boot information may be overwritten.
     let staged = staging::stage(&info.modules);
     set_up_memory(&info);
     cpu::apic::silence_legacy_controllers();
@@ -81,12 +87,13 @@ fn print_banner() {
 }
 
 /// Holds the board against the table, as far as the boot core alone can.
-fn verify(info: &BootInfo, defects: &mut Defects) -> Option<Clock> {
+fn verify(loaded: &Information<'static>, info: &BootInfo, defects: &mut Defects) -> Option<Clock> {
+    let memory = info::memory_map(loaded);
     processor::verify_boot_core(defects);
-    memory_map::verify(&info.memory, defects);
-    let firmware = Firmware::read(info.root_table, defects)?;
+    memory_map::verify(&memory, defects);
+    let firmware = Firmware::read(&info.roots, &memory, defects);
     firmware.verify_cores(defects);
-    clock::verify(&firmware, defects)
+    clock::verify(firmware.pm_timer(defects)?, defects)
 }
 
 /// Switches to the final page tables; a display that they cannot map goes dark, and the serial port says so.
@@ -98,7 +105,7 @@ fn set_up_memory(info: &BootInfo) {
             "Bulkhead: the display's memory is too large or lies where the table has RAM; the screen stays dark."
         );
     }
-    cores::copy_trampoline(&info.memory);
+    cores::copy_trampoline(info.conventional_page);
     memory::activate(BOOT_CORE);
 }
 

@@ -153,28 +153,34 @@ pub fn silence_legacy_controllers() {
     }
 }
 
+/// Bytes of an I/O APIC's registers, and the bound on which they begin. Intel 82093AA 3.0.
+pub const IO_APIC_SIZE: u64 = 0x20;
+pub const IO_APIC_ALIGNMENT: u64 = 16;
+
 /// Masks every pin of the I/O APIC at this physical address: a pin that firmware left routed would interrupt a guest that owns no
-/// device. Only while the boot tables map the first 4 GiB. Intel 82093AA 3.1, 3.2.
-pub fn mask_io_apic(address: u32) {
+/// device. Only while the boot tables map the first 4 GiB. Returns whether an I/O APIC answers there. Intel 82093AA 3.1, 3.2.
+pub fn mask_io_apic(address: u32) -> bool {
     const VERSION: u32 = 1;
     const REDIRECTION: u32 = 0x10;
     const MASKED: u32 = 1 << 16;
     const DATA: usize = 0x10;
+    const NOBODY: u32 = u32::MAX;
     let select = address as usize as *mut u32;
     let data = (address as usize + DATA) as *mut u32;
-    if address == 0 {
-        return;
-    }
-    // SAFETY: firmware's MADT says that an I/O APIC answers there; the boot tables map it, uncached by the MTRRs; nobody waits
-    // for any of its pins.
+    // SAFETY: firmware's MADT says that an I/O APIC answers there, the address is aligned, and the memory map has no RAM
+    // there; the boot tables map it, uncached by the MTRRs; nobody waits for any of its pins.
     unsafe {
         select.write_volatile(VERSION);
-        let last = data.read_volatile() >> 16 & 0xFF;
-        for pin in 0..=last {
+        let version = data.read_volatile();
+        if version == NOBODY {
+            return false;
+        }
+        for pin in 0..=(version >> 16 & 0xFF) {
             select.write_volatile(REDIRECTION + 2 * pin);
             data.write_volatile(MASKED);
         }
     }
+    true
 }
 
 /// Orders earlier stores before a following x2APIC command, which a plain MSR write does not. SDM 3A 11.12.3.

@@ -42,12 +42,13 @@ pub fn start(setup: &Setup<'_>) -> Result<Emulator> {
         Some(line) => format!("mode=term, dev={}", line.path().display()),
         None => format!("mode=file, dev={}", serial.display()),
     };
+    let commands: String = setup.debugger.iter().map(|command| format!("{command}\n")).collect();
     let mut settings = Settings::new(setup, &installed, disk, &log);
     settings.port = Some(port);
     if setup.machine.firmware == Firmware::Uefi {
         settings.boot_by_uefi(setup, &installed)?;
     }
-    let command = settings.command(&installed, setup.folder, LET_IT_RUN)?;
+    let command = settings.command(&installed, setup.folder, &format!("{commands}{LET_IT_RUN}"))?;
     let name =
         if setup.machine.target.is_exact() { NAME.to_string() } else { format!("{NAME}-fast") };
     let mut emulator = Emulator::start(command, name, &serial, &log)?;

@@ -36,6 +36,8 @@ pub struct Setup<'a> {
     pub two_way: bool,
     /// Whether Bochs notes in its log at which tick each byte goes to the serial port.
     pub serial_ticks: bool,
+    /// Commands that Bochs' debugger carries out before the machine runs on its own.
+    pub debugger: &'a [String],
     /// Further arguments of QEMU; of an option that is given twice, the later one counts.
     pub qemu: &'a [String],
 }

@@ -177,6 +177,7 @@ mod tests {
                 megabytes: 528,
                 two_way: false,
                 serial_ticks: false,
+                debugger: &[],
                 qemu: &[],
             };
             board(&setup).join(" ")

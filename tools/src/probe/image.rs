@@ -160,6 +160,7 @@ pub fn capture(
         megabytes: machine.megabytes,
         two_way: false,
         serial_ticks: false,
+        debugger: &[],
         qemu: &machine.qemu,
     };
     let (mut emulator, monitor) = emulator::start(&setup)?;

@@ -12,6 +12,7 @@ pub mod physical;
 
 use alloc::vec::Vec;
 
+use hv_core::multiboot::{self, Information};
 use hv_screen::Display;
 use multiboot2::{BootInformation, BootInformationHeader, EFIMemoryAreaType};
 
@@ -86,7 +87,7 @@ fn read_boot_info(magic: u32, address: u32) -> Boot {
         boot_services: boot_services(&information),
         root_table: root_table(&information),
         // A screen that cannot be used stays dark: everything goes over COM1 too.
-        display: Display::of(&information, physical::REACHABLE).unwrap_or(None),
+        display: display(address),
     }
 }
 
@@ -98,6 +99,14 @@ fn boot_services(information: &BootInformation<'_>) -> Vec<(u64, u64)> {
         .filter(|area| used.contains(&area.ty))
         .map(|area| (area.phys_start, area.page_count.saturating_mul(PAGE)))
         .collect()
+}
+
+/// The display of the boot information at this address.
+fn display(address: u32) -> Option<Display> {
+    let address = u64::from(address);
+    let size = physical::read_register(address)?.min(multiboot::LARGEST);
+    let bytes = physical::read(address, size as usize)?;
+    Display::of(&Information::new(&bytes), physical::REACHABLE).unwrap_or(None)
 }
 
 /// The newer root table when the boot loader hands over both.
