@@ -9,6 +9,7 @@ use crate::hygiene;
 use crate::reader::{positive_ticks, ticks};
 use crate::rules::Rule;
 use crate::schema::{BoardFile, Extent};
+use crate::serial;
 use crate::source::{At, Place};
 use crate::surroundings;
 use crate::topology::{self, Topology};
@@ -23,11 +24,13 @@ const HYPERVISOR_END: u64 = 1 << 32;
 /// Where the board's memory begins at the earliest.
 const LOW_MEMORY_END: u64 = 1 << 20;
 
-/// I/O ports of a 16550.
-const UART_PORTS: u64 = 8;
-
 /// Ports of the two 8259s, which the hypervisor masks and keeps masked.
 const INTERRUPT_CONTROLLERS: [(u64, u64); 2] = [(0x20, 0x21), (0xA0, 0xA1)];
+
+/// Whether ports from `first` to `last` are another device's on every PC.
+pub(crate) fn are_taken(first: u64, last: u64) -> bool {
+    meet(first, last, &CHIPSET_PORTS)
+}
 
 /// Whether ports from `first` to `last` hold one of these.
 fn meet(first: u64, last: u64, ports: &[(u64, u64)]) -> bool {
@@ -60,7 +63,8 @@ pub(crate) struct CheckedBoard {
     pub cores_place: Option<Place>,
     pub memory: Option<Vec<At<Range>>>,
     pub hypervisor: Option<At<Range>>,
-    pub uart: Option<Uart>,
+    /// The serial port; `Some(None)` where the board has none.
+    pub uart: Option<Option<Uart>>,
     /// Whether the abilities have `no-itlb-multihit`.
     pub large_code_pages: bool,
     pub power: Power,
@@ -95,7 +99,7 @@ pub(crate) fn check(board: &BoardFile, findings: &mut Findings) -> CheckedBoard 
         cores_place: board.cores.as_ref().map(|cores| cores.place),
         hypervisor: hypervisor(board, memory.as_deref(), findings),
         memory,
-        uart: uart(board, findings),
+        uart: serial::check(board, findings),
         large_code_pages: surroundings::has_ability(board, NO_MULTIHIT),
         power: board.power,
         power_off: power_off(board, findings),
@@ -330,31 +334,6 @@ fn linked_there(own: &At<Range>, remedy: Option<&str>, findings: &mut Findings) 
     findings.push(finding.at(own.place, "not where it is linked"));
 }
 
-fn uart(board: &BoardFile, findings: &mut Findings) -> Option<Uart> {
-    let (port, baud) = (board.serial_port.as_ref()?, board.baud.as_ref()?);
-    if baud.value == 0 || 115_200 % baud.value != 0 {
-        let finding = Finding::new(
-            Rule::BadBaud,
-            format!("a 16550 cannot run at {} baud", baud.value),
-            "write 115200, or 115200 divided by a whole number (57600, 38400, 19200, 9600)",
-        );
-        findings.push(finding.at(baud.place, "does not divide 115200"));
-        return None;
-    }
-    let last = port.value + UART_PORTS - 1;
-    let taken = meet(port.value, last, &CHIPSET_PORTS);
-    if last > u64::from(u16::MAX) || taken {
-        let finding = Finding::new(
-            Rule::SerialPorts,
-            format!("the serial port takes the I/O ports {:#x} to {last:#x}", port.value),
-            "write its first port, such as 0x3f8 (COM1): its eight ports are below 0x10000, and none is the chipset's own",
-        );
-        findings.push(finding.at(port.place, "no place for a serial port"));
-        return None;
-    }
-    Some(Uart { port: u16::try_from(port.value).ok()?, baud: u32::try_from(baud.value).ok()? })
-}
-
 fn power_off(board: &BoardFile, findings: &mut Findings) -> Option<Option<(u16, Vec<u8>)>> {
     let Some(power_off) = board.power_off.as_ref() else {
         return Some(None);
@@ -378,9 +357,9 @@ fn power_off(board: &BoardFile, findings: &mut Findings) -> Option<Option<(u16, 
         findings.push(finding.at(port.place, "the hypervisor's own"));
         return None;
     }
-    let serial = board.serial_port.as_ref();
+    let serial = board.serial.as_ref().and_then(|serial| serial.port.as_ref());
     if let Some(serial) = serial.filter(|serial| {
-        meet(port.value, port.value, &[(serial.value, serial.value + UART_PORTS - 1)])
+        meet(port.value, port.value, &[(serial.value, serial.value + Uart::REGISTERS - 1)])
     }) {
         let finding = Finding::new(
             Rule::PowerOffPort,

@@ -1,7 +1,7 @@
 //! Writes the proven system as Rust source: the static table and the sizes of the hypervisor's pools.
 
 use bulkhead_table::{
-    FORMAT, Hygiene, HygieneCosts, Owner, Platform, Power, Range, Region, Window,
+    FORMAT, Hygiene, HygieneCosts, Owner, Platform, Power, Range, Region, Uart, Window,
 };
 use proc_macro2::{Literal, TokenStream};
 use quote::quote;
@@ -46,7 +46,7 @@ fn table(compiled: &Compiled) -> TokenStream {
     let format = Literal::u32_unsuffixed(FORMAT);
     let system = &plan.system;
     let digest = bytes(&compiled.digest());
-    let board = board(&plan.board);
+    let board = board(&plan.board, plan.log_memory());
     let hypervisor = range(&plan.board.hypervisor);
     let partitions = plan.partitions.iter().zip(&compiled.images).zip(compiled.modules());
     let partitions = partitions
@@ -84,7 +84,7 @@ fn first_vcpus(plan: &Plan) -> impl Iterator<Item = u16> {
     })
 }
 
-fn board(board: &PlannedBoard) -> TokenStream {
+fn board(board: &PlannedBoard, log_memory: Option<Range>) -> TokenStream {
     let name = &board.name;
     let apic_ids = board.apic_ids.iter().map(|id| Literal::u32_unsuffixed(*id));
     let memory = board.memory.iter().map(range);
@@ -95,8 +95,14 @@ fn board(board: &PlannedBoard) -> TokenStream {
     let HygieneCosts { l1d_flush, branch_barrier, buffer_clear } = board.hygiene;
     let [l1d_flush, branch_barrier, buffer_clear] =
         [l1d_flush, branch_barrier, buffer_clear].map(Literal::u64_unsuffixed);
-    let port = hex(board.uart.port.into());
-    let baud = Literal::u32_unsuffixed(board.uart.baud);
+    let uart = match &board.uart {
+        None => quote!(None),
+        Some(uart) => {
+            let uart = serial(uart);
+            quote!(Some(&#uart))
+        }
+    };
+    let log_memory = range(&log_memory.unwrap_or(Range { start: 0, size: 0 }));
     let power_off = match &board.power_off {
         None => quote!(None),
         Some((port, text)) => {
@@ -120,7 +126,8 @@ fn board(board: &PlannedBoard) -> TokenStream {
                 branch_barrier: #branch_barrier,
                 buffer_clear: #buffer_clear,
             },
-            uart: ::bulkhead_table::Uart { port: #port, baud: #baud },
+            uart: #uart,
+            log_memory: #log_memory,
             large_code_pages: #large_code_pages,
             power: ::bulkhead_table::Power {
                 turbo_off: #turbo_off,
@@ -128,6 +135,24 @@ fn board(board: &PlannedBoard) -> TokenStream {
                 c1_only: #c1_only,
             },
             power_off: #power_off,
+        }
+    }
+}
+
+fn serial(uart: &Uart) -> TokenStream {
+    let (base, in_memory) = (hex(uart.base), uart.in_memory);
+    let stride = Literal::u8_unsuffixed(uart.stride);
+    let width = Literal::u8_unsuffixed(uart.width);
+    let clock = Literal::u32_unsuffixed(uart.clock);
+    let baud = Literal::u32_unsuffixed(uart.baud);
+    quote! {
+        ::bulkhead_table::Uart {
+            base: #base,
+            in_memory: #in_memory,
+            stride: #stride,
+            width: #width,
+            clock: #clock,
+            baud: #baud,
         }
     }
 }

@@ -249,7 +249,7 @@ explanations! {
     ["boards/small-hypervisor.toml" => "boards/bochs-skylake-x.toml"];
 
     BadBaud, "boards/odd-baud.toml",
-    "A 16550 divides 115200 by a whole number. At any other rate the log would arrive as noise, on the day when it is \
+    "A 16550 divides a sixteenth of its clock by a whole number. At any other rate the log would arrive as noise, on the day when it is \
      needed.",
     ["baud = 100000" => "baud = 115200"];
 
@@ -399,6 +399,16 @@ explanations! {
     ZeroTolerance, "boards/exact-clock.toml",
     "The clock is measured at boot, and no two measurements agree to the last hertz: every machine would be refused.",
     ["\"0 %\"" => "\"0.1 %\""];
+
+    SerialPlace, "boards/serial-in-both.toml",
+    "A 16550 answers at one place, and the hypervisor writes there only. With both keys one of them would do nothing, and \
+     with neither the log would go nowhere; a board without a serial port has no section.",
+    ["address = \"0xfe032000\"\n" => ""];
+
+    SerialRegisters, "boards/serial-in-high-memory.toml",
+    "The boot code reaches the first 4 GiB, and writes its first words to the serial port before anything else is set up. \
+     An access that is wider than a register would write its neighbours too.",
+    ["0x40fe032000" => "0xfe032000"];
 
     CoreClaimedTwice, "BH0301-one-core-twice.toml",
     "A dedicated core takes no exits because nobody else is there. Two partitions on it would each believe to be \
@@ -761,6 +771,12 @@ explanations! {
     "Large pages cost one entry of the translation cache for 2 MiB. The rest behind the last whole one takes an entry for each \
      4 KiB, and the memory saved is given to nobody. It works all the same, hence a warning.",
     ["\"7 MiB\"" => "\"8 MiB\""];
+
+    NoSerialPort, "boards/no-serial.toml",
+    "Such a board runs all the same: what is said at boot and at the end stands on the screen, and the log in memory, where it \
+     survives a warm reset. But nobody follows it live, nothing can be typed to a partition, and `measure`, `monitor` and \
+     `--console` have nothing to read.",
+    ["[power-off]" => "[serial]\nport = 0x3f8\nbaud = 115200\n\n[power-off]"];
 }
 
 #[cfg(test)]

@@ -450,7 +450,11 @@ pub const BOARD_FILE: Section = Section {
         must("board", Form::Table(&BOARD), "names the board"),
         must("clock", Form::Table(&CLOCK), "its time-stamp counter"),
         must("hypervisor", Form::Table(&HYPERVISOR), "the hypervisor's own memory"),
-        must("serial", Form::Table(&SERIAL), "where the log goes"),
+        may(
+            "serial",
+            Form::Table(&SERIAL),
+            "where the log goes; without it, to the screen and to memory",
+        ),
         may("power-off", Form::Table(&POWER_OFF), "how to switch the machine off"),
         may("power", Form::Table(&POWER), "who owns frequency, turbo and idle states"),
         may("hygiene", Form::Table(&HYGIENE), "what cleaning at a switch of partitions takes"),
@@ -524,10 +528,19 @@ pub const HYPERVISOR: Section = Section {
 /// `[serial]`.
 pub const SERIAL: Section = Section {
     header: "[serial]",
-    meaning: "The 16550 port that carries the log.",
+    meaning: "The 16550 port that carries the log: at I/O ports, or with its registers in memory. A board without one leaves the section out: \
+        its log goes to the screen and to memory.",
     keys: &[
-        must("port", Form::Address, "its first I/O port; COM1 is 0x3f8"),
-        must("baud", Form::Number, "bits a second; divides 115200"),
+        may("port", Form::Address, "its first I/O port; COM1 is 0x3f8"),
+        may("address", Form::Address, "its first register in memory, where it has no `port`"),
+        may(
+            "stride",
+            Form::Number,
+            "with `address`: bytes from one register to the next, 1, 2, 4 or 8; without it 1",
+        ),
+        may("width", Form::Number, "with `address`: bits of an access, 8 or 32; without it 8"),
+        may("clock", Form::Frequency, "its input clock; without it 1.8432 MHz"),
+        must("baud", Form::Number, "bits a second; a sixteenth of the clock or less"),
     ],
     later: &[],
 };

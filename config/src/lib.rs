@@ -38,6 +38,7 @@ mod report;
 mod rules;
 mod schedule;
 mod schema;
+mod serial;
 mod source;
 mod starter;
 mod suggest;
@@ -382,16 +383,18 @@ fn staged_images_fit(
     findings: &mut Findings,
 ) {
     let staged = staged_bytes(images);
-    let needed = staged + HYPERVISOR_RESERVE;
+    let log = plan.log_memory().map_or(0, |memory| memory.size);
+    let needed = staged + HYPERVISOR_RESERVE + log;
     let size = plan.board.hypervisor.size;
     if needed <= size {
         return;
     }
     let room = board::hypervisor_room(plan.board.memory.iter().copied()).unwrap_or(0);
     let parts = format!(
-        "{} of staged guest images and a reserve of {} for the hypervisor's own image, stacks and tables",
+        "{} of staged guest images and a reserve of {} for the hypervisor's own image, stacks and tables{}",
         size_text(staged),
-        size_text(HYPERVISOR_RESERVE)
+        size_text(HYPERVISOR_RESERVE),
+        if log > 0 { format!(", and {} of log", size_text(log)) } else { String::new() }
     );
     let remedy = if needed <= room {
         let size = size_text(needed.next_multiple_of(1 << 20).min(room));

@@ -24,6 +24,10 @@ const ALIGNMENT: u64 = 2 << 20;
 /// The same of one that has as much, where the machine has room.
 const HUGE: u64 = 1 << 30;
 
+/// The last bytes of RAM below 4 GiB, which are given away last: UEFI firmware keeps its own memory there, and how much differs with
+/// its version, the size of RAM and the devices. Seen: 19 to 21 MiB.
+pub(crate) const EDGE: u64 = 32 << 20;
+
 /// Guest-physical address of the schedule page of vCPU 0; those of the others follow it. Between guest RAM and the
 /// local APIC at 0xFEE0_0000, with room for as many pages as there can be cores.
 const SCHEDULE_PAGES: u64 = 0xFEB0_0000;
@@ -60,12 +64,14 @@ pub(crate) fn check(
         return vec![None; sizes.len()];
     };
     let mut free = free_ranges(memory, own.value);
+    let edges: Vec<u64> = memory.iter().filter_map(|at| edge(&at.value)).collect();
     let partitions = system.partitions.iter();
     partitions
         .zip(sizes)
         .map(|(partition, size)| {
             let (name, size) = (partition.name.value.as_str(), size?);
-            let Some((regions, spare)) = place(&mut free, size.value, &mut findings.comparisons)
+            let Some((regions, spare)) =
+                place(&mut free, &edges, size.value, &mut findings.comparisons)
             else {
                 findings.push(does_not_fit(partition, size, &free, memory));
                 return None;
@@ -150,6 +156,7 @@ fn aligned(range: Range) -> Option<Range> {
 /// Takes `size` bytes for a guest: the regions of its memory, and how many bytes up to the next bound nobody else gets.
 fn place(
     free: &mut Vec<Range>,
+    edges: &[u64],
     size: u64,
     comparisons: &mut Comparisons,
 ) -> Option<(Vec<Region>, u64)> {
@@ -158,7 +165,7 @@ fn place(
     for bound in bounds {
         let (mut left, mut regions, mut spare) = (free.clone(), Vec::new(), 0);
         let placed = parts.iter().filter(|(_, size)| *size > 0).all(|(guest, size)| {
-            let pieces = take(&mut left, *size, bound, comparisons);
+            let pieces = take(&mut left, edges, *size, bound, comparisons);
             let mut guest = *guest;
             for (piece, behind) in pieces.iter().flatten() {
                 let (host, size) = (piece.start, piece.size);
@@ -176,10 +183,23 @@ fn place(
     None
 }
 
-/// Takes `size` bytes on such bounds: from the first range that has them all, or from several. With each piece, how many bytes behind
+/// The first byte of the last [`EDGE`] bytes of a range that ends below 4 GiB.
+fn edge(range: &Range) -> Option<u64> {
+    const LOW_END: u64 = 1 << 32;
+    (range.end() <= LOW_END).then(|| range.end().saturating_sub(EDGE).max(range.start))
+}
+
+/// Where the board's RAM ends that this range reaches near to, if it does.
+pub(crate) fn near_end(memory: &[Range], range: &Range) -> Option<u64> {
+    let holds = memory.iter().find(|ram| ram.contains(range))?;
+    edge(holds).filter(|edge| range.end() > *edge).map(|_| holds.end())
+}
+
+/// Takes `size` bytes on such bounds: from the first range that has them all without its edge, from the first that has them, or from several. With each piece, how many bytes behind
 /// it nobody else gets.
 fn take(
     free: &mut Vec<Range>,
+    edges: &[u64],
     size: u64,
     bound: u64,
     comparisons: &mut Comparisons,
@@ -188,11 +208,18 @@ fn take(
         let start = range.start.checked_next_multiple_of(bound)?;
         Some(Range { start, size: range.end().checked_sub(start)? })
     };
-    let whole = free.iter().find_map(|range| {
-        comparisons.add(1);
-        usable(range).filter(|usable| usable.size >= size)
-    });
-    let pieces = match whole {
+    let inner = |range: &Range| {
+        let edge = edges.iter().find(|edge| range.start <= **edge && **edge < range.end());
+        let end = edge.copied().unwrap_or(range.end());
+        usable(&Range { start: range.start, size: end - range.start })
+    };
+    let mut first = |part: &dyn Fn(&Range) -> Option<Range>| {
+        free.iter().find_map(|range| {
+            comparisons.add(1);
+            part(range).filter(|part| part.size >= size)
+        })
+    };
+    let pieces = match first(&inner).or_else(|| first(&usable)) {
         Some(range) => vec![Range { size, ..range }],
         None => together(free.iter().filter_map(usable).collect(), size, bound)?,
     };
@@ -231,7 +258,8 @@ fn most(free: &[Range], is_pc: bool) -> u64 {
     let mut sizes: Vec<u64> = free.iter().map(|range| range.size / ALIGNMENT * ALIGNMENT).collect();
     sizes.sort_unstable_by_key(|size| std::cmp::Reverse(*size));
     let limit = if is_pc { u64::MAX } else { pc::RAM_END };
-    let fits = |size: &u64| place(&mut free.to_vec(), *size, &mut Comparisons::default()).is_some();
+    let fits =
+        |size: &u64| place(&mut free.to_vec(), &[], *size, &mut Comparisons::default()).is_some();
     let sums = (1..=sizes.len()).rev().map(|count| sizes.iter().take(count).sum::<u64>());
     sums.map(|size| size.min(limit)).filter(|size| *size > 0).find(fits).unwrap_or(0)
 }
@@ -335,7 +363,11 @@ mod tests {
     }
 
     fn placed(free: &mut Vec<Range>, size: u64) -> Option<Vec<(u64, u64, u64)>> {
-        let (regions, _) = place(free, size, &mut Comparisons::default())?;
+        placed_off(&[], free, size)
+    }
+
+    fn placed_off(edges: &[u64], free: &mut Vec<Range>, size: u64) -> Option<Vec<(u64, u64, u64)>> {
+        let (regions, _) = place(free, edges, size, &mut Comparisons::default())?;
         Some(regions.iter().map(|region| (region.guest, region.host, region.size)).collect())
     }
 
@@ -352,6 +384,22 @@ mod tests {
             placed(&mut free, GIB),
             Some(vec![(0, 40 * MIB, 984 * MIB), (984 * MIB, 15 * GIB / 2, 40 * MIB)])
         );
+    }
+
+    #[test]
+    fn the_edge_of_ram_is_given_away_last() {
+        let all = [range(32 * MIB, 128 * MIB), range(4 * GIB, 5 * GIB)];
+        let edges: Vec<u64> = all.iter().filter_map(edge).collect();
+        assert_eq!(edges, [96 * MIB]);
+        let mut free = all.to_vec();
+        assert_eq!(placed_off(&edges, &mut free, 64 * MIB), Some(vec![(0, 32 * MIB, 64 * MIB)]));
+        let mut free = all.to_vec();
+        assert_eq!(placed_off(&edges, &mut free, 66 * MIB), Some(vec![(0, 4 * GIB, 66 * MIB)]));
+        let mut free = vec![all[0]];
+        assert_eq!(placed_off(&edges, &mut free, 66 * MIB), Some(vec![(0, 32 * MIB, 66 * MIB)]));
+        assert_eq!(near_end(&all, &range(32 * MIB, 96 * MIB)), None);
+        assert_eq!(near_end(&all, &range(32 * MIB, 97 * MIB)), Some(128 * MIB));
+        assert_eq!(near_end(&all, &range(4 * GIB, 5 * GIB)), None);
     }
 
     #[test]

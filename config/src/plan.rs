@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bulkhead_table::{
-    Hygiene, HygieneCosts, PAGE_SIZE, PartitionId, Platform, Power, Range, Region, Uart, Window, pc,
+    Hygiene, HygieneCosts, LOG_MEMORY, PAGE_SIZE, PartitionId, Platform, Power, Range, Region,
+    Uart, Window, pc,
 };
 
 use crate::board::{CheckedBoard, Clock};
@@ -56,7 +57,8 @@ pub(crate) struct PlannedBoard {
     pub clock: Clock,
     pub hygiene: HygieneCosts,
     pub hypervisor: Range,
-    pub uart: Uart,
+    /// The serial port; `None`: the log stays on the machine.
+    pub uart: Option<Uart>,
     /// Whether code may be mapped by large pages: `no-itlb-multihit` is among the abilities.
     pub large_code_pages: bool,
     pub power: Power,
@@ -224,10 +226,18 @@ impl Plan {
         self.board.clock.switch_budget
     }
 
-    /// The serial port that carries the log.
+    /// The serial port that carries the log, where the board has one.
     #[must_use]
-    pub fn uart(&self) -> Uart {
+    pub fn uart(&self) -> Option<Uart> {
         self.board.uart
+    }
+
+    /// Memory that keeps the log where the board has no serial port: the last of the hypervisor's range.
+    #[must_use]
+    pub fn log_memory(&self) -> Option<Range> {
+        let end = self.board.hypervisor.end();
+        let start = end.checked_sub(LOG_MEMORY)?;
+        self.board.uart.is_none().then_some(Range { start, size: LOG_MEMORY })
     }
 
     /// The partitions; an index into this slice is a partition id.

@@ -2,12 +2,14 @@
 
 use std::fmt::Write;
 
-use bulkhead_table::{Hygiene, Platform, Window};
+use bulkhead_table::{Hygiene, Platform, Uart, Window};
 
 use crate::language::HYGIENE_WORDS;
+use crate::memory::{EDGE, near_end};
 use crate::plan::{Plan, PlannedPartition, PlannedRole};
 use crate::topology::siblings;
 use crate::units::{duration_text, size_text};
+use crate::view::serial_text;
 use crate::{Module, limits};
 
 /// The report; `images` is empty when none were looked at.
@@ -26,6 +28,7 @@ fn head(out: &mut String, plan: &Plan) -> std::fmt::Result {
     let hz = plan.tsc_hz();
     writeln!(out, "System {} on board {}", plan.system, plan.board.name)?;
     writeln!(out, "  clock       {} MHz, one tick is {}", hz as f64 / 1e6, duration_text(1, hz))?;
+    log(out, plan)?;
     if let Some(limits) = limits::text(&plan.limits, hz) {
         writeln!(out, "  limits      at most {limits}")?;
     }
@@ -39,6 +42,22 @@ fn head(out: &mut String, plan: &Plan) -> std::fmt::Result {
                 None => writeln!(out),
             }
         }
+    }
+}
+
+/// Where the log goes, where that is not a port of a PC's own.
+fn log(out: &mut String, plan: &Plan) -> std::fmt::Result {
+    match (plan.uart(), plan.log_memory()) {
+        (None, Some(memory)) => writeln!(
+            out,
+            "  log         on the screen, and in memory {:#x} to {:#x}: the board has no serial port",
+            memory.start,
+            memory.end()
+        ),
+        (uart @ Some(Uart { in_memory: true, .. }), _) => {
+            writeln!(out, "  log         serial port, {}", serial_text(uart))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -123,6 +142,7 @@ fn neighbours(out: &mut String, plan: &Plan) -> std::fmt::Result {
 fn memory(out: &mut String, plan: &Plan) -> std::fmt::Result {
     writeln!(out, "\nMemory of the machine")?;
     let mut rows = vec![(plan.board.hypervisor, "hypervisor")];
+    rows.extend(plan.log_memory().map(|range| (range, "  the log, in the hypervisor's")));
     for partition in &plan.partitions {
         for region in &partition.regions {
             let range = bulkhead_table::Range { start: region.host, size: region.size };
@@ -130,10 +150,11 @@ fn memory(out: &mut String, plan: &Plan) -> std::fmt::Result {
         }
     }
     rows.sort_by_key(|(range, _)| range.start);
-    for (range, owner) in rows {
+    for (range, owner) in &rows {
         let (start, end) = (range.start, range.end());
         writeln!(out, "  {start:#014x} to {end:#014x}  {:>9}  {owner}", size_text(range.size))?;
     }
+    near_ends(out, plan, &rows)?;
     for range in &plan.board.memory {
         let (start, end) = (range.start, range.end());
         writeln!(
@@ -141,6 +162,26 @@ fn memory(out: &mut String, plan: &Plan) -> std::fmt::Result {
             "  {start:#014x} to {end:#014x}  {:>9}  RAM of the board",
             size_text(range.size)
         )?;
+    }
+    Ok(())
+}
+
+/// Which memory lies where firmware may move the end of RAM.
+fn near_ends(
+    out: &mut String,
+    plan: &Plan,
+    rows: &[(bulkhead_table::Range, &str)],
+) -> std::fmt::Result {
+    for (range, owner) in rows {
+        if let Some(end) = near_end(&plan.board.memory, range) {
+            writeln!(
+                out,
+                "  {} of {owner} from {:#x} lie in the last {} of RAM, which ends at {end:#x}: UEFI firmware moves that end; a board with more RAM has room",
+                size_text(range.size),
+                range.start,
+                size_text(EDGE)
+            )?;
+        }
     }
     Ok(())
 }

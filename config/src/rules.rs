@@ -87,7 +87,7 @@ rules! {
     BoardMemoryOrder = "BH0203", Error, "The memory ranges of the board ascend and share no byte.";
     HypervisorOutside = "BH0204", Error, "The hypervisor's range lies inside one memory range of the board.";
     HypervisorTooSmall = "BH0205", Error, "The hypervisor's range holds its own image, its reserve and every staged guest image.";
-    BadBaud = "BH0206", Error, "The baud rate divides 115200.";
+    BadBaud = "BH0206", Error, "The serial port's clock divides down to its baud rate, within 2 %.";
     TooManyCores = "BH0207", Error, "The board has at least one core and no more than the table can name.";
     PowerOffEmpty = "BH0208", Error, "The power-off text is not empty.";
     HypervisorStart = "BH0209", Error, "The hypervisor's range starts at 0x100000, where it is linked, and ends below 4 GiB.";
@@ -121,6 +121,8 @@ rules! {
     SerialPorts = "BH0290", Error, "The serial port's eight I/O ports exist, and none is the chipset's: interrupt controllers, timers, keyboard, clock, DMA, PCI configuration.";
     PowerOffPort = "BH0291", Error, "The power-off port is neither an interrupt controller's nor one of the serial port's.";
     ZeroTolerance = "BH0292", Error, "The tolerance of the clock is not zero.";
+    SerialPlace = "BH0293", Error, "A serial port is at I/O ports or in memory: it has `port` or `address`, and `stride` and `width` only with `address`.";
+    SerialRegisters = "BH0294", Error, "The registers of a serial port in memory are of a shape that there is, and lie below 4 GiB.";
 
     CoreClaimedTwice = "BH0301", Error, "A core without windows belongs to one partition.";
     CoreMixed = "BH0302", Error, "A core is dedicated or time-shared, not both: each partition on a time-shared core has a window.";
@@ -209,4 +211,5 @@ rules! {
     ShortWindow = "BH0901", Warning, "A window is longer than the switch before it, hygiene included.";
     SharedCache = "BH0902", Warning, "A partition with cores of its own shares no first- or second-level cache with another one.";
     SmallPages = "BH0903", Warning, "A partition's memory is a multiple of 2 MiB, so that large pages map all of it.";
+    NoSerialPort = "BH0904", Warning, "The board has a serial port, which carries the log, consoles, typed input and measurements.";
 }

@@ -97,8 +97,7 @@ pub(crate) struct BoardFile {
     pub skew: Option<At<Quantity>>,
     pub switch_budget: Option<At<Quantity>>,
     pub hypervisor: Option<Extent>,
-    pub serial_port: Option<At<u64>>,
-    pub baud: Option<At<u64>>,
+    pub serial: Option<Serial>,
     pub power_off: Option<PowerOff>,
     pub power: Power,
     pub hygiene: Option<HygieneCosts>,
@@ -106,6 +105,19 @@ pub(crate) struct BoardFile {
     pub caches: Option<At<Vec<CacheEntry>>>,
     pub memory: Option<At<Vec<Extent>>>,
     pub surroundings: Surroundings,
+}
+
+/// `[serial]`.
+pub(crate) struct Serial {
+    pub port: Option<At<u64>>,
+    pub address: Option<At<u64>>,
+    pub stride: Option<At<u64>>,
+    pub width: Option<At<u64>>,
+    pub clock: Option<At<u64>>,
+    pub baud: Option<At<u64>>,
+    /// Whether each of the keys is well written or not there.
+    pub sound: bool,
+    pub place: Place,
 }
 
 /// `[[core]]`.
@@ -301,8 +313,7 @@ pub(crate) fn read_board(documents: &Documents<'_>, findings: &mut Findings) -> 
         skew: clock.as_ref().and_then(|view| reader.duration(view, "skew")),
         switch_budget: clock.as_ref().and_then(|view| reader.duration(view, "switch-budget")),
         hypervisor: hypervisor.map(|view| extent(&mut reader, &view)),
-        serial_port: serial.as_ref().and_then(|view| reader.number(view, "port", MOST_PORT)),
-        baud: serial.as_ref().and_then(|view| reader.number(view, "baud", u32::MAX.into())),
+        serial: serial.map(|view| read_serial(&mut reader, &view)),
         power_off: power_off.map(|view| PowerOff {
             port: reader.number(&view, "port", MOST_PORT),
             bytes: reader.text(&view, "bytes"),
@@ -342,6 +353,30 @@ fn read_power(reader: &mut Reader<'_>, view: &View<'_>) -> Power {
         base_frequency: ours("frequency", "base"),
         c1_only: ours("idle", "c1"),
     }
+}
+
+fn read_serial(reader: &mut Reader<'_>, view: &View<'_>) -> Serial {
+    let serial = Serial {
+        port: reader.number(view, "port", MOST_PORT),
+        address: reader.number(view, "address", MOST_ADDRESS),
+        stride: reader.number(view, "stride", u8::MAX.into()),
+        width: reader.number(view, "width", u8::MAX.into()),
+        clock: reader.whole(view, "clock", Dimension::Frequency),
+        baud: reader.number(view, "baud", u32::MAX.into()),
+        sound: false,
+        place: view.place,
+    };
+    let Serial { port, address, stride, width, clock, baud, .. } = &serial;
+    let keys = [
+        ("port", port),
+        ("address", address),
+        ("stride", stride),
+        ("width", width),
+        ("clock", clock),
+        ("baud", baud),
+    ];
+    let sound = keys.iter().all(|(key, value)| value.is_some() == view.has(key)) && baud.is_some();
+    Serial { sound, ..serial }
 }
 
 fn core(reader: &mut Reader<'_>, view: &View<'_>) -> CoreEntry {

@@ -313,6 +313,18 @@ pub(crate) fn size_text(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
+/// A frequency, in the largest unit that needs at most four digits behind the point.
+pub(crate) fn frequency_text(hz: u64) -> String {
+    for (name, unit) in [("GHz", 1_000_000_000), ("MHz", 1_000_000), ("kHz", 1_000)] {
+        let tenthousandths = hz.saturating_mul(10_000);
+        if hz >= unit && tenthousandths.is_multiple_of(unit) {
+            let text = format!("{}.{:04}", hz / unit, tenthousandths / unit % 10_000);
+            return format!("{} {name}", text.trim_end_matches('0').trim_end_matches('.'));
+        }
+    }
+    format!("{hz} Hz")
+}
+
 /// A size in the largest unit that it reaches, with one digit behind the point where it is not whole.
 pub(crate) fn near_size(bytes: u64) -> String {
     let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];

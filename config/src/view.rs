@@ -2,13 +2,14 @@
 //!
 //! The page, `who` and `diff` all read the plan through this, so that they cannot contradict each other.
 
-use bulkhead_table::{Hygiene, Owner, PartitionId, Range, Region, Rights, Window};
+use bulkhead_table::{Hygiene, Owner, PartitionId, Range, Region, Rights, Uart, Window};
 
 use crate::ImageKind;
 use crate::hygiene::{BRANCH_BARRIER, BUFFER_CLEAR, L1D_FLUSH};
 use crate::places::Places;
 use crate::plan::{Plan, PlannedPartition, PlannedRole};
 use crate::source::shown;
+use crate::units::frequency_text;
 
 /// Who has something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +164,27 @@ fn fill(range: Range, taken: &[Extent]) -> Vec<Extent> {
     }
     free_until(now, range.end(), &mut all);
     all
+}
+
+/// A serial port in words.
+pub(crate) fn serial_text(uart: Option<Uart>) -> String {
+    let Some(uart) = uart else {
+        return "none: the log goes to the screen and to memory".to_owned();
+    };
+    let baud = uart.baud;
+    let clock = match uart.clock {
+        Uart::CLOCK => String::new(),
+        other => format!(", clock {}", frequency_text(other.into())),
+    };
+    if !uart.in_memory {
+        return format!("port {:#x}, {baud} baud{clock}", uart.base);
+    }
+    format!(
+        "registers at {:#x}, stride {}, {} bits, {baud} baud{clock}",
+        uart.base,
+        uart.stride,
+        u16::from(uart.width) * 8
+    )
 }
 
 /// What may be done in a region, in words.

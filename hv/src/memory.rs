@@ -62,13 +62,13 @@ const OWN_TABLES: usize = 3 + PRIVATE_BYTES.div_ceil(TWO_MIB) as usize + 1;
 /// Bytes of the tables that one core has of its own: a figure for the report.
 pub const OWN_TABLE_BYTES: usize = OWN_TABLES * size_of::<PageTable>();
 
-/// Text, read-only data, data on both sides of the private pages, each vCPU's counters among those, the display.
-const MAPPINGS: usize = 2 + 2 + VCPUS + 1;
+/// Text, read-only data, data on both sides of the private pages, each vCPU's counters among those, the log, the display.
+const MAPPINGS: usize = 2 + 2 + VCPUS + 1 + 1;
 
 /// Enough for any such list: the image spans a bounded number of 2-MiB pages, and the display has at most two ends inside one;
-/// directories and their parents by what they cover, plus what the display adds.
+/// directories and their parents by what they cover, plus what the display and the log add.
 const TABLES: usize =
-    1 + 3 + (IMAGE_LIMIT.div_ceil(GIB) + 3) as usize + (IMAGE_LIMIT / TWO_MIB + 2) as usize + 2;
+    1 + 3 + (IMAGE_LIMIT.div_ceil(GIB) + 3) as usize + (IMAGE_LIMIT / TWO_MIB + 2) as usize + 2 + 4;
 
 static POOL: Mutex<[PageTable; TABLES]> = Mutex::new([const { PageTable([0; 512]) }; TABLES]);
 /// By core: its own tables. The last are those of no core, which map every core's pages.
@@ -96,10 +96,11 @@ pub fn image_end() -> u64 {
     &raw const __hv_end as u64
 }
 
-/// What is left of the hypervisor's range behind its image: the staged modules' place.
+/// What is left of the hypervisor's range behind its image, without the memory of the log: the staged modules' place.
 pub fn staging() -> Range {
     let start = image_end();
-    Range { start, size: TABLE.hypervisor.end().saturating_sub(start) }
+    let end = TABLE.hypervisor.end().saturating_sub(TABLE.board.log_memory.size);
+    Range { start, size: end.saturating_sub(start) }
 }
 
 const READ: Access = Access { read: true, write: false, execute: false };
@@ -134,6 +135,17 @@ impl Plan {
         self.add(private_end, image_end(), READ_WRITE, Memory::WriteBack);
     }
 
+    /// Adds what the log goes to: the registers of a serial port in memory, or the memory of a board without one.
+    fn add_log(&mut self) {
+        let memory = TABLE.board.log_memory;
+        self.add(memory.start, memory.end(), READ_WRITE, Memory::WriteBack);
+        if let Some(uart) = TABLE.board.uart.filter(|uart| uart.in_memory) {
+            let start = uart.base & !(PAGE - 1);
+            let end = (uart.base + uart.extent()).next_multiple_of(PAGE);
+            self.add(start, end, READ_WRITE, Memory::Uncached);
+        }
+    }
+
     /// Adds the display's memory; false when it is too large, or lies where the table says that RAM is.
     fn add_display(&mut self, display: &Display) -> bool {
         let (start, size) = display.memory();
@@ -141,7 +153,8 @@ impl Plan {
         let partitions = TABLE.partitions.iter().flat_map(|partition| partition.memory);
         let partitions = partitions.map(|region| Range { start: region.host, size: region.size });
         let clashes = partitions.chain([TABLE.hypervisor]).any(|own| own.overlaps(&memory));
-        if size > DISPLAY_LIMIT || start == 0 || clashes {
+        let log = self.0.iter().any(|m| Range { start: m.virt, size: m.size }.overlaps(&memory));
+        if size > DISPLAY_LIMIT || start == 0 || clashes || log {
             return false;
         }
         self.add(start, memory.end(), READ_WRITE, Memory::Uncached);
@@ -165,6 +178,7 @@ pub fn build(
 ) -> bool {
     let mut plan = Plan(Vec::new());
     plan.add_image(vcpus.counters);
+    plan.add_log();
     let display_is_mapped = display.is_some_and(|display| plan.add_display(display));
     let mut pool = POOL.lock();
     let address = pool.as_ptr() as u64;

@@ -13,6 +13,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     x86_64::instructions::interrupts::disable();
     if !PANICKED.swap(true, Ordering::AcqRel) {
         crate::serial::seize();
+        crate::serial::open_memory();
         crate::screen::seize();
         let place = info.location().map_or(("?", 0), |place| (place.file(), place.line()));
         say!(

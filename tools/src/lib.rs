@@ -33,6 +33,7 @@ pub mod listen;
 pub mod log;
 pub mod manifest;
 pub mod measure;
+pub mod memory_log;
 pub mod monitor;
 pub mod new;
 pub mod paths;

@@ -1,13 +1,13 @@
 //! Where a log comes from: a serial port, a file, a FIFO or standard input.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::interrupt;
+use crate::{interrupt, memory_log};
 
 /// Bytes of one read.
 pub const PIECE: usize = 4096;
@@ -23,6 +23,28 @@ pub enum Source {
     Stream(Box<dyn Read + Send>),
 }
 
+/// The log of the last run, where the file is a copy of the memory that kept it; otherwise the file is where it was.
+fn kept_in_memory(file: &mut fs::File, path: &Path) -> Result<Option<Vec<u8>>> {
+    let failed = |cause| Error::file("read", path, &cause);
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(failed)?;
+    file.rewind().map_err(failed)?;
+    let mut logs = memory_log::find(&bytes);
+    let last = logs.pop();
+    if let Some(last) = &last {
+        let others = match logs.last() {
+            Some(before) => format!("; that of run {} is there too", before.header.run),
+            None => String::new(),
+        };
+        let end = if last.header.ended { "to its end" } else { "without its end" };
+        eprintln!(
+            "bulkhead: a copy of memory with the log of run {}, {end}{others}",
+            last.header.run
+        );
+    }
+    Ok(last.map(|last| last.bytes))
+}
+
 impl Source {
     /// Opens `source`, or standard input without one or for `-`. A FIFO blocks until somebody writes to it.
     ///
@@ -34,7 +56,13 @@ impl Source {
         };
         let data = fs::metadata(path).map_err(|cause| Error::file("open", path, &cause))?;
         if !data.file_type().is_char_device() {
-            let file = fs::File::open(path).map_err(|cause| Error::file("open", path, &cause))?;
+            let mut file =
+                fs::File::open(path).map_err(|cause| Error::file("open", path, &cause))?;
+            if data.is_file()
+                && let Some(log) = kept_in_memory(&mut file, path)?
+            {
+                return Ok(Self::Stream(Box::new(io::Cursor::new(log))));
+            }
             return Ok(Self::Stream(Box::new(file)));
         }
         let port = serialport::new(path.to_string_lossy(), baud).timeout(PATIENCE).open();

@@ -28,13 +28,13 @@ const WORD: usize = 8;
 
 const _: () = assert!(size_of::<usize>() == WORD, "the audit reads tables of 64-bit hypervisors");
 const _: () = {
-    assert!(size_of::<table::PartitionTable>() == 272);
-    assert!(size_of::<table::Board>() == 128);
+    assert!(size_of::<table::PartitionTable>() == 288);
+    assert!(size_of::<table::Board>() == 144);
     assert!(size_of::<table::Partition>() == 192);
     assert!(size_of::<table::Core>() == 32 && size_of::<table::Role>() == 24);
     assert!(size_of::<Window>() == 32 && size_of::<Owner>() == 4);
     assert!(size_of::<Image>() == 56 && size_of::<Region>() == 32 && size_of::<Range>() == 16);
-    assert!(size_of::<Hygiene>() == 3 && size_of::<Rights>() == 3 && size_of::<Uart>() == 8);
+    assert!(size_of::<Hygiene>() == 3 && size_of::<Rights>() == 3 && size_of::<Uart>() == 24);
     assert!(size_of::<Platform>() == 1);
     assert!(size_of::<HygieneCosts>() == 24);
     assert!(size_of::<Power>() == 3);
@@ -232,7 +232,8 @@ impl Layout for Board {
             tsc_skew: view.u64(offset_of!(Of, tsc_skew))?,
             switch_budget: view.u64(offset_of!(Of, switch_budget))?,
             hygiene: view.inner(offset_of!(Of, hygiene))?,
-            uart: view.inner(offset_of!(Of, uart))?,
+            uart: view.option(offset_of!(Of, uart))?,
+            log_memory: view.inner(offset_of!(Of, log_memory))?,
             large_code_pages: view.flag(offset_of!(Of, large_code_pages))?,
             power: view.inner(offset_of!(Of, power))?,
             power_off: view.option(offset_of!(Of, power_off))?,
@@ -245,7 +246,11 @@ impl Layout for Uart {
 
     fn read(view: &View<'_, '_, '_>) -> Result<Self, Unreadable> {
         Ok(Self {
-            port: view.u16(offset_of!(Self, port))?,
+            base: view.u64(offset_of!(Self, base))?,
+            in_memory: view.flag(offset_of!(Self, in_memory))?,
+            stride: view.tag(offset_of!(Self, stride))?,
+            width: view.tag(offset_of!(Self, width))?,
+            clock: view.u32(offset_of!(Self, clock))?,
             baud: view.u32(offset_of!(Self, baud))?,
         })
     }

@@ -204,9 +204,10 @@ fn staging(system: &System, program: &Program<'_>, proof: &mut Proof) {
     let images = system.partitions.iter().map(|each| whole(each.image.size));
     let staged = images.fold(0_u64, u64::saturating_add);
     let (own, end) = (program.end(), system.hypervisor.end());
+    let end = end.saturating_sub(system.board.log_memory.size);
     proof.fact(Rule::Staging, own.saturating_add(staged) <= end, || {
         let message = format!(
-            "the hypervisor's image ends at {own:#x}, its range at {end:#x}: {staged} bytes of staged images do not fit"
+            "the hypervisor's image ends at {own:#x}, its range without the log at {end:#x}: {staged} bytes of staged images do not fit"
         );
         (message, vec![Party::thing("the hypervisor")])
     });

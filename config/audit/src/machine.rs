@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bulkhead_table::{MAX_CORES, MAX_PARTITIONS, Range};
+use bulkhead_table::{LOG_MEMORY, MAX_CORES, MAX_PARTITIONS, Range, Uart};
 
 use crate::claims::{Claim, apart, unique};
 use crate::model::{Core, Partition, Role, System};
@@ -13,14 +13,15 @@ use crate::rules::Rule;
 const SERIAL_PORTS: u64 = 8;
 /// Ports of the two legacy interrupt controllers, which the hypervisor masks at boot and nobody may open again.
 const INTERRUPT_CONTROLLERS: [u64; 2] = [0x20, 0xA0];
-/// The clock from which a 16550 divides its baud rate.
-const SERIAL_CLOCK: u32 = 115_200;
+/// What the boot code reaches.
+const REACHABLE: u64 = 1 << 32;
 /// Ports that there are.
 const PORTS: u64 = 1 << 16;
 
 /// Proves all of it.
 pub(crate) fn prove(system: &System, proof: &mut Proof) {
     figures(system, proof);
+    log(system, proof);
     names(system, proof);
     apic_ids(system, proof);
     cores(system, proof);
@@ -36,10 +37,57 @@ fn figures(system: &System, proof: &mut Proof) {
     proof.fact(Rule::Figures, board.tsc_hz > 0, || {
         ("the clock of the board has a frequency of 0 Hz".to_owned(), about())
     });
-    let baud = board.uart.baud;
-    let divides = baud > 0 && SERIAL_CLOCK.is_multiple_of(baud);
-    proof.fact(Rule::Figures, divides, || {
-        (format!("the serial port cannot be set to {baud} baud"), about())
+    if let Some(Uart { clock, baud, .. }) = board.uart {
+        proof.fact(Rule::Figures, divides(clock.into(), baud.into()), || {
+            (format!("the serial port's clock of {clock} Hz gives no {baud} baud"), about())
+        });
+    }
+}
+
+/// Whether a whole number of 1 to 65535 divides a sixteenth of the clock to within 2 % of the baud rate.
+fn divides(clock: u64, baud: u64) -> bool {
+    let divisors = [clock / (16 * baud.max(1)), clock / (16 * baud.max(1)) + 1];
+    divisors.into_iter().filter(|divisor| (1..=0xFFFF).contains(divisor)).any(|divisor| {
+        let (real, wanted) = (clock, 16 * baud * divisor);
+        baud > 0 && wanted.abs_diff(real) * 50 <= wanted
+    })
+}
+
+/// Where the log goes: to a serial port, whose registers may lie in memory, or into memory.
+fn log(system: &System, proof: &mut Proof) {
+    let board = &system.board;
+    let party = || vec![Party::thing("the serial port of the log")];
+    if let Some(uart) = board.uart.filter(|uart| uart.in_memory) {
+        let (stride, width) = (u64::from(uart.stride), u64::from(uart.width));
+        let registers = Range { start: uart.base, size: SERIAL_PORTS * stride };
+        let shaped = matches!(stride, 1 | 2 | 4 | 8) && matches!(width, 1 | 4) && width <= stride;
+        proof.fact(Rule::SerialRegisters, shaped && uart.base.is_multiple_of(stride), || {
+            let message = format!(
+                "registers at {:#x}, {stride} bytes apart and read by {width}, are no serial port's",
+                uart.base
+            );
+            (message, party())
+        });
+        let outside = !board.memory.iter().any(|range| range.overlaps(&registers));
+        let placed = uart.base != 0 && registers.end() <= REACHABLE && outside;
+        proof.fact(Rule::SerialRegisters, placed, || {
+            let message = format!("registers at {:#x} are in RAM, or out of reach", uart.base);
+            (message, party())
+        });
+    }
+    let (own, kept) = (system.hypervisor, board.log_memory);
+    let right = match board.uart {
+        Some(_) => kept.size == 0,
+        None => kept.size == LOG_MEMORY && kept.end() == own.end() && own.contains(&kept),
+    };
+    proof.fact(Rule::LogMemory, right, || {
+        let message = format!(
+            "the log is kept in {:#x}-{:#x}, and the hypervisor's range ends at {:#x}",
+            kept.start,
+            kept.end(),
+            own.end()
+        );
+        (message, vec![Party::thing("the hypervisor")])
     });
 }
 
@@ -188,8 +236,10 @@ fn vcpus(system: &System, proof: &mut Proof) {
 fn ports(system: &System, proof: &mut Proof) {
     let ports = |start: u64, size| Range { start, size };
     let board = &system.board;
-    let serial = ports(board.uart.port.into(), SERIAL_PORTS);
-    let mut claims = vec![Claim::new(serial, Party::thing("the serial port of the log"))];
+    let serial = board.uart.filter(|uart| !uart.in_memory);
+    let serial = serial.map(|uart| ports(uart.base, SERIAL_PORTS));
+    let claim = |range| Claim::new(range, Party::thing("the serial port of the log"));
+    let mut claims: Vec<Claim> = serial.map(claim).into_iter().collect();
     if let Some(power_off) = &board.power_off {
         let range = ports(power_off.port.into(), 1);
         claims.push(Claim::new(range, Party::thing("the power switch")));

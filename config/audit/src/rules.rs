@@ -44,12 +44,13 @@ rules! {
     HypervisorImage = "AU05", "The hypervisor's segments lie in its range, apart, none both writable and executable, and its entry is in one that is executable.";
     Staging = "AU06", "The hypervisor's range holds its own image and behind it every staged guest image.";
     Module = "AU07", "Each module has the length and the SHA-256 of the image in the table.";
+    LogMemory = "AU08", "A board without a serial port keeps its log in the last pages of the hypervisor's range; one with a serial port keeps none.";
     Core = "AU11", "Each core of the table is one of the board's, is named once, and the boot core comes first.";
     ApicId = "AU12", "Each core of the board has an APIC id of its own.";
     CoreOwner = "AU13", "A core runs the partitions that name it and no other; a dedicated core belongs to one.";
     Vcpu = "AU14", "The vCPUs of all partitions are numbered without a gap, and each has a core of its own in its partition.";
     Port = "AU15", "Each I/O port has one owner.";
-    Figures = "AU16", "The board's figures can be used: its clock ticks, its baud rate divides 115200.";
+    Figures = "AU16", "The board's figures can be used: its clock ticks, its serial port's clock divides down to its baud rate.";
     Name = "AU17", "Each partition has a name of its own.";
     Shutdown = "AU18", "The system waits at its end for partitions that there are, each once.";
     HostPage = "AU21", "Each page of the machine's memory has one owner; no two partitions share one, and none is the hypervisor's.";
@@ -59,6 +60,7 @@ rules! {
     Rights = "AU25", "The rights of a region can be expressed by the processor.";
     EptPages = "AU26", "The pool of each partition's nested page tables is large enough.";
     SchedulePage = "AU27", "Each vCPU of a time-shared core has a schedule page, on a page of its own; on a dedicated core none has.";
+    SerialRegisters = "AU28", "The registers of a serial port in memory have a shape that there is, and lie below 4 GiB and outside the board's RAM.";
     Plan = "AU31", "There is a plan, each has a name of its own, and each time-shared core has windows listed for each.";
     InsideFrame = "AU32", "Each window has a length and lies inside the major frame.";
     WindowsApart = "AU33", "The windows of a core ascend and share no instant, in any plan and from any plan to the next.";

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use bulkhead_audit::model::{Core, PowerOff, Role, Shutdown, System};
 use bulkhead_audit::{Report, Rule, audit_table};
-use bulkhead_table::{Hygiene, Owner, Platform, Range, Region, Rights, Window};
+use bulkhead_table::{Hygiene, LOG_MEMORY, Owner, Platform, Range, Region, Rights, Uart, Window};
 use common::{Parts, system};
 
 /// A change that breaks one rule of the table.
@@ -24,6 +24,24 @@ fn plans(system: &mut System) -> &mut Vec<Vec<Window>> {
         Role::Shared(plans) => plans,
         other => panic!("core 0 is {other:?}"),
     }
+}
+
+fn serial(system: &mut System) -> &mut Uart {
+    system.board.uart.as_mut().unwrap()
+}
+
+/// A serial port whose registers are bytes in memory.
+const IN_MEMORY: Uart = Uart {
+    base: 0xFE03_2000,
+    in_memory: true,
+    stride: 1,
+    width: 1,
+    clock: Uart::CLOCK,
+    baud: 115_200,
+};
+
+fn log_memory(system: &System) -> Range {
+    Range { start: system.hypervisor.end() - LOG_MEMORY, size: LOG_MEMORY }
 }
 
 fn windows(system: &mut System) -> &mut Vec<Window> {
@@ -206,18 +224,47 @@ const CORRUPTIONS: &[Corruption] = &[
         state(system, NEIGHBOUR);
     }),
     (Rule::Port, "the power switch is one of the serial ports", |system| {
-        let port = system.board.uart.port + 7;
+        let port = serial(system).base as u16 + 7;
         system.board.power_off = Some(PowerOff { port, bytes: b"x".to_vec() });
     }),
     (Rule::Port, "the serial port is the interrupt controller", |system| {
-        system.board.uart.port = 0x19;
+        serial(system).base = 0x19;
     }),
     (Rule::Port, "the serial port ends behind the last port", |system| {
-        system.board.uart.port = 0xFFF9;
+        serial(system).base = 0xFFF9;
     }),
     (Rule::Figures, "a clock that stands", |system| system.board.tsc_hz = 0),
-    (Rule::Figures, "a baud rate of nothing", |system| system.board.uart.baud = 0),
-    (Rule::Figures, "a baud rate that does not divide", |system| system.board.uart.baud = 1000),
+    (Rule::Figures, "a baud rate of nothing", |system| serial(system).baud = 0),
+    (Rule::Figures, "a baud rate that the clock does not give", |system| {
+        serial(system).baud = 100_000
+    }),
+    (Rule::Figures, "a clock that is too slow", |system| serial(system).clock = 1_000_000),
+    (Rule::SerialRegisters, "accesses wider than a register", |system| {
+        *serial(system) = Uart { width: 4, ..IN_MEMORY };
+    }),
+    (Rule::SerialRegisters, "a stride that there is not", |system| {
+        *serial(system) = Uart { stride: 3, ..IN_MEMORY };
+    }),
+    (Rule::SerialRegisters, "registers at 0", |system| {
+        *serial(system) = Uart { base: 0, ..IN_MEMORY };
+    }),
+    (Rule::SerialRegisters, "registers in RAM", |system| {
+        *serial(system) = Uart { base: system.board.memory[0].end() - 8, ..IN_MEMORY };
+    }),
+    (Rule::SerialRegisters, "registers that end behind 4 GiB", |system| {
+        *serial(system) = Uart { base: 0xFFFF_FFF9, ..IN_MEMORY };
+    }),
+    (Rule::LogMemory, "memory for the log beside a serial port", |system| {
+        system.board.log_memory = log_memory(system);
+    }),
+    (Rule::LogMemory, "neither a serial port nor memory for the log", |system| {
+        system.board.uart = None;
+    }),
+    (Rule::LogMemory, "the log outside of the hypervisor's range", |system| {
+        system.board.uart = None;
+        system.board.log_memory = log_memory(system);
+        system.board.log_memory.start += 4096;
+    }),
     (Rule::Name, "two partitions with one name", |system| {
         system.partitions[ALONE].name = system.partitions[SHARED].name.clone();
     }),

@@ -48,11 +48,6 @@ pub(crate) fn of(board: &Board) -> Vec<Refusal> {
             "write what the kernel or the data sheet says into [clock], and the choices beside it";
         refuse("BH0104", "the time-stamp counter could not be measured".into(), remedy);
     }
-    if board.uarts.is_empty() {
-        let remedy = "switch a serial port on in the firmware's set-up, or plug in a card with a 16550 at an I/O port, and probe again";
-        let why = "no 16550 answers at an I/O port, and the hypervisor sends its log over one: [serial] is left out";
-        refuse("BH0104", why.to_string(), remedy);
-    }
     if board.cores.is_empty() {
         refuse("BH0104", "no core could be asked".into(), "boot the probe image instead");
     }

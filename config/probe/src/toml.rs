@@ -98,7 +98,8 @@ impl Board {
         let Some((port, more)) = self.uarts.split_first() else {
             comment(
                 out,
-                "No 16550 answers at an I/O port: a section [serial], with `port` and `baud`, is missing.",
+                "Note: no 16550 answers at an I/O port, so there is no [serial]: the log goes to the screen and to memory. A serial port whose \
+                 registers lie in memory is a [serial] with `address`.",
             );
             return;
         };

@@ -9,6 +9,7 @@ use crate::plan::Plan;
 use crate::surroundings::{self, Entry};
 use crate::topology::{Cache, Position};
 use crate::units::{duration_text, size_text};
+use crate::view::serial_text;
 
 pub(super) fn compare(both: &mut Both<'_>) {
     names(both);
@@ -258,7 +259,6 @@ fn limits(both: &mut Both<'_>) {
 /// What the hypervisor keeps for itself.
 fn own(both: &mut Both<'_>) {
     let (old, new) = (&both.old.plan.board, &both.new.plan.board);
-    let uart = |uart: bulkhead_table::Uart| format!("port {:#x}, {} baud", uart.port, uart.baud);
     let off = |off: &Option<(u16, Vec<u8>)>| match off {
         None => "none, it halts".to_owned(),
         Some((port, bytes)) => format!("{} to port {port:#x}", bytes.escape_ascii()),
@@ -270,7 +270,7 @@ fn own(both: &mut Both<'_>) {
             range_text(&new.hypervisor),
             "hypervisor",
         ),
-        ("logs through another line", uart(old.uart), uart(new.uart), "serial"),
+        ("logs through another line", serial_text(old.uart), serial_text(new.uart), "serial"),
         ("switches off otherwise", off(&old.power_off), off(&new.power_off), "power-off"),
     ];
     for (what, before, now, path) in facts {

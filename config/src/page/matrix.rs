@@ -89,7 +89,7 @@ fn machine_row(seen: &Seen<'_>) -> Markup {
             (cores(seen, Owner::Housekeeping))
             td.number { (near_size(plan.board.hypervisor.size)) }
             td { "masks all" }
-            td { "serial line " code { (format!("{:#x}", plan.uart().port)) } }
+            td { @if let Some(uart) = plan.uart() { "serial line " code { (format!("{:#x}", uart.base)) } } @else { "no serial line" } }
             td.none { "its own" }
             td.place { (seen.line(seen.places.value("hypervisor"))) }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bulkhead_board::abilities::{PROCESSOR, VT_X};
 use bulkhead_board::pci::{Address, Chipset};
-use bulkhead_table::Range;
+use bulkhead_table::{Range, Uart};
 
 use super::{Abilities, DMA, Function, Surroundings, processor_words, vt_x_words};
 use crate::diagnostics::{Finding, Findings};
@@ -17,8 +17,6 @@ use crate::source::{At, Place};
 const IO_APIC_BYTES: u64 = 0x44;
 const HPET_BYTES: u64 = 0x400;
 const IOMMU_BYTES: u64 = 0x1000;
-/// Ports of a 16550 and of the PM timer.
-const UART_PORTS: u64 = 8;
 const PM_TIMER_PORTS: u64 = 4;
 
 /// A run of addresses, ports or interrupts, and whose it is.
@@ -77,10 +75,17 @@ impl Claim {
 pub(crate) fn check(board: &BoardFile, memory: &[At<Range>], findings: &mut Findings) {
     let around = &board.surroundings;
     pci(&around.functions, findings);
-    let registers = registers(around);
-    let serial = board.serial_port.iter();
-    let serial =
-        serial.map(|at| Claim::chipset(at, UART_PORTS, "the serial port", Chipset::SerialPort));
+    let mut registers = registers(around);
+    let serial = board.serial.iter();
+    let in_memory = serial.clone().filter_map(|serial| Some((serial.address.as_ref()?, serial)));
+    registers.extend(in_memory.map(|(at, serial)| {
+        let stride = serial.stride.as_ref().map_or(1, |stride| stride.value);
+        let size = Uart::REGISTERS * stride;
+        Claim::chipset(at, size, "the serial port", Chipset::SerialPort)
+    }));
+    let serial = serial.filter_map(|serial| serial.port.as_ref());
+    let serial = serial
+        .map(|at| Claim::chipset(at, Uart::REGISTERS, "the serial port", Chipset::SerialPort));
     let ports = serial.chain(ports(around)).collect();
     outside_memory(&registers, memory, findings);
     disjoint(registers, Rule::RegistersOverlap, "registers", findings);

@@ -1,7 +1,7 @@
 //! The answers: what the plan, and the hypervisor that enforces it, do with the thing that was asked for.
 
 use bulkhead_board::pci::Address;
-use bulkhead_table::{Owner, PartitionId, Range};
+use bulkhead_table::{Owner, PartitionId, Range, Uart};
 
 use super::query::Query;
 use super::{Reply, Verdict};
@@ -18,8 +18,6 @@ use crate::view::{Extent, Holder, Segment, Use, hygiene_words, image_key, rights
 const XAPIC: Range = Range { start: 0xFEE0_0000, size: 0x1000 };
 /// Memory below this belongs to firmware and to the start of the cores.
 const LOW_MEMORY_END: u64 = 1 << 20;
-/// Ports of a 16550.
-const UART_PORTS: u64 = 8;
 /// The legacy interrupt controllers, masked at boot.
 const LEGACY_CONTROLLERS: [u64; 4] = [0x20, 0x21, 0xA0, 0xA1];
 /// Through these two a PCI device is configured.
@@ -190,6 +188,13 @@ impl Witness<'_> {
     /// Registers of a device of the board, or memory that firmware keeps.
     fn of_the_board(&self, address: u64) -> Option<Reply> {
         const WHY: &str = "no partition's page tables name it";
+        let serial = self.plan.uart().filter(|uart| uart.in_memory);
+        if serial.is_some_and(|uart| registers(&uart).contains(&byte(address))) {
+            let sentence = format!("{address:#x} is the hypervisor's: the log's serial line");
+            let mut reply = Reply::new(Verdict::Hypervisor, sentence).note(WHY);
+            self.line(&mut reply, "serial.address", "its registers begin here");
+            return Some(reply);
+        }
         let registers = surroundings::registers(&self.around);
         if let Some(claim) = registers.iter().find(|claim| claim.holds(address)) {
             let sentence = format!("{address:#x} is a register of {}: nobody has it", claim.whose);
@@ -308,11 +313,13 @@ impl Witness<'_> {
             let sentence = format!("there is no port {port:#x}: they end at 0xffff");
             return Reply::new(Verdict::Outside, sentence);
         }
-        let uart = u64::from(self.plan.uart().port);
-        let mut reply = if (uart..uart + UART_PORTS).contains(&port) {
+        let uart = self.plan.uart().filter(|uart| !uart.in_memory);
+        let mut reply = if let Some(uart) =
+            uart.filter(|uart| registers(uart).contains(&byte(port)))
+        {
             let sentence = format!("port {port:#x} is the hypervisor's: the log's serial line");
             let mut reply = Reply::new(Verdict::Hypervisor, sentence);
-            self.line(&mut reply, "serial.port", format!("the eight ports from {uart:#x}"));
+            self.line(&mut reply, "serial.port", format!("the eight ports from {:#x}", uart.base));
             reply
         } else if self.plan.board.power_off.as_ref().is_some_and(|off| u64::from(off.0) == port) {
             let sentence = format!("port {port:#x} is the hypervisor's: it switches the board off");
@@ -739,10 +746,28 @@ impl Witness<'_> {
             "hypervisor.start",
             format!("{:#x} to {:#x}", own.start, own.end() - 1),
         );
-        self.line(&mut reply, "serial.port", "the log's serial line");
+        match self.plan.uart() {
+            None => {}
+            Some(uart) if uart.in_memory => {
+                self.line(&mut reply, "serial.address", "the log's serial line");
+            }
+            Some(_) => self.line(&mut reply, "serial.port", "the log's serial line"),
+        }
+        if let Some(memory) = self.plan.log_memory() {
+            reply = reply.note(format!(
+                "{:#x} to {:#x} of it keep the log: the board has no serial port",
+                memory.start,
+                memory.end() - 1
+            ));
+        }
         self.line(&mut reply, "power-off.port", "switches the board off");
         reply
     }
+}
+
+/// The registers of a serial port, as addresses or as I/O ports.
+const fn registers(uart: &Uart) -> Range {
+    Range { start: uart.base, size: uart.extent() }
 }
 
 const fn byte(address: u64) -> Range {

@@ -18,7 +18,7 @@ pub mod note;
 pub mod pc;
 
 /// Version of the layout of these types; the hypervisor refuses a table of another version.
-pub const FORMAT: u32 = 5;
+pub const FORMAT: u32 = 6;
 
 /// Most logical processors that a table can name. Bounds every per-core array of the hypervisor.
 pub const MAX_CORES: usize = 256;
@@ -125,8 +125,11 @@ pub struct Board {
     pub switch_budget: u64,
     /// What each kind of hygiene takes.
     pub hygiene: HygieneCosts,
-    /// The serial port that carries the log.
-    pub uart: Uart,
+    /// The serial port that carries the log; `None`: the log goes to the screen, and to [`Self::log_memory`].
+    pub uart: Option<&'static Uart>,
+    /// Memory that keeps the log of a board without a serial port: the last [`LOG_MEMORY`] bytes of
+    /// [`PartitionTable::hypervisor`]. Empty where there is a serial port.
+    pub log_memory: Range,
     /// Whether the partitions' code may be mapped by pages of more than 4 KiB: the processor is free of the iTLB multihit erratum
     /// (CVE-2018-12207), as `[abilities]` says with `no-itlb-multihit`. Verified at boot.
     pub large_code_pages: bool,
@@ -148,14 +151,67 @@ pub struct Power {
     pub c1_only: bool,
 }
 
+/// Bytes that keep the log of a board without a serial port.
+pub const LOG_MEMORY: u64 = 512 << 10;
+
 /// A 16550-compatible serial port.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uart {
-    /// First I/O port (COM1 is 0x3F8).
-    pub port: u16,
-    /// Baud rate; the divisor is 115200 / baud.
+    /// Its first register: an I/O port (COM1 is 0x3F8), or a physical address.
+    pub base: u64,
+    /// Whether the registers lie in memory, and not at I/O ports.
+    pub in_memory: bool,
+    /// Bytes from one register to the next; 1 at I/O ports.
+    pub stride: u8,
+    /// Bytes of an access: 1, or 4 for a port in memory that takes no other.
+    pub width: u8,
+    /// Its input clock in hertz; the baud rate is a sixteenth of it or less.
+    pub clock: u32,
+    /// Baud rate.
     pub baud: u32,
+}
+
+impl Uart {
+    /// Registers of a 16550.
+    pub const REGISTERS: u64 = 8;
+
+    /// The input clock of a PC's own serial ports, in hertz.
+    pub const CLOCK: u32 = 1_843_200;
+
+    /// Clocks of a bit.
+    const CLOCKS: u32 = 16;
+
+    /// Largest difference between the wanted and the real baud rate, in thousandths: a frame of ten bits bears a third of
+    /// a bit.
+    const TOLERANCE: u64 = 20;
+
+    /// Bytes, or I/O ports, that the registers take.
+    #[must_use]
+    pub const fn extent(&self) -> u64 {
+        Self::REGISTERS * self.stride as u64
+    }
+
+    /// What the clock is divided by for a baud rate: the nearest whole number. `None` where none comes near enough.
+    #[must_use]
+    pub const fn divisor(&self) -> Option<u16> {
+        let (Some(wanted), clock) = (self.baud.checked_mul(Self::CLOCKS), self.clock) else {
+            return None;
+        };
+        if wanted == 0 {
+            return None;
+        }
+        let divisor = (clock as u64 + wanted as u64 / 2) / wanted as u64;
+        if divisor == 0 || divisor > u16::MAX as u64 {
+            return None;
+        }
+        // The real rate is clock / 16 / divisor.
+        let real = wanted as u64 * divisor;
+        if real.abs_diff(clock as u64) * 1000 > Self::TOLERANCE * real {
+            return None;
+        }
+        Some(divisor as u16)
+    }
 }
 
 /// A port to which a string of bytes is written, one at a time, to end the machine.

@@ -131,7 +131,7 @@ fn system(value: &Value) -> System {
 }
 
 fn board(value: &Value) -> Board {
-    let (uart, power) = (value.field("uart"), value.field("power"));
+    let power = value.field("power");
     let hygiene = value.field("hygiene");
     Board {
         name: value.field("name").text(),
@@ -146,7 +146,15 @@ fn board(value: &Value) -> Board {
             branch_barrier: hygiene.field("branch_barrier").number(),
             buffer_clear: hygiene.field("buffer_clear").number(),
         },
-        uart: Uart { port: uart.field("port").half(), baud: uart.field("baud").long() },
+        uart: value.field("uart").option().map(|uart| Uart {
+            base: uart.field("base").number(),
+            in_memory: uart.field("in_memory").flag(),
+            stride: uart.field("stride").number().try_into().unwrap(),
+            width: uart.field("width").number().try_into().unwrap(),
+            clock: uart.field("clock").long(),
+            baud: uart.field("baud").long(),
+        }),
+        log_memory: range(&value.field("log_memory")),
         large_code_pages: value.field("large_code_pages").flag(),
         power: Power {
             turbo_off: power.field("turbo_off").flag(),

@@ -10,7 +10,7 @@ pub const CORES: usize = 4usize;
 pub const EPT_PAGES: usize = 21usize;
 /// The system, as proven at build time.
 pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::PartitionTable {
-    format: 5,
+    format: 6,
     system: "everything",
     digest: [
         39, 102, 88, 182, 244, 131, 225, 14, 97, 246, 204, 192, 150, 192, 10, 215, 187,
@@ -34,9 +34,19 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
             branch_barrier: 50,
             buffer_clear: 100,
         },
-        uart: ::bulkhead_table::Uart {
-            port: 0x3f8,
-            baud: 115200,
+        uart: Some(
+            &::bulkhead_table::Uart {
+                base: 0x3f8,
+                in_memory: false,
+                stride: 1,
+                width: 1,
+                clock: 1843200,
+                baud: 115200,
+            },
+        ),
+        log_memory: ::bulkhead_table::Range {
+            start: 0x0,
+            size: 0x0,
         },
         large_code_pages: false,
         power: ::bulkhead_table::Power {

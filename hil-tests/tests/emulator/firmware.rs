@@ -3,6 +3,7 @@
 
 use std::sync::LazyLock;
 
+use bulkhead::manifest::Manifest;
 use bulkhead::{BuiltImage, Run, RunOptions};
 use hil_tests::{bench, checks, systems};
 
@@ -144,6 +145,18 @@ fn firmware_may_name_tables_above_four_gibibytes() {
     let run =
         Changes::new().table(ROOM, b"XSDT", &entries_64(&entries)).put(POINTER, &pointer).run();
     ran(&run, "of the ACPI root table's 6 entries 4 lead to nothing");
+}
+
+/// Less RAM than the board file has, and none missing where something lies.
+#[test]
+fn firmware_may_leave_less_ram_than_the_board_file_has() {
+    let image = bench::copy(&IMAGE, "firmware-memory");
+    let manifest = Manifest { memory_end: 255 << 20, ..IMAGE.manifest.clone() };
+    manifest.save(&image).unwrap();
+    let run = bench::run(&image);
+    checks::want_none(&checks::check_passed(&run.report, "motion"));
+    let note = "board file's memory 0x100000-0x1ff00000 is not all RAM here: from 0xfff0000 on";
+    assert!(run.text().any(|line| line.contains(note) && line.contains("ACPI tables")));
 }
 
 #[test]

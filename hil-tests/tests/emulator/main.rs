@@ -19,6 +19,7 @@ mod linux;
 mod long;
 mod mapping;
 mod monitor;
+mod no_serial;
 mod page;
 mod pc;
 mod plans;

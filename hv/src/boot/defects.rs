@@ -41,6 +41,8 @@ impl Defects {
     }
 
     fn halt(&self) -> ! {
+        // No boot module is needed any more.
+        crate::serial::open_memory();
         let noun = if self.found == 1 { "defect" } else { "defects" };
         say!("Bulkhead halts: {} {noun}, named above; no partition was started.", self.found);
         cpu::halt()

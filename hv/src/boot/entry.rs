@@ -13,14 +13,25 @@ static ENTRY_TSC: AtomicU64 = AtomicU64::new(0);
 /// Stack of the application processor that is coming up: one at a time, below 4 GiB as all of the image.
 pub static AP_STACK_TOP: AtomicU64 = AtomicU64::new(0);
 
+/// First port and divisor of the serial port that the entry code itself writes to; zeros where there is none at I/O ports.
+const fn early_port() -> (u16, u16) {
+    if let Some(uart) = TABLE.board.uart
+        && !uart.in_memory
+        && let Some(divisor) = uart.divisor()
+    {
+        return (uart.base as u16, divisor);
+    }
+    (0, 0)
+}
+
 global_asm!(
     include_str!("entry.s"),
     entry_tsc = sym ENTRY_TSC,
     ap_stack_top = sym AP_STACK_TOP,
     stacks = sym STACKS,
     stack_top = const BOOT_STACK_TOP,
-    uart = const TABLE.board.uart.port,
-    divisor = const 115_200 / TABLE.board.uart.baud,
+    uart = const early_port().0,
+    divisor = const early_port().1,
     boot_core_main = sym super::boot_core_main,
     application_core_main = sym super::cores::application_core_main,
     options(att_syntax)

@@ -100,8 +100,9 @@ switch_paging_on:
     movl %eax, %cr0
     ret
 
-# Prints the text at EBP on the serial port and at the top of the VGA text screen, then halts.
+# Prints the text at EBP at the top of the VGA text screen, and on a serial port that has I/O ports, then halts.
 halt_with_text:
+.if {uart}
     movw ${uart} + 3, %dx
     movb $0x83, %al                     # 8N1, divisor accessible
     outb %al, %dx
@@ -115,6 +116,7 @@ halt_with_text:
     incw %dx
     movb $0x03, %al
     outb %al, %dx
+.endif
     movl $0xB8000, %edi
 2:  movb (%ebp), %bl
     testb %bl, %bl
@@ -124,7 +126,9 @@ halt_with_text:
     movb %bl, (%edi)
     movb $0x0F, 1(%edi)
     addl $2, %edi
-3:  movl $1000000, %ecx                 # a port that never empties must not keep the text off the screen
+3:
+.if {uart}
+    movl $1000000, %ecx                 # a port that never empties must not keep the text off the screen
 4:  movw ${uart} + 5, %dx
     inb %dx, %al
     testb $0x20, %al
@@ -132,6 +136,7 @@ halt_with_text:
     movw ${uart}, %dx
     movb %bl, %al
     outb %al, %dx
+.endif
     incl %ebp
     jmp 2b
 5:  hlt

@@ -40,7 +40,7 @@ const BOOT_CORE: usize = 0;
 extern "C" fn boot_core_main(information: u64) -> ! {
     cpu::load_descriptors(BOOT_CORE);
     let mut defects = Defects::new();
-    let serial_works = serial::init(&TABLE.board.uart);
+    let serial_works = serial::init();
     let loaded = info::load(information);
     let info = loaded.as_ref().map(BootInfo::copy);
     if let Some(display) = info.as_ref().and_then(|info| info.display) {
@@ -48,10 +48,7 @@ extern "C" fn boot_core_main(information: u64) -> ! {
     }
     print_banner();
     if !serial_works {
-        defects.add(format_args!(
-            "no serial port answers at I/O port {:#x}, where the board file declares it",
-            TABLE.board.uart.port
-        ));
+        tell_no_line(&mut defects);
     }
     processor::verify_virtualization(&mut defects);
     defects.halt_if_any();
@@ -66,11 +63,26 @@ extern "C" fn boot_core_main(information: u64) -> ! {
     let Some(clock) = clock else { defects.refuse(format_args!("the TSC cannot be measured")) };
     // From here on the boot information may be overwritten.
     let staged = staging::stage(&info.modules);
+    serial::open_memory();
     set_up_memory(&info);
     cpu::apic::silence_legacy_controllers();
     let skew = cores::start_all(&clock, &mut defects);
     defects.halt_if_any();
     release(staged, &clock, skew)
+}
+
+fn tell_no_line(defects: &mut Defects) {
+    match TABLE.board.uart {
+        Some(uart) => defects.add(format_args!(
+            "no serial port answers at {} {:#x}, where the board file declares it; correct [serial], or take the section out where the board has no serial port",
+            if uart.in_memory { "address" } else { "I/O port" },
+            uart.base
+        )),
+        None => defects.add(format_args!(
+            "the hypervisor's image leaves no room for the log in its range, which ends at {:#x}; enlarge [hypervisor] size in the board file",
+            TABLE.hypervisor.end()
+        )),
+    }
 }
 
 fn print_banner() {

@@ -4,6 +4,7 @@
 #![expect(unsafe_code, reason = "reads the figures of vCPUs whose cores are parked")]
 
 mod live;
+mod told;
 
 use bulkhead_table::abi::CONSOLE_BYTES;
 use bulkhead_table::{Partition, PartitionId, Role};
@@ -20,6 +21,7 @@ use super::{incidents, machine, module, partition, pc, percpu, restart, shared};
 use crate::cpu::guarded;
 use crate::log::RINGS;
 use crate::table::{CORES, PARTITIONS, TABLE};
+use crate::text::say;
 use crate::vmx::vcpu::Vcpu;
 
 /// One packet may take this long to encode, in ticks (160 us); none is begun with less time left in a window.
@@ -136,7 +138,7 @@ pub fn run_until(deadline: u64) -> Course {
             machine::wait_until(deadline);
         } else if drain.is_sending() {
             drain.transmit();
-        } else if !drain.encode_next() {
+        } else if !drain.encode_next() && !told::step() {
             core::hint::spin_loop();
         }
     }
@@ -239,6 +241,7 @@ impl Drain {
             return true;
         }
         if let Some((tsc, incident)) = incidents::take(core) {
+            told::take_incident(&incident);
             self.encode(Kind::Incident, cpu, tsc, &incident);
             return true;
         }
@@ -327,6 +330,10 @@ impl Drain {
 
     /// How the partition whose turn it is stands, when that is due.
     fn encode_live(&mut self) -> bool {
+        // Memory would fill with figures that nobody reads while they are fresh.
+        if told::NEEDED {
+            return false;
+        }
         let now = machine::tsc();
         if now < self.live_due {
             return self.encode_exits(now);
@@ -387,6 +394,8 @@ pub fn end_module() -> ! {
         send_traces(drain);
     }
     drain.send(Kind::End, 0, &[]);
+    told::say_end();
+    crate::serial::end_memory();
     power_off(all_parked)
 }
 
@@ -542,7 +551,7 @@ fn tell_span(index: usize, span: &[u64], tell: &mut impl FnMut(StatKey, usize, u
 
 fn power_off(all_parked: bool) -> ! {
     if !all_parked {
-        crate::serial::write_text("Bulkhead: a core did not stop; figures are left out.\r\n");
+        say!("Bulkhead: a core did not stop; figures are left out.");
     }
     crate::serial::wait_until_sent();
     if let Some(power_off) = TABLE.board.power_off {
@@ -550,6 +559,6 @@ fn power_off(all_parked: bool) -> ! {
             machine::write_port(power_off.port, *byte);
         }
     }
-    crate::serial::write_text("Bulkhead: the module has ended; switch the machine off.\r\n");
+    say!("Bulkhead: the module has ended; switch the machine off.");
     machine::halt_for_ever()
 }
