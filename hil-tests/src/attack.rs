@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use bulkhead::Report;
+use bulkhead::decode::Event;
+use bulkhead::{Report, Run};
 
 use crate::checks;
 use crate::systems::{Composer, changed_board};
+use crate::time::Sharing;
 
 /// How an attacker ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +56,7 @@ const INSTRUCTION: Option<&str> = Some("instruction");
 const MEMORY: Option<&str> = Some("memory");
 
 /// Every attack.
-pub const ATTACKS: [Attack; 29] = [
+pub const ATTACKS: [Attack; 36] = [
     attack("icr-init", End::Passes, INTERRUPT),
     attack("icr-nmi", End::Passes, INTERRUPT),
     attack("icr-smi", End::Passes, INTERRUPT),
@@ -84,6 +86,14 @@ pub const ATTACKS: [Attack; 29] = [
     attack("real-mode-fault", End::Stopped, MSR),
     attack("endless-exceptions", End::Runs, None),
     attack("endless-loop", End::Runs, None),
+    attack("endless-debug-exceptions", End::Runs, None),
+    // Its steps go over what is refused.
+    attack("trap-flag", End::Passes, MSR),
+    attack("int1-in-shadow", End::Passes, None),
+    attack("ip-wrap", End::Passes, None),
+    attack("page-sizes", End::Passes, None),
+    attack("split-locks", End::Passes, None),
+    attack("storm", End::Passes, None),
     // 393,216 exits: in a window they would take seconds of emulated time. In the demo, `noise` does the like there.
     Attack { shared: None, ..attack("port-sweep", End::Passes, Some("port")) },
 ];
@@ -177,7 +187,12 @@ fn board(name: &str) -> PathBuf {
 /// What the victims of [`system`] must not have noticed.
 #[must_use]
 pub fn check_victims(report: &Report) -> Vec<String> {
-    let mut complaints = checks::check_end(report);
+    check_bystanders(report, checks::SWITCH)
+}
+
+/// The same, where a switch may take this many ticks.
+fn check_bystanders(report: &Report, switch: u64) -> Vec<String> {
+    let mut complaints = checks::check_orderly_end(report, switch);
     complaints.extend(checks::check_passed(report, "motion"));
     complaints.extend(checks::check_plc(report, "plc"));
     for partition in report.partitions.iter().filter(|partition| partition.kind == "shared") {
@@ -192,6 +207,140 @@ pub fn check_victims(report: &Report) -> Vec<String> {
     let latest = motion.histogram("wakeup").map_or(u64::MAX, |wakeup| wakeup.max);
     if latest > checks::WAKEUP {
         complaints.push(format!("motion woke up {latest} ticks late"));
+    }
+    complaints
+}
+
+/// Attacks by several lives, on both kinds of core beside the two victims of [`system`]: a partition that restarts with every interrupt
+/// pending, and one that resets its second CPU so.
+pub const LIVES: [&str; 4] = ["d-restart", "s-restart", "d-init", "s-init"];
+
+/// Most ticks of a switch there: one resets the vCPU that gets a start-up interrupt, or that starts again.
+const RESET_SWITCH: u64 = 1_800;
+
+/// Fewest restarts of [`LIVES`]' first two within a run.
+const RESTARTS: [u64; 2] = [12, 2];
+/// The ways in which what is left behind is hidden, as the guest tells them.
+const HIDDEN: [&str; 4] = ["No", "SwitchedOff", "ByPriority", "InService"];
+
+/// A system of [`LIVES`]. It ends once both victims and the two that reset a CPU are through.
+///
+/// # Panics
+/// The file system says no.
+#[must_use]
+pub fn lives(name: &str) -> PathBuf {
+    let mut system = Sharing::default();
+    let [d_restart, s_restart, d_init, s_init] = LIVES;
+    system.partition("motion", "latency", "period=100020ns samples=2000", 1);
+    system.partition("plc", "plc", "windows=150", 0);
+    for (partition, core) in [(d_restart, 2), (s_restart, 0)] {
+        system.partition(partition, "attack", "mode=pending-restart", core);
+        system.with("platform = \"pc\"");
+    }
+    for (partition, cores) in [(d_init, [3, 4]), (s_init, [0, 5])] {
+        let arguments = format!("mode=pending-init other={}", cores[1]);
+        system.spread(partition, "attack", &arguments, &cores);
+    }
+    system.window("partition.plc", 0, VICTIM_WINDOW);
+    system.window(&format!("partition.{s_restart}"), 0, ATTACK_WINDOW);
+    system.window_on(&format!("partition.{s_init}"), 0, ATTACK_WINDOW);
+    system.window_on(&format!("partition.{s_init}"), 5, ATTACK_WINDOW);
+    for partition in ["motion", "plc", d_init, s_init] {
+        system.must_finish(partition);
+    }
+    system.housekeeping(HOUSEKEEPING);
+    system.write(name, &board(name), "4 s")
+}
+
+/// What is wrong with a run of [`lives`]: the victims noticed nothing, the first two go on restarting, and nobody saw an interrupt of a former
+/// life.
+#[must_use]
+pub fn check_lives(run: &Run) -> Vec<String> {
+    let mut complaints = check_bystanders(&run.report, RESET_SWITCH);
+    for (partition, least) in LIVES.into_iter().zip(RESTARTS) {
+        complaints.extend(checks::check_fate(&run.report, partition, End::Runs.fate()));
+        let restarts = run.report.partition(partition).and_then(|it| it.restarts).unwrap_or(0);
+        if restarts < least {
+            complaints.push(format!("{partition} restarted {restarts} times only"));
+        }
+    }
+    for hidden in HIDDEN {
+        let line = format!("attack: hidden {hidden}");
+        let told = |event: &Event| matches!(event, Event::Console { line: it, .. } if *it == line);
+        if !run.events.iter().any(told) {
+            complaints.push(format!("no life hid its interrupts so: {hidden}"));
+        }
+    }
+    for partition in LIVES.into_iter().skip(RESTARTS.len()) {
+        complaints.extend(checks::check_fate(&run.report, partition, End::Passes.fate()));
+    }
+    complaints
+}
+
+/// Partitions of [`races`] of which one vCPU leaves the partition's memory and another says at about the same time that all is well.
+pub const FINISHES: [&str; 3] = ["d-finish-at-once", "d-finish-later", "s-finish"];
+/// Those of which one vCPU switches the partition off and another restarts it.
+pub const OFFS: [&str; 2] = ["d-off", "s-off"];
+
+/// Ticks by which the verdict comes later than the violation in the second of [`FINISHES`]: about what the hypervisor takes to explain it.
+const LATER: u64 = 600;
+
+/// A system of partitions whose two vCPUs end them in two ways at once, on both kinds of core.
+///
+/// # Panics
+/// The file system says no.
+#[must_use]
+pub fn races(name: &str) -> PathBuf {
+    let mut system = Sharing::default();
+    let [at_once, later, s_finish] = FINISHES;
+    let [d_off, s_off] = OFFS;
+    let mut race = |partition, mode: &str, lead: u64, cores: [u32; 2]| {
+        let arguments = format!("mode={mode} other={} lead={lead}", cores[1]);
+        system.spread(partition, "attack", &arguments, &cores);
+        if mode == "race-restart" {
+            system.with("platform = \"pc\"");
+        }
+    };
+    race(at_once, "race-finish", 0, [1, 2]);
+    race(later, "race-finish", LATER, [3, 4]);
+    race(d_off, "race-restart", 0, [5, 6]);
+    race(s_finish, "race-finish", 0, [0, 7]);
+    race(s_off, "race-restart", 0, [0, 7]);
+    system.partition("plc", "plc", "windows=50", 0);
+    // The windows of a partition coincide on both cores, or nobody would race.
+    for partition in [s_finish, s_off] {
+        for core in [0, 7] {
+            system.window_on(&format!("partition.{partition}"), core, ATTACK_WINDOW);
+        }
+    }
+    system.window("partition.plc", 0, VICTIM_WINDOW);
+    for partition in FINISHES.into_iter().chain(OFFS).chain(["plc"]) {
+        system.must_finish(partition);
+    }
+    system.housekeeping(HOUSEKEEPING);
+    system.write(name, &board(name), "10 s")
+}
+
+/// What is wrong with how [`races`] ended: a partition has one fate, which is what the log tells of it.
+#[must_use]
+pub fn check_races(run: &Run) -> Vec<String> {
+    let mut complaints = checks::check_orderly_end(&run.report, RESET_SWITCH);
+    complaints.extend(checks::check_passed(&run.report, "plc"));
+    let told = |partition: &str, words: &str| {
+        let name = format!("partition {partition} ");
+        run.log_lines().filter(|line| line.contains(&name) && line.contains(words)).count()
+    };
+    for partition in FINISHES {
+        let end = if told(partition, "is stopped") > 0 { End::Stopped } else { End::Passes };
+        complaints.extend(checks::check_fate(&run.report, partition, end.fate()));
+    }
+    for partition in OFFS {
+        complaints.extend(checks::check_fate(&run.report, partition, "off"));
+        let times = told(partition, "switched itself off");
+        if times != 1 {
+            complaints
+                .push(format!("{partition} is told {times} times to have switched itself off"));
+        }
     }
     complaints
 }

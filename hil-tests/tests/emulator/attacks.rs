@@ -32,6 +32,11 @@ fn attacks_5() {
 }
 
 #[test]
+fn attacks_6() {
+    attacks(5);
+}
+
+#[test]
 fn attacks_are_all_tried() {
     let source = bench::root().join("partitions/guests/attack/src/main.rs");
     let source = hil_tests::systems::read(&source);
@@ -40,7 +45,26 @@ fn attacks_are_all_tried() {
     }
     let declared = format!("[Attack; {}]", attack::ATTACKS.len());
     assert!(source.contains(&declared), "guests/attack has other than {declared}");
-    assert!(attack::ATTACKS.len() <= 5 * attack::A_RUN, "a test is missing above");
+    assert!(attack::ATTACKS.len() <= 6 * attack::A_RUN, "a test is missing above");
+}
+
+/// Interrupts that a guest leaves pending, in service or hidden when its CPU or all of it starts again: none comes to the next life, and
+/// none stops the core.
+#[test]
+fn attacks_by_interrupts_that_are_left_behind() {
+    let name = "attacks-lives";
+    let run = bench::run(&bench::build(&attack::lives(name), name).image);
+    checks::print(&run.report);
+    checks::want_none(&attack::check_lives(&run));
+}
+
+/// Two vCPUs that end their partition in two ways at once: one fate, and the log tells the same.
+#[test]
+fn attacks_by_two_ends_at_once() {
+    let name = "attacks-races";
+    let run = bench::run(&bench::build(&attack::races(name), name).image);
+    checks::print(&run.report);
+    checks::want_none(&attack::check_races(&run));
 }
 
 fn attacks(number: usize) {

@@ -704,7 +704,7 @@ pub fn answer_read_msr(
     vcpu: &mut VcpuState,
 ) -> Option<Action> {
     let number = registers.rcx as u32;
-    if let Some(value) = msr::constant(number, &vcpu.msr) {
+    if let Some(value) = msr::constant(kind, number, &vcpu.msr) {
         registers.set_edx_eax(value);
         return Some(Action::Advance);
     }
@@ -717,7 +717,7 @@ pub fn answer_read_msr(
 pub fn answer_read_msr_of_pc(registers: &mut Registers, vcpu: &VcpuState) -> bool {
     let number = registers.rcx as u32;
     let wired = pc::msr::read(number).filter(|_| vcpu.kind == CoreKind::Dedicated);
-    let value = wired.or_else(|| msr::constant(number, &vcpu.msr));
+    let value = wired.or_else(|| msr::constant(vcpu.kind, number, &vcpu.msr));
     if let Some(value) = value {
         registers.set_edx_eax(value);
     }

@@ -94,6 +94,12 @@ const fn apic_is_readable(number: u32) -> bool {
     )
 }
 
+/// Whether this local vector table entry is the machine's on every core: no partition has its thermal sensors or its counters. Firmware may
+/// have its own use for the thermal one.
+const fn is_machine_entry(number: u32) -> bool {
+    matches!(number, apic::LVT_THERMAL | apic::LVT_PERFORMANCE)
+}
+
 /// Whether a processor with APIC virtualization answers the read from the virtual-APIC page: all but the count of the
 /// timer, which is worked out when it is asked for. SDM 3C 30.5.
 const fn page_is_readable(number: u32) -> bool {
@@ -184,7 +190,8 @@ pub fn bitmap(
     match kind {
         CoreKind::Dedicated => {
             open(map, TSC_DEADLINE, true, true);
-            registers.for_each(|n| open(map, n, apic_is_readable(n), apic_is_writable(n)));
+            let is_readable = |n| apic_is_readable(n) && !is_machine_entry(n);
+            registers.for_each(|n| open(map, n, is_readable(n), apic_is_writable(n)));
         }
         CoreKind::Shared if apic_virtualization => {
             registers.for_each(|n| open(map, n, page_is_readable(n), page_is_writable(n)));
@@ -209,7 +216,7 @@ const MISC_ENABLE_VALUE: u64 =
 /// Registers that answer with one value for ever; writing that value back is allowed. Reads of all others that exit are refused, but for
 /// the virtual APIC's of a time-shared core.
 #[inline(always)]
-pub(crate) const fn constant(number: u32, state: &MsrState) -> Option<u64> {
+pub(crate) const fn constant(kind: CoreKind, number: u32, state: &MsrState) -> Option<u64> {
     match number {
         msr::APIC_BASE => Some(state.apic_base as u64),
         msr::MISC_ENABLE => Some(MISC_ENABLE_VALUE),
@@ -218,6 +225,9 @@ pub(crate) const fn constant(number: u32, state: &MsrState) -> Option<u64> {
         msr::BIOS_SIGN_ID | msr::PLATFORM_ID => Some(0),
         // No branch records, no single-stepping on branches.
         msr::DEBUGCTL => Some(0),
+        apic::LVT_THERMAL | apic::LVT_PERFORMANCE if matches!(kind, CoreKind::Dedicated) => {
+            Some(lvt::MASKED)
+        }
         _ => None,
     }
 }
@@ -234,6 +244,9 @@ pub fn write(kind: CoreKind, number: u32, value: u64, state: &MsrState) -> Write
                 Verdict::Deny => WriteAction::Deny,
             };
         }
+        if is_machine_entry(number) {
+            return machine_entry(number, value);
+        }
         if (apic::LVT_TIMER..=apic::LVT_ERROR).contains(&number) {
             return match local_vector(number, value) {
                 Some(value) => WriteAction::Machine(value),
@@ -241,7 +254,7 @@ pub fn write(kind: CoreKind, number: u32, value: u64, state: &MsrState) -> Write
             };
         }
     }
-    match constant(number, state) {
+    match constant(kind, number, state) {
         Some(same) if same == value => WriteAction::Drop,
         _ => WriteAction::Deny,
     }
@@ -265,11 +278,22 @@ pub(crate) fn write_outright(
         if let Some(judged) = judged_bits(number) {
             return (value & judged == 0).then_some(WriteAction::Machine(value));
         }
+        if is_machine_entry(number) {
+            return Some(machine_entry(number, value));
+        }
     }
-    match constant(number, state) {
+    match constant(kind, number, state) {
         Some(same) if same == value => Some(WriteAction::Drop),
         None if is_virtual(kind, number) => None,
         _ => Some(WriteAction::Deny),
+    }
+}
+
+/// A write to an entry that is the machine's: one that masks it asks for what the guest sees already, and any other is denied.
+const fn machine_entry(number: u32, value: u64) -> WriteAction {
+    match local_vector(number, value) {
+        Some(value) if value & lvt::MASKED != 0 => WriteAction::Drop,
+        _ => WriteAction::Deny,
     }
 }
 
@@ -292,35 +316,35 @@ pub const fn fixed_command(apic_id: u32, vector: u8) -> u64 {
     (apic_id as u64) << icr::DESTINATION_SHIFT | icr::ASSERT | vector as u64
 }
 
-/// The bits of this local vector table entry that have to be judged by [`local_vector`]; `None` for another register. The others may be
-/// set in any combination, and are written as they are: the vector and the mask, that a pin, the thermal or the performance entry
-/// delivers an NMI, how a pin signals, and the TSC-deadline mode of the timer.
+/// The bits of this local vector table entry that have to be judged by [`local_vector`]; `None` for another register, and for an entry that
+/// is the machine's. The others may be set in any combination, and are written as they are: the vector and the mask, that a pin delivers
+/// an NMI, how a pin signals, and the TSC-deadline mode of the timer.
 #[inline(always)]
 pub(crate) fn judged_bits(number: u32) -> Option<u64> {
     const ALWAYS: u64 = lvt::VECTOR | lvt::MASKED;
     const PIN: u64 = ALWAYS | delivery::NMI | lvt::ACTIVE_LOW | lvt::LEVEL_TRIGGERED;
     /// By the last three bits of the number: the entries are 0x832 to 0x837.
-    const JUDGED: [u64; 8] = [
-        u64::MAX,
-        u64::MAX,
-        !(ALWAYS | lvt::TIMER_DEADLINE),
-        !(ALWAYS | delivery::NMI),
-        !(ALWAYS | delivery::NMI),
-        !PIN,
-        !PIN,
-        !ALWAYS,
+    const JUDGED: [Option<u64>; 8] = [
+        None,
+        None,
+        Some(!(ALWAYS | lvt::TIMER_DEADLINE)),
+        None,
+        None,
+        Some(!PIN),
+        Some(!PIN),
+        Some(!ALWAYS),
     ];
     const _: () = assert!(apic::LVT_TIMER % 8 == 2 && apic::LVT_ERROR - apic::LVT_TIMER == 5);
     // The index is masked, not only compared: behind a branch that is predicted wrongly the guest would choose what is read (Spectre v1).
-    (apic::LVT_TIMER..=apic::LVT_ERROR).contains(&number).then(|| JUDGED[number as usize % 8])
+    let entry = (apic::LVT_TIMER..=apic::LVT_ERROR).contains(&number);
+    if entry { JUDGED[number as usize % 8] } else { None }
 }
 
 /// Judges a value for a local vector table entry and returns what to write; `None` is denied.
 ///
 /// Reserved bits are denied, because the write is carried out in root mode and its #GP would be ours; read-only bits
-/// are left out. A live entry delivers fixed interrupts, and LINT0, LINT1, thermal and performance entries also NMIs:
-/// such an NMI exits, the kick flag is not set, and it is injected as the guest's own; at worst a guest
-/// storms its own core. SMI, INIT and ExtINT reach beyond the guest and are taken only while they are masked (Linux parks LINT0 as
+/// are left out. A live entry delivers fixed interrupts, and LINT0 and LINT1 also NMIs: such an NMI exits, the kick flag is not set, and it
+/// is injected as the guest's own; at worst a guest storms its own core. SMI, INIT and ExtINT reach beyond the guest and are taken only while they are masked (Linux parks LINT0 as
 /// a masked ExtINT), because unmasking is a write that comes here again.
 pub(crate) const fn local_vector(number: u32, value: u64) -> Option<u64> {
     let pins = matches!(number, apic::LVT_LINT0 | apic::LVT_LINT1);
@@ -428,8 +452,8 @@ mod tests {
         let read: Vec<u32> = [0x6E0, 0x802, 0x803, 0x808, 0x80A, 0x80D, 0x80F]
             .into_iter()
             .chain(0x810..=0x828)
-            .chain([0x830])
-            .chain(0x832..=0x839)
+            .chain([0x830, 0x832])
+            .chain(0x835..=0x839)
             .chain([0x83E])
             .collect();
         assert_eq!(more(false), read);
@@ -480,8 +504,8 @@ mod tests {
 
     #[test]
     fn the_apic_base_can_be_read_and_not_changed() {
-        assert_eq!(constant(0x1B, &STATE), Some(0xFEE0_0D00));
-        assert_eq!(constant(0x1B, &SECOND), Some(0xFEE0_0C00));
+        assert_eq!(constant(D, 0x1B, &STATE), Some(0xFEE0_0D00));
+        assert_eq!(constant(D, 0x1B, &SECOND), Some(0xFEE0_0C00));
         assert_eq!(write(D, 0x1B, 0xFEE0_0D00, &STATE), WriteAction::Drop);
         for value in [0, 0xFEE0_0900, 0xFEE0_0100, 0xFEE0_1D00, 0xFEE0_0C00] {
             assert_eq!(write(D, 0x1B, value, &STATE), WriteAction::Deny, "{value:#x}");
@@ -491,7 +515,7 @@ mod tests {
     #[test]
     fn constants_take_their_own_value_back() {
         for (number, value) in [(0x1A0, 0x1801), (0x8B, 0), (0x17, 0), (0x1D9, 0)] {
-            assert_eq!(constant(number, &STATE), Some(value));
+            assert_eq!(constant(S, number, &STATE), Some(value));
             assert_eq!(write(S, number, value, &STATE), WriteAction::Drop);
             assert_eq!(write(S, number, value ^ 1, &STATE), WriteAction::Deny);
         }
@@ -554,7 +578,7 @@ mod tests {
         assert_eq!(to(0x832, 3 << 17 | 0x20), WriteAction::Deny);
         assert_eq!(to(0x832, 4 << 8), WriteAction::Deny, "the timer has no delivery mode");
         assert_eq!(to(0x837, 0x1_00FE), WriteAction::Machine(0x1_00FE));
-        for number in [0x833, 0x834, 0x835, 0x836] {
+        for number in [0x835, 0x836] {
             assert_eq!(to(number, 4 << 8), WriteAction::Machine(4 << 8));
             assert_eq!(to(number, 2 << 8), WriteAction::Deny, "SMI");
             assert_eq!(to(number, 5 << 8), WriteAction::Deny, "INIT");
@@ -563,9 +587,22 @@ mod tests {
             assert_eq!(to(number, 1 << 32 | 0x30), WriteAction::Deny);
         }
         assert_eq!(to(0x835, 1 << 16 | 7 << 8), WriteAction::Machine(1 << 16 | 7 << 8));
-        assert_eq!(to(0x833, 1 << 16 | 7 << 8), WriteAction::Deny);
         assert_eq!(to(0x835, 1 << 14 | 0xA0FF), WriteAction::Machine(0xA0FF));
         assert_eq!(to(0x82F, 0x1_0000), WriteAction::Deny, "no machine-check banks, no CMCI");
+    }
+
+    #[test]
+    fn the_thermal_and_the_performance_entry_are_the_machines() {
+        for number in [0x833, 0x834] {
+            assert_eq!(constant(D, number, &STATE), Some(1 << 16));
+            assert_eq!(constant(S, number, &STATE), None, "the virtual APIC has them");
+            for masked in [1 << 16, 1 << 16 | 0x61, 1 << 16 | 4 << 8, 1 << 16 | 1 << 12] {
+                assert_eq!(write(D, number, masked, &STATE), WriteAction::Drop, "{masked:#x}");
+            }
+            for bad in [0, 0x61, 4 << 8, 2 << 8, 1 << 16 | 7 << 8, 1 << 16 | 1 << 13, 1 << 32] {
+                assert_eq!(write(D, number, bad, &STATE), WriteAction::Deny, "{bad:#x}");
+            }
+        }
     }
 
     const VECTORS: [u64; 5] = [0, 0xF, 0x10, 0x40, 0xFF];
@@ -638,7 +675,7 @@ mod tests {
         for (kind, state) in senders().flat_map(|state| [(D, state), (S, state)]) {
             for number in (0..0x800).chain(0x840..0x8FF).chain(0xC000_0000..0xC000_0200) {
                 let virtual_apic = is_virtual(kind, number);
-                let value = constant(number, &state).unwrap_or(0);
+                let value = constant(kind, number, &state).unwrap_or(0);
                 for value in [0, 1, value, value ^ 1, value | 1 << 32, u64::MAX] {
                     assert_eq!(is_outright(kind, number, value, &state), !virtual_apic);
                 }
@@ -663,7 +700,7 @@ mod tests {
         fn nothing_but_the_apic_of_a_dedicated_core_reaches_the_machine(number in 0_u32..0x1000, value in any::<u64>()) {
             prop_assert!(!matches!(write(S, number, value, &STATE), WriteAction::Machine(_)));
             if let WriteAction::Machine(_) = write(D, number, value, &STATE) {
-                prop_assert!(number == 0x830 || (0x832..=0x837).contains(&number));
+                prop_assert!([0x830, 0x832, 0x835, 0x836, 0x837].contains(&number));
             }
         }
 
@@ -686,8 +723,7 @@ mod tests {
 
         #[test]
         fn unknown_registers_are_denied(number in any::<u32>(), value in any::<u64>()) {
-            if constant(number, &STATE).is_none() {
-                prop_assert_eq!(constant(number, &STATE), None);
+            if constant(S, number, &STATE).is_none() {
                 prop_assert_eq!(write(S, number, value, &STATE), WriteAction::Deny);
             }
         }

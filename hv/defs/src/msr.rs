@@ -17,6 +17,7 @@ pub const FLUSH_CMD: u32 = 0x10B;
 pub const SYSENTER_CS: u32 = 0x174;
 pub const SYSENTER_ESP: u32 = 0x175;
 pub const SYSENTER_EIP: u32 = 0x176;
+pub const MCG_STATUS: u32 = 0x17A;
 pub const PERF_CTL: u32 = 0x199;
 pub const MISC_ENABLE: u32 = 0x1A0;
 pub const DEBUGCTL: u32 = 0x1D9;
@@ -54,4 +55,10 @@ pub mod misc_enable {
     pub const BTS_UNAVAILABLE: u64 = 1 << 11;
     /// Processor event based sampling is not there.
     pub const PEBS_UNAVAILABLE: u64 = 1 << 12;
+}
+
+/// Bits of [`MCG_STATUS`]. SDM 3B 16.3.1.2.
+pub mod mcg_status {
+    /// A machine check was raised and not ended yet.
+    pub const IN_PROGRESS: u64 = 1 << 2;
 }

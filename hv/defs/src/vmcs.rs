@@ -44,6 +44,8 @@ pub mod field {
     pub const PIN_CONTROLS: u32 = 0x4000;
     pub const PROCESSOR_CONTROLS: u32 = 0x4002;
     pub const EXCEPTION_BITMAP: u32 = 0x4004;
+    pub const PAGE_FAULT_MASK: u32 = 0x4006;
+    pub const PAGE_FAULT_MATCH: u32 = 0x4008;
     pub const CR3_TARGET_COUNT: u32 = 0x400A;
     pub const EXIT_CONTROLS: u32 = 0x400C;
     pub const EXIT_MSR_STORE_COUNT: u32 = 0x400E;
@@ -53,6 +55,7 @@ pub mod field {
     pub const ENTRY_INTERRUPTION_INFO: u32 = 0x4016;
     pub const ENTRY_EXCEPTION_ERROR_CODE: u32 = 0x4018;
     pub const ENTRY_INSTRUCTION_LENGTH: u32 = 0x401A;
+    pub const TPR_THRESHOLD: u32 = 0x401C;
     pub const SECONDARY_CONTROLS: u32 = 0x401E;
     // 32-bit read-only
     pub const INSTRUCTION_ERROR: u32 = 0x4400;

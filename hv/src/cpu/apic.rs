@@ -4,6 +4,8 @@
     reason = "writes APIC registers and the ports of the legacy interrupt controllers"
 )]
 
+use hv_defs::apic::{self, delivery, lvt};
+use hv_defs::msr::TSC_DEADLINE;
 use x2apic::lapic::{LocalApic, LocalApicBuilder, TimerDivide, TimerMode};
 use x86_64::instructions::port::Port;
 use x86_64::registers::model_specific::{ApicBase, ApicBaseFlags, Msr};
@@ -13,18 +15,16 @@ const TIMER_VECTOR: usize = 0xFD;
 const ERROR_VECTOR: usize = 0xFE;
 const SPURIOUS_VECTOR: usize = 0xFF;
 
-/// x2APIC registers as MSRs. SDM 3A table 11-6.
-const TASK_PRIORITY: u32 = 0x808;
-const IN_SERVICE: u32 = 0x810;
-const REQUESTED: u32 = 0x820;
-const END_OF_INTERRUPT: u32 = 0x80B;
-const ERROR_STATUS: u32 = 0x828;
-const LVT_CMCI: u32 = 0x82F;
-/// Timer, thermal, performance counters, LINT0, LINT1, error.
-const LVT: [u32; 6] = [0x832, 0x833, 0x834, 0x835, 0x836, 0x837];
-const MASKED: u64 = 1 << 16;
+/// Local sources that a guest of a dedicated core can program. The thermal and the performance-monitoring entry are not among them: guests
+/// never write those ([`hv_core::msr`]).
+const GUEST_SOURCES: [u32; 4] =
+    [apic::LVT_TIMER, apic::LVT_LINT0, apic::LVT_LINT1, apic::LVT_ERROR];
 /// Highest LVT entry of an APIC that has the CMCI entry. SDM 3A 11.4.8.
 const LAST_LVT_WITH_CMCI: u8 = 6;
+
+/// Spurious-interrupt vector register, vector 0xFF: switched off, as INIT leaves it, and on. SDM 3A 11.9.
+const SWITCHED_OFF: u64 = 0xFF;
+const SWITCHED_ON: u64 = 0x1FF;
 
 /// Puts this core's APIC into x2APIC mode, on, with every local source masked and nothing in service.
 ///
@@ -56,92 +56,112 @@ pub fn init() -> Result<LocalApic, &'static str> {
     Ok(apic)
 }
 
-/// Puts this core's APIC, in x2APIC mode, into the state behind INIT, as far as software can: every local source masked and cleared,
-/// nothing pending, timer disarmed, disabled. SDM 3A 11.4.7.3.
+/// Puts this core's APIC, in x2APIC mode, into the state behind INIT, as far as software can: every source that a guest can program is
+/// masked, the timer is disarmed, no interrupt is pending or in service, and the APIC is switched off. SDM 3A 11.4.7.3.
 pub fn reset() {
-    const SPURIOUS: u32 = 0x80F;
-    const SPURIOUS_RESET: u64 = 0xFF;
-    const TIMER: [u32; 3] = [0x838, 0x83E, 0x6E0];
-    for register in LVT {
-        // SAFETY: masking a source of this core's own has no other effect.
-        unsafe { Msr::new(register).write(MASKED) };
-    }
-    // SAFETY: the timer's count, divider and deadline take 0, which stops it; priority 0 accepts every vector.
-    unsafe {
-        TIMER.into_iter().for_each(|register| Msr::new(register).write(0));
-        Msr::new(TASK_PRIORITY).write(0);
-    }
-    finish_in_service();
-    discard_pending();
-    // SAFETY: disabled, the APIC takes nothing but NMI, INIT and start-up interrupts. SDM 3A 11.4.7.2.
-    unsafe {
-        Msr::new(SPURIOUS).write(SPURIOUS_RESET);
-        Msr::new(ERROR_STATUS).write(0);
-    }
+    forget_interrupts();
+    // Switched off, the APIC takes nothing but NMI, INIT and start-up interrupts. SDM 3A 11.4.7.2.
+    write(apic::SVR, SWITCHED_OFF);
+    write(apic::ESR, 0);
 }
 
-/// The same, and then as firmware leaves the APIC of the boot processor: enabled. It is enabled ahead of it, too: disabled, it keeps
-/// what is pending. SDM 3A 11.4.7.2.
+/// The same, but the APIC stays switched on, as firmware leaves that of the boot processor.
 pub fn reset_to_enabled() {
-    const SPURIOUS: u32 = 0x80F;
-    const ENABLED: u64 = 0x1FF;
-    // SAFETY: every local source is masked, or will be in a moment, by which nothing but what is pending already comes, to handlers that end it.
-    unsafe { Msr::new(SPURIOUS).write(ENABLED) };
-    reset();
-    // SAFETY: every local source is masked.
-    unsafe { Msr::new(SPURIOUS).write(ENABLED) };
+    forget_interrupts();
+    write(apic::ESR, 0);
+}
+
+/// Silences every source and drops what the guest left pending or in service. The order matters:
+/// 1. Masked sources raise nothing new.
+/// 2. An APIC that is switched off keeps its requests (SDM 3A 11.4.7.2), so it is switched on. This also sets the spurious vector, of
+///    which the guest may have made an exception's.
+/// 3. Interrupts in service and the task priority hold others back, so both are cleared before requests are taken.
+fn forget_interrupts() {
+    GUEST_SOURCES.into_iter().for_each(|source| write(source, lvt::MASKED));
+    // SDM 3A 11.5.4, 11.5.4.1: 0 stops the timer in each of its modes.
+    [apic::INITIAL_COUNT, apic::DIVIDE_CONFIGURATION, TSC_DEADLINE]
+        .into_iter()
+        .for_each(|register| write(register, 0));
+    write(apic::SVR, SWITCHED_ON);
+    write(apic::TPR, 0);
+    finish_in_service();
+    discard_pending();
+}
+
+/// Writes a register of this core's APIC, which is in x2APIC mode.
+fn write(register: u32, value: u64) {
+    // SAFETY: the callers pass registers that every x2APIC has, with values without reserved bits. They mask, stop or end sources of
+    // this core's own, and the hypervisor waits for none of them.
+    unsafe { Msr::new(register).write(value) };
+}
+
+/// Reads a register of this core's APIC, which is in x2APIC mode.
+fn read(register: u32) -> u64 {
+    // SAFETY: the callers pass registers that every x2APIC has; reading has no effect.
+    unsafe { Msr::new(register).read() }
 }
 
 fn mask_local_sources(apic: &LocalApic) {
     // SAFETY: only reads the version register.
     let last = unsafe { apic.max_lvt_entry() };
-    let cmci = (last >= LAST_LVT_WITH_CMCI).then_some(LVT_CMCI);
-    for register in LVT.into_iter().chain(cmci) {
-        let mut register = Msr::new(register);
-        // SAFETY: each of these registers exists (the CMCI entry by the version), and masking a source that nobody
-        // here waits for has no other effect.
-        unsafe {
-            let value = register.read();
-            register.write(value | MASKED);
+    let cmci = (last >= LAST_LVT_WITH_CMCI).then_some(apic::LVT_CMCI);
+    let machine = [apic::LVT_THERMAL, apic::LVT_PERFORMANCE].into_iter().chain(cmci);
+    for register in GUEST_SOURCES.into_iter().chain(machine) {
+        let value = read(register);
+        // Firmware that manages heat in system-management mode keeps its interrupt: masked, it would not see the processor overheat.
+        if register != apic::LVT_THERMAL || value & delivery::MASK != delivery::SMI {
+            write(register, value | lvt::MASKED);
         }
     }
-    // SAFETY: priority 0 accepts every vector; writing the error status re-arms it.
-    unsafe {
-        Msr::new(TASK_PRIORITY).write(0);
-        Msr::new(ERROR_STATUS).write(0);
-    }
+    // Priority 0 accepts every vector; writing the error status re-arms it.
+    write(apic::TPR, 0);
+    write(apic::ESR, 0);
 }
 
-/// Ends interrupts that firmware left in service, so that they do not block a guest's. At most one a vector.
+/// Ends the interrupts in service, at most one a vector: they would block those of lower priority.
 fn finish_in_service() {
-    for _ in 0..256 {
-        // SAFETY: reads the in-service registers.
-        unsafe {
-            if (0..8).all(|word| Msr::new(IN_SERVICE + word).read() == 0) {
-                return;
-            }
+    for _ in 0..VECTORS {
+        if (0..WORDS).all(|word| read(apic::ISR + word) == 0) {
+            return;
         }
         end_of_interrupt();
     }
 }
 
-/// Takes interrupts that firmware's devices left pending and forgets them: a dedicated guest would get them at its first
-/// STI. An interrupt request can only be cleared by taking it.
+/// Vectors, and registers of 32 bits that hold one bit for each.
+const VECTORS: u32 = 256;
+const WORDS: u32 = 8;
+
+/// Drops every pending interrupt. An interrupt request can only be cleared by taking it, so the core takes each and ends it. The vectors 16
+/// to 31, which exceptions have too, are told apart by [`take_in_service`].
+///
+/// Ends: each round takes at least one request, and twice as many rounds as there are vectors leave room for what other vCPUs of the
+/// partition send meanwhile. A request that is still there behind them came from a sender that runs.
 fn discard_pending() {
-    // SAFETY: reads the request registers.
-    let is_pending = (0..8).any(|word| unsafe { Msr::new(REQUESTED + word).read() } != 0);
-    if is_pending {
+    for _ in 0..2 * VECTORS {
+        if (0..WORDS).all(|word| read(apic::IRR + word) == 0) {
+            return;
+        }
+        // The instruction after STI still runs without interrupts. SDM 3A 7.8.1.
         x86_64::instructions::interrupts::enable();
-        // The instruction after STI still runs without interrupts; each handler returns to the next one.
-        (0..256).for_each(|_| x86_64::instructions::nop());
+        x86_64::instructions::nop();
+        x86_64::instructions::nop();
         x86_64::instructions::interrupts::disable();
     }
 }
 
+/// Ends the interrupt of `vector` if that is in service; returns whether it was. `vector` is below 32. Only in x2APIC mode.
+pub fn take_in_service(vector: u64) -> bool {
+    let is_in_service = read(apic::ISR) >> (vector & 31) & 1 != 0;
+    if is_in_service {
+        end_of_interrupt();
+    }
+    is_in_service
+}
+
 /// Ends the interrupt of the highest priority in service.
 pub extern "C" fn end_of_interrupt() {
-    // SAFETY: only called in x2APIC mode, which `init` has entered, for interrupts that nobody waits for.
-    unsafe { Msr::new(END_OF_INTERRUPT).write(0) };
+    write(apic::EOI, 0);
 }
 
 /// Masks both legacy interrupt controllers.

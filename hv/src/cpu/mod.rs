@@ -4,6 +4,7 @@ pub mod apic;
 mod descriptors;
 mod exceptions;
 pub mod guarded;
+pub mod machine_check;
 pub mod stacks;
 
 use hv_core::errata::Processor;

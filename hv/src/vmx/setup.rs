@@ -95,12 +95,17 @@ fn fill_controls(controls: &Controls, pages: &Pages, start: &Start) {
     // #AC and #DB: a guest can raise either without end inside one instruction, and no timer or
     // NMI would get through; #MC: the machine's, not the guest's. SDM 3C 25.6.3
     set(field::EXCEPTION_BITMAP, (1 << 1) | (1 << 17) | (1 << 18));
+    // Mask and match of 0 meet every page fault, so the bitmap's bit 14, which is 0, decides: none exits. SDM 3C 25.6.3
+    set(field::PAGE_FAULT_MASK, 0);
+    set(field::PAGE_FAULT_MATCH, 0);
     set(field::IO_BITMAP_A, pages.io_bitmaps[0]); // SDM 3C 25.6.4
     set(field::IO_BITMAP_B, pages.io_bitmaps[1]); // SDM 3C 25.6.4
     set(field::MSR_BITMAP, pages.msr_bitmap); // SDM 3C 25.6.9
     set(field::EPT_POINTER, pages.ept_root | EPTP_WRITE_BACK_4_LEVELS); // SDM 3C 25.6.11
     if let Some(page) = pages.virtual_apic {
         set(field::VIRTUAL_APIC_ADDRESS, page); // SDM 3C 25.6.8
+        // Unused where the processor delivers interrupts, which looks at the priority itself; its upper bits must be 0. SDM 3C 25.6.8
+        set(field::TPR_THRESHOLD, 0);
         // Every interrupt is edge-triggered and nobody waits for its end. SDM 3C 25.6.8, 30.1.4
         (0..4).for_each(|word| set(field::EOI_EXIT_BITMAP + 2 * word, 0));
         set(field::GUEST_INTERRUPT_STATUS, 0); // SDM 3C 25.4.2

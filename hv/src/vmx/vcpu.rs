@@ -315,8 +315,9 @@ impl Vcpu {
     pub fn load(&mut self) {
         // SAFETY: the region is this vCPU's own, initialised at set-up, and active on this core only.
         let loaded = unsafe { vmx::vmptrld(self.vmcs) };
-        // With another VMCS still current, another partition's memory would be entered.
-        assert!(loaded.is_ok(), "VMPTRLD refused a VMCS that was filled");
+        if loaded.is_err() {
+            vmptrld_refused();
+        }
         let allowed = self.state.xcr0_allowed;
         self.switched.load(allowed);
     }
@@ -462,6 +463,14 @@ impl Switched {
     }
 }
 
+/// With another VMCS still current, another partition's memory would be entered: the core ends instead. No guest can cause it, because the
+/// region is the hypervisor's own.
+#[cold]
+#[inline(never)]
+fn vmptrld_refused() -> ! {
+    panic!("VMPTRLD refused a VMCS that was filled")
+}
+
 /// DR6 after reset. SDM 3B 18.2.3.
 const DR6_RESET: u64 = 0xFFFF_0FF0;
 
@@ -504,7 +513,12 @@ fn xsave_fits(components: u64) -> bool {
 /// instruction, and raises the single-step trap that the skipped instruction would have (SDM 3C 27.3.1.5).
 #[inline(always)]
 pub fn advance() {
-    let next = vmx::read(field::GUEST_RIP) + vmx::read(field::EXIT_INSTRUCTION_LENGTH);
+    let rip = vmx::read(field::GUEST_RIP);
+    let mut next = rip + vmx::read(field::EXIT_INSTRUCTION_LENGTH);
+    if (rip ^ next) >> 32 != 0 {
+        core::hint::cold_path();
+        next = wrap(next);
+    }
     // SAFETY: RIP only moves by the length that the processor reported. SDM 3C 25.4.1.
     unsafe { vmx::write(field::GUEST_RIP, next) };
     const BLOCKED: u64 =
@@ -518,6 +532,13 @@ pub fn advance() {
         core::hint::cold_path();
         pend_single_step();
     }
+}
+
+/// Where execution goes on behind the last instruction below 4 GiB: outside 64-bit code the instruction pointer has 32 bits and wraps. With
+/// more bits the entry would fail. SDM 3C 27.3.1.4.
+#[inline(never)]
+fn wrap(next: u64) -> u64 {
+    if is_64_bit() { next } else { next & 0xFFFF_FFFF }
 }
 
 /// RFLAGS.TF.

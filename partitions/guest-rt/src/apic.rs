@@ -12,9 +12,9 @@ pub const APIC_BASE: u32 = 0x1B;
 const APIC_ENABLE: u64 = 1 << 11;
 const APIC_X2APIC: u64 = 1 << 10;
 const ID: u32 = 0x802;
-const TASK_PRIORITY: u32 = 0x808;
+pub(crate) const TASK_PRIORITY: u32 = 0x808;
 pub(crate) const EOI: u32 = 0x80B;
-const SPURIOUS: u32 = 0x80F;
+pub(crate) const SPURIOUS: u32 = 0x80F;
 /// The interrupt command register; [`command`] makes its values.
 pub const COMMAND: u32 = 0x830;
 const LVT_TIMER: u32 = 0x832;
@@ -22,14 +22,14 @@ const LVT_LINT0: u32 = 0x835;
 const LVT_LINT1: u32 = 0x836;
 /// The entry of the local vector table for errors.
 pub const LVT_ERROR: u32 = 0x837;
-const SELF_IPI: u32 = 0x83F;
+pub(crate) const SELF_IPI: u32 = 0x83F;
 /// IA32_TSC_DEADLINE.
 pub const TSC_DEADLINE: u32 = 0x6E0;
 
 /// In an entry of the local vector table: nothing comes from it.
 pub const LVT_MASKED: u64 = 1 << 16;
 const LVT_TSC_DEADLINE: u64 = 2 << 17;
-const SPURIOUS_APIC_ENABLED: u64 = 1 << 8;
+pub(crate) const SPURIOUS_APIC_ENABLED: u64 = 1 << 8;
 
 /// The vector of spurious interrupts; needs no end of interrupt.
 pub(crate) const SPURIOUS_VECTOR: u8 = 0xFF;

@@ -262,6 +262,11 @@ pub fn copy_memory(to: u64, from: u64, bytes: u64) -> Result<(), Fault> {
     attempt!("rep movsb"; inout("rdi") to => _, inout("rsi") from => _, inout("rcx") bytes => _)
 }
 
+/// Ends the partition at once, without a word: judged as passed.
+pub fn finish_at_once() -> ! {
+    crate::guest::finish_silently(true)
+}
+
 /// Makes a hypercall that does not exist. Natively there is no hypercall at all.
 ///
 /// # Errors

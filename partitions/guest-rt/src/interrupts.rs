@@ -51,7 +51,7 @@ pub(crate) struct Frame {
 /// An interrupt gate (SDM 3A, 7.14.1).
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct Gate {
+pub(crate) struct Gate {
     offset_low: u16,
     selector: u16,
     options: u16,
@@ -98,7 +98,10 @@ static mut RING0_STACK: FaultStack = FaultStack([0; FAULT_STACK_BYTES]);
 static TASK_STATES: [Once<TaskStateSegment>; STARTS] = [const { Once::new() }; STARTS];
 static SEGMENTS: [Once<(GlobalDescriptorTable, UserSegments, SegmentSelector)>; STARTS] =
     [const { Once::new() }; STARTS];
-static GATES: Once<[Gate; 256]> = Once::new();
+/// A whole table of gates.
+pub(crate) type Gates = [Gate; 256];
+
+static GATES: Once<Gates> = Once::new();
 
 /// `fn(u64)` by vector; null: none.
 static HANDLERS: [AtomicPtr<()>; 256] = [const { AtomicPtr::new(core::ptr::null_mut()) }; 256];
@@ -172,9 +175,41 @@ struct TablePointer {
     base: u64,
 }
 
-fn load_gates(gates: &'static [Gate; 256]) {
+/// Gates for exceptions as ever, and one stub for each vector that the local APIC delivers (16 to 255).
+#[cfg(feature = "hostile")]
+pub(crate) fn with_interrupts_to(stub: u64) -> Gates {
+    core::array::from_fn(|vector| match vector {
+        ..16 => gate(vector as u8),
+        _ => Gate::new(stub, KERNEL_CODE, 0, 0),
+    })
+}
+
+/// The usual gates, but for debug exceptions, which go to `stub` on the stack whose top is [`fault_stack_top`].
+#[cfg(feature = "hostile")]
+pub(crate) fn with_debug_on_fault_stack(stub: u64) -> Gates {
+    core::array::from_fn(|vector| match vector {
+        1 => Gate::new(stub, KERNEL_CODE, 1, 0),
+        _ => gate(vector as u8),
+    })
+}
+
+/// Top of the first CPU's stack for exceptions that must not trust the current one.
+#[cfg(feature = "hostile")]
+pub(crate) fn fault_stack_top() -> u64 {
+    &raw const FAULT_STACKS as u64 + FAULT_STACK_BYTES as u64
+}
+
+/// Loads the gates that [`set_up`] loaded.
+#[cfg(feature = "hostile")]
+pub(crate) fn load_own_gates() {
+    if let Some(gates) = GATES.get() {
+        load_gates(gates);
+    }
+}
+
+pub(crate) fn load_gates(gates: &'static Gates) {
     let pointer =
-        TablePointer { limit: (size_of::<[Gate; 256]>() - 1) as u16, base: gates.as_ptr() as u64 };
+        TablePointer { limit: (size_of::<Gates>() - 1) as u16, base: gates.as_ptr() as u64 };
     // SAFETY: each gate leads to a stub, and the table lives for ever.
     unsafe {
         asm!("lidt [{}]", in(reg) &raw const pointer, options(readonly, nostack, preserves_flags))
@@ -239,6 +274,9 @@ extern "C" fn interrupt(vector: u32, tsc: u64) {
     end_of_interrupt();
 }
 
+/// RFLAGS.TF.
+const TRAP_FLAG: u64 = 1 << 8;
+
 /// Called by vectors.s for each exception.
 extern "C" fn exception(frame: &mut Frame) {
     if handled_as_nmi(frame.vector) {
@@ -254,6 +292,8 @@ extern "C" fn exception(frame: &mut Frame) {
             FAULT
                 .store(1 << 63 | frame.vector << 32 | frame.error & 0xFFFF_FFFF, Ordering::Relaxed);
             frame.rip = resume_at;
+            // What steps is over with the attempt.
+            frame.rflags &= !TRAP_FLAG;
             RECOVERY.store(0, Ordering::Relaxed);
         }
     }

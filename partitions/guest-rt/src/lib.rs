@@ -62,6 +62,8 @@ mod hypercall;
 mod interrupts;
 #[cfg(target_os = "none")]
 mod machine;
+#[cfg(all(target_os = "none", feature = "hostile"))]
+pub mod pending;
 #[cfg(all(target_os = "none", feature = "probe"))]
 pub mod probe;
 #[cfg(all(target_os = "none", feature = "hostile"))]
@@ -76,6 +78,9 @@ mod schedule_page;
 mod smp;
 #[cfg(target_os = "none")]
 mod start_up;
+
+#[cfg(all(target_os = "none", feature = "hostile"))]
+pub mod traps;
 
 #[cfg(target_os = "none")]
 pub use bare::*;

@@ -1,14 +1,17 @@
 //! One attack on the hypervisor, chosen by the command line.
 //!
-//! Argument: `mode=NAME`, a name of [`ATTACKS`]. Where the hypervisor documents a refusal, the guest passes if it saw
+//! Arguments: `mode=NAME`, a name of [`ATTACKS`] or [`LIVES`]; for some of the latter `other=ID`, the APIC id of a second
+//! CPU, and `lead=TICKS`. Where the hypervisor documents a refusal, the guest passes if it saw
 //! it; where the partition is to be stopped, the guest gives no verdict. On the bare machine most attacks succeed,
 //! so the verdict is fail: that shows that each attack is one.
 #![no_std]
 #![no_main]
 
 mod apic;
+mod lives;
 mod sweeps;
 mod system;
+mod traps;
 
 use guest_rt::hostile::{Fault, GENERAL_PROTECTION};
 use guest_rt::{Guest, Verdict, println};
@@ -19,7 +22,7 @@ guest_rt::entry!(main);
 type Attack = (&'static str, fn(&Guest) -> Verdict);
 
 /// Every attack.
-const ATTACKS: [Attack; 29] = [
+const ATTACKS: [Attack; 36] = [
     ("icr-init", apic::send_init),
     ("icr-nmi", apic::send_nmi),
     ("icr-smi", apic::send_smi),
@@ -49,13 +52,29 @@ const ATTACKS: [Attack; 29] = [
     ("real-mode-fault", |_| guest_rt::hostile::real_mode_fault()),
     ("endless-exceptions", |_| guest_rt::hostile::endless_exceptions()),
     ("endless-loop", |_| guest_rt::hostile::loop_for_ever()),
+    ("endless-debug-exceptions", |_| guest_rt::traps::endless_debug_exceptions()),
+    ("trap-flag", traps::trap_flag),
+    ("int1-in-shadow", traps::int1_in_shadow),
+    ("ip-wrap", traps::wrap),
+    ("page-sizes", traps::page_sizes),
+    ("split-locks", traps::split_locks),
+    ("storm", traps::storm),
+];
+
+/// Attacks that need more than one life: a restart, for which the partition has the platform of a PC, or a second CPU.
+const LIVES: [Attack; 4] = [
+    ("pending-restart", lives::pending_restart),
+    ("pending-init", lives::pending_init),
+    ("race-finish", lives::race_finish),
+    ("race-restart", lives::race_restart),
 ];
 
 fn main(guest: &Guest) -> Verdict {
-    guest.allow_arguments(&["mode"]);
+    guest.allow_arguments(&["mode", "other", "lead"]);
     let mode = guest.argument("mode").unwrap_or("");
-    let Some((name, attack)) = ATTACKS.iter().find(|(name, _)| *name == mode) else {
-        println!("attack: mode={mode}: write one of {:?}", ATTACKS.map(|(name, _)| name));
+    let Some((name, attack)) = ATTACKS.iter().chain(&LIVES).find(|(name, _)| *name == mode) else {
+        let (single, more) = (ATTACKS.map(|(name, _)| name), LIVES.map(|(name, _)| name));
+        println!("attack: mode={mode}: write one of {single:?} or {more:?}");
         return Verdict::fail("no such attack");
     };
     println!("attack: {name}");
