@@ -8,6 +8,7 @@ pub mod attack;
 pub mod bench;
 pub mod boards;
 pub mod browser;
+pub mod calls;
 pub mod checks;
 pub mod edge;
 pub mod growth;

@@ -139,6 +139,7 @@ fn take_memory() -> Option<MemoryLog<'static>> {
 }
 
 /// Gives the line as many bytes as it takes now, without waiting: what fits into the port's FIFO, or all. Returns how many.
+#[inline(never)]
 pub fn try_write(bytes: &[u8]) -> usize {
     let Some(mut slot) = PORT.try_lock() else {
         return 0;
@@ -173,7 +174,8 @@ pub struct Arrived {
     pub is_damaged: bool,
 }
 
-/// Takes what has arrived, as far as it fits and without waiting.
+/// Takes what has arrived, as far as it fits and without waiting. Not in line, as [`try_write`].
+#[inline(never)]
 pub fn try_read(bytes: &mut [u8]) -> Arrived {
     let Some(mut slot) = PORT.try_lock() else {
         return Arrived::default();

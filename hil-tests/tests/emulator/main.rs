@@ -21,6 +21,7 @@ mod mapping;
 mod monitor;
 mod no_serial;
 mod page;
+mod panics;
 mod pc;
 mod plans;
 mod planted;

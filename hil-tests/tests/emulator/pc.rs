@@ -4,6 +4,8 @@
 use bulkhead::decode::Event;
 use hil_tests::{bench, checks};
 
+use crate::shared::PC;
+
 /// Fewest restarts within the run. Seen: 73 on a dedicated core, 24 on a shared one.
 const RESETS: u64 = 40;
 const FAULTS: u64 = 12;
@@ -13,8 +15,7 @@ const SENT: &str = "sent through the serial port";
 
 #[test]
 fn a_pc_switches_itself_off_and_starts_again_unnoticed() {
-    let system = bench::root().join("hil-tests/systems/pc.toml");
-    let run = bench::run(&bench::build(&system, "pc").image);
+    let run = bench::run(&PC.image);
     let report = &run.report;
     checks::print(report);
     checks::want_none(&checks::check_end(report));

@@ -36,6 +36,10 @@ pub static PLANS: LazyLock<(BuiltImage, Run)> = LazyLock::new(|| {
     (built, run)
 });
 
+/// The image of `systems/pc.toml`, with the platform of a PC on both kinds of core.
+pub static PC: LazyLock<BuiltImage> =
+    LazyLock::new(|| bench::build(&bench::root().join("hil-tests/systems/pc.toml"), "pc"));
+
 /// The probe image.
 pub static PROBE: LazyLock<PathBuf> = LazyLock::new(|| {
     let image = bench::folder("probe").join("probe.img");

@@ -51,8 +51,14 @@ pub fn publish(machine: Machine) -> &'static Machine {
 pub fn machine() -> &'static Machine {
     match MACHINE.get() {
         Some(machine) => machine,
-        None => panic!("the machine is not verified yet"),
+        None => not_verified(),
     }
+}
+
+#[cold]
+#[inline(never)]
+fn not_verified() -> ! {
+    panic!("the machine is not verified yet")
 }
 
 /// Bytes of a GNU build id made with SHA-1.
