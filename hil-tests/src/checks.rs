@@ -86,6 +86,9 @@ pub fn check_orderly_end(report: &Report, switch: u64) -> Vec<String> {
         measured.abs_diff(declared) <= declared / 1000,
         format!("the clock was measured at {measured} Hz, declared are {declared} Hz"),
     );
+    for lost in &report.lost_cores {
+        must(false, format!("core {} was lost: {}", lost.cpu, lost.words));
+    }
     for core in &report.cores {
         let most = core.switch_max.unwrap_or(0);
         let complaint =

@@ -12,8 +12,8 @@ use crate::incident;
 use crate::lines::Measured;
 use crate::manifest::Manifest;
 use crate::report::{
-    Boot, Core, EMULATED_TICKS, ExitsAt, FAST_TICKS, FORMAT, Health, Log, Partition, RanOn,
-    RanWindow, Report, Size, Windows,
+    Boot, Core, EMULATED_TICKS, ExitsAt, FAST_TICKS, FORMAT, Health, Log, LostCore, Partition,
+    RanOn, RanWindow, Report, Size, Windows,
 };
 
 /// Names of the numbers in [`StatKey::Denied`].
@@ -31,6 +31,7 @@ pub struct Collector<'m> {
     health: Vec<Health>,
     trace: Vec<RanWindow>,
     exits: BTreeMap<u16, Vec<ExitsAt>>,
+    lost_cores: Vec<LostCore>,
     digest: String,
     build_id: String,
     complete: bool,
@@ -49,6 +50,7 @@ impl<'m> Collector<'m> {
             health: Vec::new(),
             trace: Vec::new(),
             exits: BTreeMap::new(),
+            lost_cores: Vec::new(),
             digest: String::new(),
             build_id: String::new(),
             complete: false,
@@ -75,6 +77,11 @@ impl<'m> Collector<'m> {
             Event::Incident { cpu, tsc, incident } => self.health(*cpu, *tsc, incident),
             Event::Windows { cpu, records } => self.windows_ran(*cpu, records),
             Event::End => self.complete = true,
+            Event::Defect { cpu, tsc, words } => self.lost_cores.push(LostCore {
+                cpu: u16::from(*cpu),
+                tsc: *tsc,
+                words: words.clone(),
+            }),
             Event::Exits { partition, tsc, counts } => {
                 let named = counts.iter().map(|(reason, n)| (exit_name((*reason).into()), *n));
                 let at = ExitsAt { tsc: *tsc, exits: named.collect() };
@@ -165,6 +172,7 @@ impl<'m> Collector<'m> {
             partitions,
             boot,
             cores: self.cores(),
+            lost_cores: self.lost_cores.clone(),
             health: self.health.clone(),
             trace: self.trace.clone(),
             log: Log {
@@ -187,7 +195,7 @@ impl<'m> Collector<'m> {
     fn health(&mut self, cpu: u8, tsc: u64, incident: &Incident) {
         let ticks = match incident.what {
             What::LateWindow { ticks } => ticks,
-            What::MissedWindows { count } => count,
+            What::MissedWindows { count } | What::MachineNmi { count, .. } => count,
             What::Unknown(_) => 0,
             _ => return,
         };
@@ -373,6 +381,7 @@ pub fn fate_name(code: u64) -> String {
         Some(Fate::Stopped) => "stopped".to_string(),
         Some(Fate::Refused) => "refused".to_string(),
         Some(Fate::Off) => "off".to_string(),
+        Some(Fate::Lost) => "lost".to_string(),
         None => format!("fate {code}"),
     }
 }
@@ -428,6 +437,7 @@ mod tests {
             stat(StatKey::SwitchMax, 0, 0, 400),
             console(0, "@bulkhead value cpuid 97 ticks"),
             Event::Exits { partition: 0, tsc: 900, counts: vec![(10, 4)] },
+            Event::Defect { cpu: 1, tsc: 1800, words: "no way (a.rs:7)".into() },
             Event::End,
         ] {
             collector.event(&event);
@@ -446,6 +456,8 @@ mod tests {
         assert_eq!((windows.run, windows.late, windows.lateness_max), (50, 1, Some(30)));
         assert_eq!(plc.denied, BTreeMap::from([("MSR".to_string(), 4)]));
         assert_eq!(report.boot.to_last_partition, Some(700));
+        let lost = LostCore { cpu: 1, tsc: 1800, words: "no way (a.rs:7)".into() };
+        assert_eq!(report.lost_cores, [lost]);
         assert_eq!(report.cores, [Core { cpu: 0, switch_max: Some(400), ..Core::default() }]);
         assert!(report.complete && plc.went_wrong() && !motion.went_wrong());
     }

@@ -111,6 +111,15 @@ pub enum Event {
     },
     /// What became of a frame that was typed.
     Typed(Reply),
+    /// A core was lost to a defect of the hypervisor or of the machine.
+    Defect {
+        /// Board CPU number.
+        cpu: u8,
+        /// Ticks of the time-stamp counter.
+        tsc: u64,
+        /// The core's last words.
+        words: String,
+    },
     /// Bytes that are neither text nor a packet.
     Garbled {
         /// In how many runs.
@@ -381,6 +390,11 @@ impl<'e> Decoder<'e> {
                 Some(reply) => events.push(Event::Typed(reply)),
                 None => self.malformed(packet, "an answer that does not read", events),
             },
+            Kind::Defect => events.push(Event::Defect {
+                cpu: packet.source,
+                tsc: packet.tsc,
+                words: String::from_utf8_lossy(packet.payload).into_owned(),
+            }),
             Kind::End => events.push(Event::End),
             Kind::Unknown(code) => {
                 self.malformed(packet, &format!("a packet of the unknown kind {code}"), events);
@@ -690,6 +704,14 @@ mod tests {
         let (events, counts) = decode(&stream);
         assert_eq!(events[0], Event::Lost { cpu: 2, count: 3 });
         assert_eq!(counts.lost, 7);
+    }
+
+    #[test]
+    fn a_lost_core_has_the_last_word() {
+        // Cut within a character, as a full slot cuts.
+        let (events, _) = decode(&packet(Kind::Defect, 3, b"no way (a.rs:7) \xC3"));
+        let words = "no way (a.rs:7) \u{FFFD}".to_string();
+        assert_eq!(events, [Event::Defect { cpu: 3, tsc: 7, words }]);
     }
 
     #[test]

@@ -11,7 +11,10 @@ use crate::screen::grouped;
 pub const fn level(what: &What) -> &'static str {
     match what {
         What::Violation { .. } | What::EntryFailed { .. } => "error",
-        What::LateWindow { .. } | What::MissedWindows { .. } | What::Unknown(_) => "warn",
+        What::LateWindow { .. }
+        | What::MissedWindows { .. }
+        | What::MachineNmi { .. }
+        | What::Unknown(_) => "warn",
         What::Refusal { .. } | What::Restart { .. } | What::Off => "info",
     }
 }
@@ -27,6 +30,7 @@ pub fn name(what: &What) -> String {
         What::Restart { .. } => "restart".into(),
         What::Off => "off".into(),
         What::EntryFailed { .. } => "failed entry".into(),
+        What::MachineNmi { .. } => "NMI of the machine".into(),
         What::Unknown(code) => format!("incident {code}"),
     }
 }
@@ -74,6 +78,10 @@ pub fn words(incident: &Incident, manifest: Option<&Manifest>) -> String {
         What::Off => format!("{whom} switched itself off"),
         What::EntryFailed { error } => format!(
             "{whom} is stopped: VM entry failed with VM-instruction error {error} (SDM 3D 31.4), a defect of the hypervisor; please report it"
+        ),
+        What::MachineNmi { count, cpu } => format!(
+            "{} non-maskable interrupts of the machine came to cpu{cpu}, where no partition owns them",
+            grouped(count)
         ),
         What::Unknown(code) => {
             format!("event {code} of {subject} in frame {frame}, by the doing of {offender}")

@@ -58,6 +58,9 @@ pub struct Report {
     pub boot: Boot,
     /// The cores that the hypervisor told figures of.
     pub cores: Vec<Core>,
+    /// Cores that were lost to a defect of the hypervisor or of the machine, in the order of the log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost_cores: Vec<LostCore>,
     /// What went wrong with time, in the order of the log.
     pub health: Vec<Health>,
     /// The last windows of each core, where the system file asks for them with `[log] windows`; oldest first, core by core.
@@ -99,7 +102,8 @@ pub struct Partition {
     pub cpus: Vec<u16>,
     /// `dedicated` or `shared`.
     pub kind: String,
-    /// `running`, `passed`, `failed`, `stopped`, `refused`, `off` (it switched itself off); `unknown` when the log did not say.
+    /// `running`, `passed`, `failed`, `stopped`, `refused`, `off` (it switched itself off), `lost` (with a core); `unknown` when the log did
+    /// not say.
     pub fate: String,
     /// The guest's own verdict.
     pub verdict: Option<Verdict>,
@@ -251,6 +255,17 @@ pub struct Core {
     pub log_lost: u64,
 }
 
+/// A core that was lost to a defect of the hypervisor or of the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostCore {
+    /// Board CPU number.
+    pub cpu: u16,
+    /// Time-stamp counter when it was lost.
+    pub tsc: u64,
+    /// Its last words: what was wrong, and where the hypervisor found that.
+    pub words: String,
+}
+
 /// Something that went wrong with time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
@@ -258,7 +273,7 @@ pub struct Health {
     pub tsc: u64,
     /// Board CPU number.
     pub cpu: u16,
-    /// `late window` or `missed windows`.
+    /// `late window`, `missed windows` or `NMI of the machine`.
     pub incident: String,
     /// The partition that it happened to; absent when it is no single one.
     pub subject: Option<String>,
@@ -266,7 +281,7 @@ pub struct Health {
     pub offender: Option<String>,
     /// Number of the frame.
     pub frame: u64,
-    /// How late, in ticks; or how many windows were missed.
+    /// How late, in ticks; how many windows were missed; or how many NMIs came.
     pub ticks: u64,
 }
 

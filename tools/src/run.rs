@@ -329,6 +329,12 @@ pub fn judge_all_but(offender: &str, run: &Run, manifest: &Manifest) -> Result<(
     for contradiction in &run.report.log.contradictions {
         sentences.push(format!("the log contradicts itself: {contradiction}"));
     }
+    sentences.extend(run.report.lost_cores.iter().map(|lost| {
+        format!(
+            "core {} was lost to a defect of the hypervisor or of the machine: {}; please report it",
+            lost.cpu, lost.words
+        )
+    }));
     for partition in &run.report.partitions {
         let alone = manifest.native.as_ref().is_some_and(|name| *name != partition.name);
         let must = manifest.native.is_none() && manifest.when_finished.contains(&partition.name);
@@ -361,6 +367,7 @@ fn fate(word: &str) -> String {
         "running" => "had not finished when the system ended".to_string(),
         "stopped" => "was stopped by the hypervisor".to_string(),
         "refused" => "was refused: its image is not the one that was proven".to_string(),
+        "lost" => "was lost with a core".to_string(),
         "unknown" => "left no word of how it ended".to_string(),
         other => other.to_string(),
     }
@@ -369,7 +376,7 @@ fn fate(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Partition, Verdict};
+    use crate::report::{LostCore, Partition, Verdict};
 
     fn run(fate: &str, pass: Option<bool>, complete: bool) -> Run {
         let verdict = pass.map(|pass| Verdict { pass, text: "late".into() });
@@ -406,8 +413,17 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_core_counts_whoever_ran_there() {
+        let mut run = run("passed", Some(true), true);
+        let words = "no way (a.rs:7)".to_string();
+        run.report.lost_cores = vec![LostCore { cpu: 3, tsc: 1, words }];
+        let error = judge(&run, &manifest(true)).unwrap_err().to_string();
+        assert!(error.contains("core 3 was lost") && error.contains("a.rs:7"), "{error}");
+    }
+
+    #[test]
     fn a_neighbour_that_went_wrong_counts_too() {
-        for fate in ["failed", "stopped", "refused"] {
+        for fate in ["failed", "stopped", "refused", "lost"] {
             assert!(judge(&run(fate, None, true), &manifest(false)).is_err(), "{fate}");
         }
     }

@@ -88,6 +88,10 @@ impl Screen {
                 31,
                 &format!("cpu{cpu} dropped {count} messages: its ring was full"),
             ),
+            Event::Defect { cpu, tsc, words } => {
+                let text = format!("cpu{cpu} {} {}", grouped(*tsc), lost_core(words));
+                self.row("bulkhead", 31, &text)
+            }
             Event::Garbled { bytes, cause, .. } => {
                 self.row("garbled", 31, &format!("{bytes} bytes on the line: {cause}"))
             }
@@ -129,6 +133,14 @@ impl Screen {
             format!("{who:>width$} │ {text}")
         }
     }
+}
+
+/// That a core was lost, and its last words.
+#[must_use]
+pub fn lost_core(words: &str) -> String {
+    format!(
+        "the core is lost to a defect of the hypervisor or of the machine, and the others go on; please report it: {words}"
+    )
 }
 
 fn is_bin(line: &str) -> bool {

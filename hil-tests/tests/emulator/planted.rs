@@ -1,5 +1,6 @@
 //! Planted faults: each must turn a check red, and for its own reason. Otherwise the check is worth nothing.
 
+use bulkhead::Report;
 use hil_tests::plant::{self, Fault};
 use hil_tests::time::{self, Sharing};
 use hil_tests::{attack, bench, checks, systems};
@@ -133,6 +134,81 @@ fn planted_register_that_a_switch_forgets() {
     let system = crate::fidelity::system(fault.name, 200);
     let report = bench::run(&plant::build_faulty(&fault, &system).image).report;
     want(&crate::fidelity::check(&report, "one"), "mismatches:cr2");
+}
+
+/// Where the hypervisor answers hypercalls.
+const RUN: &str = "hv/src/run/mod.rs";
+const HYPERCALL: &str = "if exits::answer_hypercall(vcpu)";
+
+/// A panic that a guest can reach, on a dedicated core: that core is lost and named, and costs the others nothing.
+#[test]
+fn planted_panic_on_a_dedicated_core() {
+    let fault = Fault {
+        name: "fault-panic-dedicated",
+        changes: &[(
+            RUN,
+            HYPERCALL,
+            "if vcpu.state.counters.exits[18] > 100 && percpu::core_index() == Some(2) { panic!(\"planted\") }
+             if exits::answer_hypercall(vcpu)",
+        )],
+    };
+    let report = lose_a_core(&fault, 2);
+    checks::want_none(&checks::check_fate(&report, "shared", "running"));
+    let lost = report.partition("lonely").unwrap();
+    assert_eq!(lost.fate, "lost");
+    assert!(lost.exits_total() > 100, "the figures up to the loss are told");
+}
+
+/// The same on a time-shared core that keeps no house: every partition with a window there is lost, its vCPUs on other cores included.
+#[test]
+fn planted_panic_on_a_shared_core() {
+    let fault = Fault {
+        name: "fault-panic-shared",
+        changes: &[(
+            RUN,
+            HYPERCALL,
+            "if vcpu.state.counters.exits[18] > 100 && percpu::core_index() == Some(3) { panic!(\"planted\") }
+             if exits::answer_hypercall(vcpu)",
+        )],
+    };
+    let report = lose_a_core(&fault, 3);
+    checks::want_none(&checks::check_fate(&report, "lonely", "running"));
+    for partition in ["shared", "neighbour"] {
+        assert_eq!(report.partition(partition).unwrap().fate, "lost", "{partition}");
+    }
+    let windows = report.partition("shared").unwrap().windows.unwrap();
+    assert!(windows.run > 0, "the figures up to the loss are told");
+}
+
+/// Runs a system in which this core panics: the run comes to its orderly end, `run` names the core, and the partitions on other cores did not
+/// notice.
+fn lose_a_core(fault: &Fault, cpu: u16) -> Report {
+    let mut system = Sharing::default();
+    system.partition("motion", "latency", "period=100020ns samples=2000", 1);
+    system.partition("plc", "plc", "windows=100", 0);
+    system.partition("lonely", "noise", "mode=vmcall", 2);
+    // Its second vCPU waits on core 3 for its start, which never comes.
+    system.spread("shared", "noise", "mode=loop", &[0, 3]);
+    system.partition("neighbour", "noise", "mode=vmcall", 3);
+    system.window("partition.plc", 0, 400);
+    system.window_on("partition.shared", 0, 100);
+    system.window_on("partition.shared", 3, 300);
+    system.window("partition.neighbour", 3, 300);
+    for partition in ["motion", "plc"] {
+        system.must_finish(partition);
+    }
+    let system = system.write(fault.name, &systems::board(), "4 s");
+    let built = plant::build_faulty(fault, &system);
+    let run = bench::run(&built.image);
+    checks::print(&run.report);
+    assert!(run.report.complete, "the run comes to its orderly end");
+    let verdict = bulkhead::run::judge(&run, &built.manifest).unwrap_err().to_string();
+    assert!(verdict.contains(&format!("core {cpu} was lost")), "{verdict}");
+    assert!(verdict.contains("planted (hv/src/run/mod.rs"), "{verdict}");
+    checks::want_none(&checks::check_passed(&run.report, "motion"));
+    checks::want_none(&checks::check_plc(&run.report, "plc"));
+    assert_eq!(run.report.partition("motion").unwrap().span_exits, Some(0));
+    run.report
 }
 
 /// Where the switch between partitions is.

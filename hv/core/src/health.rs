@@ -48,6 +48,13 @@ pub enum What {
     },
     /// A partition switched itself off.
     Off,
+    /// Non-maskable interrupts that no partition owns came to a time-shared core from the machine, and were dropped.
+    MachineNmi {
+        /// How many.
+        count: u64,
+        /// Board CPU number of the core.
+        cpu: u64,
+    },
     /// The processor did not take the state of a vCPU, which is a defect of the hypervisor; its partition is stopped.
     EntryFailed {
         /// VM-instruction error, SDM 3D 31.4.
@@ -61,7 +68,13 @@ impl What {
     /// Whether it went wrong with time: somebody got less of it, or got it later, than the table says.
     #[must_use]
     pub const fn is_of_time(&self) -> bool {
-        matches!(self, Self::LateWindow { .. } | Self::MissedWindows { .. } | Self::Unknown(_))
+        matches!(
+            self,
+            Self::LateWindow { .. }
+                | Self::MissedWindows { .. }
+                | Self::MachineNmi { .. }
+                | Self::Unknown(_)
+        )
     }
 }
 
@@ -177,6 +190,7 @@ const REFUSAL: u8 = 4;
 const RESTART: u8 = 5;
 const OFF: u8 = 6;
 const ENTRY_FAILED: u8 = 7;
+const MACHINE_NMI: u8 = 8;
 
 /// Bits of the flags of [`Violation::Memory`] and [`What::Restart`].
 const WRITE: u8 = 1;
@@ -202,6 +216,7 @@ impl What {
             }
             Self::Off => (OFF, 0, 0, 0, 0),
             Self::EntryFailed { error } => (ENTRY_FAILED, 0, 0, error, 0),
+            Self::MachineNmi { count, cpu } => (MACHINE_NMI, 0, 0, count, cpu),
             Self::Unknown(code) => (code, 0, 0, 0, 0),
         }
     }
@@ -219,6 +234,7 @@ impl What {
             RESTART => Some(Self::Restart { number: first as u32, fault: flags & FAULT != 0 }),
             OFF => Some(Self::Off),
             ENTRY_FAILED => Some(Self::EntryFailed { error: first }),
+            MACHINE_NMI => Some(Self::MachineNmi { count: first, cpu: second }),
             _ => None,
         };
         known.unwrap_or(Self::Unknown(code))

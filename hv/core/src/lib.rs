@@ -11,6 +11,7 @@ pub mod acpi;
 pub mod cpuid;
 pub mod errata;
 pub mod exit;
+pub mod fate;
 pub mod health;
 pub mod hygiene;
 pub mod inbox;

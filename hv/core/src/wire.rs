@@ -59,6 +59,8 @@ pub enum Kind {
     Exits,
     /// One [`crate::pc::typed::Reply`] to a frame that came up the line.
     Typed,
+    /// A core was lost to a defect of the hypervisor or of the machine. Payload: its last words, UTF-8. Source: board CPU number.
+    Defect,
     /// Last packet of a run: all rings are drained, the machine goes down next. No payload.
     End,
     /// Not of this version.
@@ -81,6 +83,7 @@ impl Kind {
             Self::Live => 9,
             Self::Exits => 10,
             Self::Typed => 12,
+            Self::Defect => 11,
             Self::Unknown(code) => code,
         }
     }
@@ -110,6 +113,7 @@ impl Kind {
             9 => Self::Live,
             10 => Self::Exits,
             12 => Self::Typed,
+            11 => Self::Defect,
             other => Self::Unknown(other),
         }
     }
@@ -335,6 +339,8 @@ pub enum Fate {
     Refused,
     /// Switched itself off, as an operating system does.
     Off,
+    /// Lost a core, to a defect of the hypervisor or of the machine.
+    Lost,
 }
 
 impl Fate {
@@ -348,6 +354,7 @@ impl Fate {
             Self::Stopped => 3,
             Self::Refused => 4,
             Self::Off => 5,
+            Self::Lost => 6,
         }
     }
 
@@ -361,6 +368,7 @@ impl Fate {
             3 => Self::Stopped,
             4 => Self::Refused,
             5 => Self::Off,
+            6 => Self::Lost,
             _ => return None,
         })
     }
@@ -680,7 +688,7 @@ mod tests {
 
         #[test]
         fn how_a_partition_stands_survives_the_way(
-            fate in 0_u64..5, known: bool, exits: u64, denied: u64, windows: u64, late: u64,
+            fate in 0_u64..7, known: bool, exits: u64, denied: u64, windows: u64, late: u64,
         ) {
             let fate = Fate::from_code(fate).unwrap();
             let counts = known.then_some(LiveCounts { exits, denied });

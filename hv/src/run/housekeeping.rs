@@ -10,6 +10,7 @@ use bulkhead_table::abi::CONSOLE_BYTES;
 use bulkhead_table::{Partition, PartitionId, Role};
 use hv_core::exit::Counters;
 use hv_core::pace;
+use hv_core::health::{Incident, Party, What};
 use hv_core::pc::output::PIECE;
 use hv_core::pc::typed::{self, Receiver, Reply};
 use hv_core::trace::RECORD_BYTES;
@@ -17,7 +18,7 @@ use hv_core::wire::{self, Kind, Packet, Stat, StatKey, channel};
 
 use super::cell::CoreCell;
 use super::partition::VcpuIndex;
-use super::{incidents, machine, module, partition, pc, percpu, restart, shared};
+use super::{defect, incidents, machine, module, partition, pc, percpu, restart, shared};
 use crate::cpu::guarded;
 use crate::log::RINGS;
 use crate::table::{CORES, PARTITIONS, TABLE};
@@ -191,6 +192,10 @@ impl Drain {
             self.encode_hello();
             return true;
         }
+        record_machine_nmis();
+        if self.encode_defect() {
+            return true;
+        }
         if let Some(reply) = self.reply.take() {
             self.encode(Kind::Typed, 0, machine::tsc(), &reply.to_bytes());
             return true;
@@ -213,6 +218,16 @@ impl Drain {
         payload[52..60].copy_from_slice(&TABLE.board.tsc_hz.to_le_bytes());
         payload[60] = if pc::ANY { typed::PROTOCOL } else { 0 };
         self.encode(Kind::Hello, 0, machine::tsc(), &payload);
+    }
+
+    /// The last words of a core that was lost.
+    fn encode_defect(&mut self) -> bool {
+        let Some((core, words)) = defect::take_words() else {
+            return false;
+        };
+        let cpu = TABLE.cores.get(core).map_or(0, |core| core.cpu as u8);
+        self.encode(Kind::Defect, cpu, words.tsc, words.bytes());
+        true
     }
 
     /// Sources are the cores' incidents and logs, then the partitions' consoles, then how the partitions stand.
@@ -372,6 +387,21 @@ impl Drain {
     fn flush(&mut self) {
         while self.is_sending() {
             self.transmit();
+        }
+    }
+}
+
+/// NMIs of the machine that came to time-shared cores become incidents of this core, which tells them.
+fn record_machine_nmis() {
+    for (index, core) in TABLE.cores.iter().enumerate() {
+        let count = u64::from(module::take_machine_nmis(index));
+        if count > 0 {
+            incidents::record(Incident {
+                what: What::MachineNmi { count, cpu: u64::from(core.cpu) },
+                subject: Party::Hypervisor,
+                offender: Party::Hypervisor,
+                frame: module::frame_at(machine::tsc()),
+            });
         }
     }
 }

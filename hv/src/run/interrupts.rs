@@ -174,6 +174,15 @@ pub fn tell_the_others(vcpu: &Vcpu) {
     }
 }
 
+/// The partition with this id is over, because core `lost` of the table is: the same for the vCPUs on its other cores.
+pub fn tell_all_but(lost: usize, id: PartitionId, dedicated: bool) {
+    let count = TABLE.partitions.get(usize::from(id)).map_or(0, |partition| partition.cpus.len());
+    let first = first_vcpu(id);
+    for index in (first..first + count).filter(|index| HOMES.get(*index) != Some(&lost)) {
+        notify(index, dedicated);
+    }
+}
+
 /// Drops what the vCPUs of `partition` have for each other: none of them runs.
 pub fn forget(partition: &Partition) {
     let first = usize::from(partition.first_vcpu);

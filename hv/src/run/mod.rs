@@ -4,6 +4,7 @@
 #![expect(unsafe_code, reason = "enters guests")]
 
 pub mod cell;
+pub mod defect;
 mod housekeeping;
 mod hygiene;
 mod incidents;
@@ -18,11 +19,12 @@ mod shared;
 mod window;
 
 use bulkhead_table::{Core, Owner, PartitionId, Role, Window};
-use hv_core::exit::{Denial, Rest};
+use hv_core::exit::{Rest, Violation};
 use hv_core::msr::CoreKind;
 use hv_core::wire::Fate;
 
 use crate::boot::Machine;
+use crate::cpu::machine_check;
 use crate::cpu::stacks::{STACKS, Stacks};
 use crate::table::TABLE;
 use crate::vmx::entry;
@@ -100,7 +102,7 @@ fn prepare(core: usize, cpu: u16, kind: CoreKind, ids: &[PartitionId], machine: 
             continue;
         };
         let Some(image) = machine.image(*id) else {
-            module::set_fate(*id, Fate::Refused);
+            module::end(*id, Fate::Refused);
             defmt::error!(
                 "partition {=str} ({=str}) is refused: its image is missing or is not the one that was proven; build the disk image again",
                 partition.name,
@@ -110,7 +112,7 @@ fn prepare(core: usize, cpu: u16, kind: CoreKind, ids: &[PartitionId], machine: 
         };
         let made = enabled.and_then(|()| partition::make(*id, &image, &place));
         if let Err(why) = made {
-            module::set_fate(*id, Fate::Refused);
+            module::end(*id, Fate::Refused);
             defmt::error!("partition {=str} is refused: {}", partition.name, why);
         }
     }
@@ -316,16 +318,20 @@ fn on_rare(vcpu: &mut Vcpu, next: Next) -> Then {
         Next::Nmi => take_nmi(vcpu),
         Next::Finish { passed } => {
             let fate = if passed { Fate::Passed } else { Fate::Failed };
-            return end_partition(vcpu, fate);
+            return end_partition(vcpu, fate, |_| {});
         }
         Next::Stop(violation) => {
-            vcpu.stopped_at = machine::tsc();
-            incidents::violation(vcpu.state.partition, violation);
-            return end_partition(vcpu, Fate::Stopped);
+            let now = machine::tsc();
+            if violation == Violation::MachineCheck {
+                machine_check::end();
+            }
+            return end_partition(vcpu, Fate::Stopped, |vcpu| {
+                vcpu.stopped_at = now;
+                incidents::violation(vcpu.state.partition, violation);
+            });
         }
         Next::Off => {
-            incidents::off(vcpu.state.partition);
-            return end_partition(vcpu, Fate::Off);
+            return end_partition(vcpu, Fate::Off, |vcpu| incidents::off(vcpu.state.partition));
         }
         Next::Restart { fault } => return start_again(vcpu, fault),
         Next::Enter | Next::Clock => {}
@@ -369,14 +375,14 @@ fn take_what_waits(vcpu: &mut Vcpu) {
     }
 }
 
-/// An NMI in a guest is our kick: the module ends, or something is in the inbox; or one from the platform. A dedicated guest gets that; on
-/// a time-shared core nobody owns it, and it is counted.
+/// An NMI in a guest is our kick: the module ends, or something is in the inbox; or one from the machine. A dedicated guest gets that. On a
+/// time-shared core nobody owns it: it is dropped, and the housekeeping tells it as a health event.
 fn take_nmi(vcpu: &mut Vcpu) {
     if module::is_stopping() {
         return;
     }
     if !vcpu.is_dedicated() {
-        vcpu.state.counters.deny(Denial::Interrupt);
+        module::note_machine_nmi();
     } else if !interrupts::take_notification() {
         interrupts::offer_nmi(vcpu);
     } else if interrupts::is_over(vcpu) {
@@ -405,9 +411,12 @@ fn carry_out_restart(vcpu: &mut Vcpu) {
     }
 }
 
-fn end_partition(vcpu: &Vcpu, fate: Fate) -> Then {
-    module::set_fate(vcpu.state.partition, fate);
-    interrupts::tell_the_others(vcpu);
+/// Ends the partition of `vcpu`. Where another vCPU of it was first, `words` stay unsaid: one cause is told, and it is the one that counts.
+fn end_partition(vcpu: &mut Vcpu, fate: Fate, words: impl FnOnce(&mut Vcpu)) -> Then {
+    if module::end(vcpu.state.partition, fate) {
+        words(vcpu);
+        interrupts::tell_the_others(vcpu);
+    }
     if vcpu.is_dedicated() {
         module::park();
     }
@@ -419,18 +428,26 @@ fn end_partition(vcpu: &Vcpu, fate: Fate) -> Then {
 pub extern "C" fn entry_failed(vcpu: *mut Vcpu) -> *mut Vcpu {
     // SAFETY: as in `on_dedicated_exit`.
     let vcpu = unsafe { &mut *vcpu };
-    incidents::entry_failed(vcpu.state.partition);
-    match end_partition(vcpu, Fate::Stopped) {
+    let then = end_partition(vcpu, Fate::Stopped, |vcpu| {
+        incidents::entry_failed(vcpu.state.partition);
+    });
+    match then {
         Then::Leave(since) => shared::leave(vcpu.core, since),
         Then::Same | Then::Rest(..) => module::park(),
     }
 }
 
 /// The NMI handler of the hypervisor, in root mode: the guest's next entry exits at once, so that neither a kick nor a platform's NMI
-/// is lost. A core without a current VMCS has nobody to hand it to.
+/// is lost. A dedicated core without a current VMCS has nobody to hand it to; a time-shared core never has.
 pub fn nmi() {
     if module::may_be_kicked() {
         module::note_root_nmi();
         vcpu::exit_at_once();
+    } else if percpu::core_index().and_then(|core| TABLE.cores.get(core)).is_some_and(is_shared) {
+        module::note_machine_nmi();
     }
+}
+
+fn is_shared(core: &Core) -> bool {
+    matches!(core.role, Role::Shared(_))
 }

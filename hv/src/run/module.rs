@@ -3,9 +3,10 @@
 //! All state is atomic words that any core may read at any time; no core ever waits for another, except at the two ends of a run:
 //! before the epoch and after the last window.
 
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use bulkhead_table::{PartitionId, PlanId};
+use bulkhead_table::{Owner, PartitionId, PlanId, Role};
+use hv_core::fate::FateCell;
 use hv_core::pace;
 use hv_core::schedule::PlanWord;
 use hv_core::wire::Fate;
@@ -13,11 +14,13 @@ use hv_core::wire::Fate;
 use super::{machine, percpu};
 use crate::table::{CORES, PARTITIONS, TABLE};
 
-static FATES: [AtomicU8; PARTITIONS] = [const { AtomicU8::new(0) }; PARTITIONS];
+static FATES: [FateCell; PARTITIONS] = [const { FateCell::new() }; PARTITIONS];
 /// By core: an NMI may be answered by an early exit, because a VMCS is current.
 static MAY_BE_KICKED: [AtomicBool; CORES] = [const { AtomicBool::new(false) }; CORES];
 /// By core: an NMI came in root mode and waits for the next exit.
 static ROOT_NMI: [AtomicBool; CORES] = [const { AtomicBool::new(false) }; CORES];
+/// By core: NMIs of the machine that came to a time-shared core since the housekeeping looked. No partition there owns one.
+static MACHINE_NMIS: [AtomicU32; CORES] = [const { AtomicU32::new(0) }; CORES];
 static STOPPING: AtomicBool = AtomicBool::new(false);
 static READY: AtomicUsize = AtomicUsize::new(0);
 static PARKED: AtomicUsize = AtomicUsize::new(0);
@@ -30,15 +33,40 @@ const EPOCH_LEAD: u64 = pace::epoch_lead(TABLE.board.tsc_hz);
 
 /// How `partition` stands.
 pub fn fate(partition: usize) -> Fate {
-    let code = FATES.get(partition).map_or(0, |fate| fate.load(Ordering::Acquire));
-    Fate::from_code(u64::from(code)).unwrap_or(Fate::Stopped)
+    FATES.get(partition).map_or(Fate::Stopped, FateCell::get)
 }
 
-/// Notes how `partition` ended.
-pub fn set_fate(partition: PartitionId, fate: Fate) {
-    if let Some(slot) = FATES.get(usize::from(partition)) {
-        slot.store(fate.code() as u8, Ordering::Release);
+/// Ends `partition` as `fate` says, unless it is over already; returns whether this call did.
+pub fn end(partition: PartitionId, fate: Fate) -> bool {
+    FATES.get(usize::from(partition)).is_some_and(|cell| cell.end(fate))
+}
+
+/// Index in the table of the core that keeps house, and so owns the serial port once the partitions run.
+pub const KEEPER: usize = {
+    let mut core = 0;
+    while core < CORES && !keeps_house(&TABLE.cores[core].role) {
+        core += 1;
     }
+    assert!(core < CORES, "a core keeps house");
+    core
+};
+
+const fn keeps_house(role: &Role) -> bool {
+    let Role::Shared(plans) = role else {
+        return matches!(role, Role::Housekeeping);
+    };
+    let mut plan = 0;
+    while plan < plans.len() {
+        let mut window = 0;
+        while window < plans[plan].len() {
+            if matches!(plans[plan][window].owner, Owner::Housekeeping) {
+                return true;
+            }
+            window += 1;
+        }
+        plan += 1;
+    }
+    false
 }
 
 /// Waits for every core to be ready and returns the epoch of all frames, which the last one to come sets.
@@ -124,6 +152,21 @@ pub fn note_root_nmi() {
 /// Whether one came since the last call.
 pub fn take_root_nmi() -> bool {
     own(&ROOT_NMI).is_some_and(|flag| flag.swap(false, Ordering::Relaxed))
+}
+
+/// Counts an NMI of the machine that came to this time-shared core.
+pub fn note_machine_nmi() {
+    if let Some(count) = percpu::core_index().and_then(|core| MACHINE_NMIS.get(core)) {
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// NMIs of the machine that came to time-shared core `core` since the last call. Any core may ask.
+pub fn take_machine_nmis(core: usize) -> u32 {
+    MACHINE_NMIS.get(core).map_or(0, |count| match count.load(Ordering::Relaxed) {
+        0 => 0,
+        _ => count.swap(0, Ordering::Relaxed),
+    })
 }
 
 /// Tells every core that the module ends.

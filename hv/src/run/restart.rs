@@ -79,7 +79,8 @@ pub fn ask(vcpu: &Vcpu, fault: bool) {
     // It fails where another vCPU asked already.
     let first =
         restart.asked.compare_exchange(done, next, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-    if first {
+    // Of a partition that ended meanwhile, by another of its vCPUs, no restart is carried out, and none is told.
+    if first && !interrupts::is_over(vcpu) {
         incidents::restart(id, next, fault);
     }
     interrupts::tell_the_others(vcpu);

@@ -313,7 +313,12 @@ fn is_int1() -> bool {
 
 fn decode(vcpu: &Vcpu, raw: u32) -> Exit {
     if raw & ENTRY_FAILURE != 0 {
-        return Exit::InvalidState;
+        return match raw as u16 {
+            reason::MACHINE_CHECK => {
+                Exit::Exception { vector: MACHINE_CHECK_EXCEPTION, error: None }
+            }
+            _ => Exit::InvalidState,
+        };
     }
     match raw as u16 {
         reason::VMCALL => Exit::Hypercall { privileged: guest_privilege() == 0 },
@@ -369,6 +374,7 @@ fn decode_exception() -> Exit {
 }
 
 const DEBUG_EXCEPTION: u8 = 1;
+const MACHINE_CHECK_EXCEPTION: u8 = 18;
 
 /// SDM 3C 28.2.1, table 28-7.
 fn decode_violation() -> Exit {

@@ -176,7 +176,7 @@ pub fn change_page_sizes(region: u64, times: u64) {
         SMALL
             .0
             .get()
-            .write_volatile(core::array::from_fn(|page| region + page as u64 * 4096 | PRESENT));
+            .write_volatile(core::array::from_fn(|page| (region + page as u64 * 4096) | PRESENT));
         (region as *mut u8).write_volatile(RETURN);
         let code: extern "C" fn() = core::mem::transmute(region as *const u8);
         for time in 0..times {

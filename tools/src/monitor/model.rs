@@ -11,7 +11,7 @@ use crate::elf::hex;
 use crate::incident;
 use crate::lines::Measured;
 use crate::manifest::Manifest;
-use crate::screen::Screen;
+use crate::screen::{Screen, lost_core};
 
 /// Lines of the log that are kept for the screen.
 const LINES: usize = 500;
@@ -51,7 +51,7 @@ pub struct Model {
 /// A kind of incident, whom it happened to, and who caused it; the latter two by their names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Offence {
-    /// `late_window`, `missed_windows`.
+    /// `late_window`, `missed_windows`, `machine_nmi`, `lost_core`.
     pub incident: String,
     /// A partition, or `hypervisor`.
     pub subject: String,
@@ -91,7 +91,10 @@ impl Partition {
     #[must_use]
     pub fn went_wrong(&self) -> bool {
         let code = self.last.fate.or_else(|| self.live.map(|live| live.fate.code()));
-        matches!(code.and_then(Fate::from_code), Some(Fate::Failed | Fate::Stopped | Fate::Refused))
+        matches!(
+            code.and_then(Fate::from_code),
+            Some(Fate::Failed | Fate::Stopped | Fate::Refused | Fate::Lost)
+        )
     }
 
     /// Exits so far; `None` where they are told at the end only.
@@ -199,6 +202,7 @@ impl Model {
                 self.partition(stat.subject).stat(stat);
             }
             Event::Incident { tsc, incident, .. } => self.incident(*tsc, incident),
+            Event::Defect { cpu, tsc, words } => self.lost_core(*cpu, *tsc, words),
             Event::Lost { count, .. } => self.dropped += u64::from(*count),
             Event::Garbled { runs, .. } => self.garbled += runs,
             Event::End => self.ended = true,
@@ -231,6 +235,15 @@ impl Model {
         let incident = incident::name(&it.what).replace(' ', "_");
         let (subject, offender) = (self.party(it.subject), self.party(it.offender));
         push(&mut self.health, (tsc, self.screen.incident(it)), EVENTS);
+        *self.incidents.entry(Offence { incident, subject, offender }).or_default() += 1;
+    }
+
+    /// Shown as a health event, and counted as one: of and by the hypervisor, which answers for its cores.
+    fn lost_core(&mut self, cpu: u8, tsc: u64, words: &str) {
+        self.tsc = self.tsc.max(tsc);
+        push(&mut self.health, (tsc, format!("cpu{cpu}: {}", lost_core(words))), EVENTS);
+        let (subject, offender) = (self.party(Party::Hypervisor), self.party(Party::Hypervisor));
+        let incident = "lost_core".to_string();
         *self.incidents.entry(Offence { incident, subject, offender }).or_default() += 1;
     }
 

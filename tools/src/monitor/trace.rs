@@ -66,6 +66,10 @@ impl Trace {
                 Ok(())
             }
             Event::Incident { cpu, tsc, incident } => self.incident(*cpu, *tsc, incident, model),
+            Event::Defect { cpu, tsc, words } => {
+                self.name(CORES, u64::from(*cpu), &format!("cpu{cpu}"))?;
+                self.instant("lost core", words, (CORES, u64::from(*cpu)), *tsc, json!({}), model)
+            }
             Event::Live { partition, tsc, live } => self.live(*partition, *tsc, live, model),
             Event::Log { cpu, tsc, message, level, .. } => {
                 self.name(CORES, u64::from(*cpu), &format!("cpu{cpu}"))?;
@@ -117,7 +121,9 @@ impl Trace {
         self.name(CORES, u64::from(cpu), &format!("cpu{cpu}"))?;
         let words = incident::words(incident, model.manifest.as_ref());
         let (category, args) = match incident.what {
-            What::LateWindow { ticks: many } | What::MissedWindows { count: many } => {
+            What::LateWindow { ticks: many }
+            | What::MissedWindows { count: many }
+            | What::MachineNmi { count: many, .. } => {
                 let args = json!({
                     "subject": party(incident.subject, model),
                     "offender": party(incident.offender, model),
