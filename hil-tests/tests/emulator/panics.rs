@@ -20,7 +20,11 @@ const ROOTS: [&str; 6] = [
 const PANIC: [&str; 2] = ["rust_begin_unwind", "panic_fmt"];
 
 /// Functions around which the ways are looked for, and why a guest cannot make them panic.
-const ARGUED: [(&str, &str); 6] = [
+const ARGUED: [(&str, &str); 7] = [
+    (
+        "window_refused",
+        "pieces of memory are cut to fit the core's window, which nobody uses for longer than one piece",
+    ),
     ("not_verified", "boot publishes the machine before any core reaches the run loop"),
     (
         "vmptrld_refused",

@@ -219,8 +219,14 @@ fn copy(source: *const u8, piece: &Piece) {
 fn mapped(side: Side, start: u64, length: u64) -> Mapped {
     match memory::map(side, start, length) {
         Some(mapped) => mapped,
-        None => panic!("a piece of memory does not fit this core's window, or it is in use"),
+        None => window_refused(),
     }
+}
+
+#[cold]
+#[inline(never)]
+fn window_refused() -> ! {
+    panic!("a piece of memory does not fit this core's window, or it is in use")
 }
 
 /// What the former life left behind is gone: interrupts between vCPUs and the devices' state. The others go on from here.
