@@ -448,6 +448,11 @@ fn flaws() -> Vec<(&'static str, Facts, &'static str)> {
             }),
             "could not be read",
         ),
+        (
+            "no serial port",
+            changed(|facts| facts.uarts.clear()),
+            "switch it on in the firmware's set-up",
+        ),
         ("RAM that devices reach", changed(|_| {}), "is left out of the RAM"),
         (
             "a serial port on the chipset",
@@ -468,6 +473,65 @@ fn flaws_of_firmware_are_told_and_harm_nothing() {
         let told = bulkhead_board::told(&board.to_toml("in a test")).join("\n");
         assert!(told.contains(note), "{name}: {told}");
     }
+}
+
+/// An SPCR with a 16550 at this place: space, bits of a register, access size, address.
+fn spcr(space: u8, bits: u8, access: u8, address: u64) -> Vec<u8> {
+    let mut body = vec![0; 4];
+    body.extend([space, bits, 0, access]);
+    body.extend(address.to_le_bytes());
+    body.resize(44, 0);
+    table(b"SPCR", &body)
+}
+
+#[test]
+fn a_serial_port_in_memory_is_taken_where_none_is_at_an_io_port() {
+    let bench = Bench::new();
+    let bridge = || function(0, 0x06_0000, 0, 0);
+    let intels = || function(24, 0x07_0002, 0xD152_6000, 0x1000);
+    let mut card = intels();
+    card.config[0] = 0x87;
+    let lines = |address: &str, stride, width| {
+        format!(
+            "[serial]\naddress = \"{address}\"\nstride = {stride}\nwidth = {width}\nbaud = 115200\n"
+        )
+    };
+    for (name, tables, pci, wanted) in [
+        (
+            "firmware's console",
+            vec![spcr(0, 32, 3, 0xFE03_2000)],
+            Vec::new(),
+            lines("0xfe032000", 4, 32),
+        ),
+        (
+            "a PCI function of Intel's",
+            Vec::new(),
+            vec![bridge(), intels()],
+            lines("0xd1526000", 4, 32),
+        ),
+        (
+            "a console above 4 GiB, and a card",
+            vec![spcr(0, 8, 1, 1 << 33)],
+            vec![bridge(), card],
+            lines("0xd1526000", 1, 8),
+        ),
+        ("a console at an I/O port", vec![spcr(1, 8, 1, 0x3F8)], Vec::new(), String::new()),
+    ] {
+        let facts = changed(|facts| {
+            facts.uarts.clear();
+            facts.tables.extend(tables);
+            facts.pci = pci;
+        });
+        assert_eq!(bench.difference(&facts), None, "{name}");
+        let text = Board::conclude("probed", &facts).to_toml("in a test");
+        let plain: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let plain = plain.join("\n");
+        assert!(plain.contains(&wanted), "{name}: {plain}");
+        assert_eq!(plain.contains("[serial]"), !wanted.is_empty(), "{name}");
+    }
+    // A port at which nothing but bytes is written goes before.
+    let facts = changed(|facts| facts.tables.push(spcr(0, 32, 3, 0xFE03_2000)));
+    assert_eq!(Board::conclude("probed", &facts).memory_uart, None);
 }
 
 /// What the hypervisor demands at boot and the machine lacks is told by the probe, with the remedy, and refused by the compiler.

@@ -14,7 +14,8 @@ use crate::bytes::{Entries, byte, half, long, word};
 pub const HEADER: usize = 36;
 
 /// Signatures of the tables that are read here. The others are code, or of no use for a board file.
-pub const WANTED: [&[u8; 4]; 6] = [b"APIC", b"FACP", b"HPET", b"DMAR", b"IVRS", b"MCFG"];
+pub const WANTED: [&[u8; 4]; 8] =
+    [b"APIC", b"FACP", b"HPET", b"DMAR", b"IVRS", b"MCFG", b"SPCR", b"DBG2"];
 
 /// An I/O APIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -339,6 +340,52 @@ fn scopes(bytes: &[u8], segment: u16) -> Vec<Path> {
             (!steps.is_empty()).then_some(Path { segment, bus, steps })
         })
         .collect()
+}
+
+/// A 16550 whose registers lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryUart {
+    /// Its first register.
+    pub address: u64,
+    /// Bytes from one register to the next: 1 or 4.
+    pub stride: u8,
+    /// Bits of an access: 8 or 32.
+    pub width: u8,
+}
+
+/// Interfaces that are 16550s: full, 16450, and one with parameters. Debug Port Table 2, table 3.
+const SERIAL_KINDS: [u16; 3] = [0, 1, 0x12];
+
+/// The serial port in memory that an SPCR names. Serial Port Console Redirection Table 1.10.
+#[must_use]
+pub fn console(spcr: &[u8]) -> Option<MemoryUart> {
+    let kind = u16::from(byte(spcr, 36)?);
+    SERIAL_KINDS.contains(&kind).then(|| memory_uart(spcr.get(40..)?)).flatten()
+}
+
+/// The serial ports in memory that a DBG2 names.
+#[must_use]
+pub fn debug_ports(table: &[u8]) -> Vec<MemoryUart> {
+    const SERIAL: u16 = 0x8000;
+    let start = word(table, 36).and_then(|start| usize::try_from(start).ok());
+    let body = start.and_then(|start| table.get(start..)).unwrap_or_default();
+    Entries::new(body, 22, |entry| half(entry, 1).map(usize::from))
+        .filter_map(|entry| {
+            let is_16550 = half(entry, 12)? == SERIAL && SERIAL_KINDS.contains(&half(entry, 14)?);
+            let place = usize::from(half(entry, 18)?);
+            is_16550.then(|| memory_uart(entry.get(place..)?)).flatten()
+        })
+        .collect()
+}
+
+/// Out of a Generic Address Structure: an access of 32 bits means that the registers are as far apart. ACPI 6.5, 5.2.3.2.
+fn memory_uart(place: &[u8]) -> Option<MemoryUart> {
+    const IN_MEMORY: u8 = 0;
+    const DOUBLE_WORD: u8 = 3;
+    let (space, bits, access) = (byte(place, 0)?, byte(place, 1)?, byte(place, 3)?);
+    let wide = access == DOUBLE_WORD || (access == 0 && bits == 32);
+    let (stride, width) = if wide { (4, 32) } else { (1, 8) };
+    (space == IN_MEMORY).then_some(MemoryUart { address: long(place, 4)?, stride, width })
 }
 
 /// The segments whose configuration space an MCFG places in memory. PCI Firmware Specification 3.3, 4.1.2.

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::abilities::{self, CacheAllocation};
-use crate::acpi::{self, Madt, Override, PmTimer};
+use crate::acpi::{self, Madt, MemoryUart, Override, PmTimer};
 use crate::devices::{self, Taken};
 use crate::facts::{Core, Facts};
 use crate::interrupts::{self, PlacedIoApic};
@@ -65,6 +65,8 @@ pub struct Board {
     pub reserved: Vec<Reserved>,
     /// First I/O ports of the 16550s, the one for the log first.
     pub uarts: Vec<u16>,
+    /// The 16550 in memory for the log, where none answers at an I/O port.
+    pub memory_uart: Option<MemoryUart>,
     /// Firmware's FADT could be read, which names the PM timer.
     pub fadt_read: bool,
     /// The PM timer.
@@ -119,6 +121,13 @@ impl Board {
         let io_apics = interrupts::io_apics(facts, &madt, &memory.ram, &mut registers, &mut notes);
         let hpet = hpet(facts, &memory.ram, &mut registers, &mut notes);
         let iommus = dma::iommus(&dma, &pci, &memory.ram, &mut registers, &mut notes);
+        let memory_uart = match uarts.as_slice() {
+            [] => devices::memory_uart(facts, &pci, &memory.ram, &mut registers, &mut notes),
+            _ => None,
+        };
+        if uarts.is_empty() && memory_uart.is_none() {
+            notes.push("no 16550 was found, neither at an I/O port nor in memory: the hypervisor's log goes to the screen and to memory alone. Where the board has a serial port, switch it on in the firmware's set-up and probe again".into());
+        }
         devices::settle(&mut pci, &memory.ram, &registers, &ports, &mut notes);
         let reserved = memory.reserved.into_iter();
         let reserved = reserved.map(|(range, kind)| Reserved {
@@ -137,6 +146,7 @@ impl Board {
             memory: memory.usable,
             reserved: reserved.chain(dma_ranges).collect(),
             uarts,
+            memory_uart,
             fadt_read: fadt.is_some(),
             pm_timer,
             hpet,

@@ -8,7 +8,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use crate::acpi;
+use crate::acpi::{self, MemoryUart};
 use crate::facts::{COM, Facts};
 use crate::left::LeftOut;
 use crate::memory::{self, Range};
@@ -138,6 +138,54 @@ pub const CHIPSET_PORTS: [(u64, u64); 9] = [
 
 fn meets_chipset(start: u64, end: u64) -> bool {
     CHIPSET_PORTS.iter().any(|(first, last)| *first < end && start <= *last)
+}
+
+/// Registers of a 16550.
+const UART_REGISTERS: u64 = 8;
+/// Where the hypervisor reaches registers before it makes its own page tables.
+const REACHABLE: u64 = 1 << 32;
+
+/// The 16550 in memory that the hypervisor can use where none answers at an I/O port: the one that firmware's console uses (SPCR, DBG2), else
+/// the first PCI function that is a serial port and switched on.
+pub(crate) fn memory_uart(
+    facts: &Facts,
+    devices: &[Device],
+    ram: &[Range],
+    registers: &mut Taken,
+    notes: &mut Vec<String>,
+) -> Option<MemoryUart> {
+    let mut left = LeftOut::default();
+    let console = acpi::find(&facts.tables, b"SPCR").and_then(acpi::console);
+    let debug = acpi::find(&facts.tables, b"DBG2").map(acpi::debug_ports).unwrap_or_default();
+    let told = console.into_iter().chain(debug);
+    let found = told.chain(devices.iter().filter_map(of_function)).find(|uart| {
+        let MemoryUart { address, stride, .. } = *uart;
+        let bytes = UART_REGISTERS * u64::from(stride);
+        let fits = if !address.is_multiple_of(u64::from(stride)) {
+            Err("its address is no multiple of the distance of its registers")
+        } else if address.saturating_add(bytes) > REACHABLE {
+            Err("it lies above 4 GiB, where the hypervisor does not reach it")
+        } else {
+            registers.take(address, bytes, Chipset::SerialPort, ram)
+        };
+        fits.map_err(|why| left.add(format!("the serial port in memory at {address:#x}"), why))
+            .is_ok()
+    });
+    left.tell(notes);
+    found
+}
+
+/// A PCI function that is a serial port with its registers in memory, switched on. Those of Intel's chipsets have registers of 32 bits, four
+/// bytes apart; others have bytes.
+fn of_function(device: &Device) -> Option<MemoryUart> {
+    const INTEL: u16 = 0x8086;
+    let is_serial = Chipset::SerialPort.is_of_class(device.class) && device.decodes.0;
+    let (stride, width) = if device.id.0 == INTEL { (4, 32) } else { (1, 8) };
+    let room = |bar: &&pci::Bar| {
+        bar.space == Space::Memory && bar.size >= UART_REGISTERS * u64::from(stride)
+    };
+    let bar = device.bars.iter().find(room).filter(|_| is_serial)?;
+    Some(MemoryUart { address: bar.start, stride, width })
 }
 
 /// Addresses that are given away already, and whose they are.

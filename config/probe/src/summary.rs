@@ -34,7 +34,9 @@ impl Board {
             self.pci.len(),
             self.iommus.len()
         ));
-        let ports = self.uarts.iter().map(|port| format!("{port:#x}"));
+        let in_memory =
+            self.memory_uart.iter().map(|uart| format!("{:#x} in memory", uart.address));
+        let ports = self.uarts.iter().map(|port| format!("{port:#x}")).chain(in_memory);
         lines.push(format!("UARTs       {}", ports.collect::<Vec<_>>().join(", ")));
         let refusals = self.refusals();
         if refusals.is_empty() {

@@ -95,20 +95,29 @@ impl Board {
 
     fn serial_section(&self, out: &mut String) {
         put!(out, "");
-        let Some((port, more)) = self.uarts.split_first() else {
-            comment(
-                out,
-                "Note: no 16550 answers at an I/O port, so there is no [serial]: the log goes to the screen and to memory. A serial port whose \
-                 registers lie in memory is a [serial] with `address`.",
-            );
-            return;
-        };
-        put!(out, "[serial]");
-        if !more.is_empty() {
-            let more = list(more, |port| format!("{port:#x}"));
-            comment(out, &format!("16550s answer at {more} too."));
+        match (self.uarts.split_first(), self.memory_uart) {
+            (Some((port, more)), _) => {
+                put!(out, "[serial]");
+                if !more.is_empty() {
+                    let more = list(more, |port| format!("{port:#x}"));
+                    comment(out, &format!("16550s answer at {more} too."));
+                }
+                put!(out, "port = {port:#x}");
+            }
+            (None, Some(uart)) => {
+                put!(out, "[serial]");
+                comment(
+                    out,
+                    "Its registers lie in memory, by what firmware or its PCI class says: nothing was tried on it.",
+                );
+                put!(out, "address = \"{:#x}\"", uart.address);
+                put!(out, "stride = {}\nwidth = {}", uart.stride, uart.width);
+            }
+            (None, None) => {
+                comment(out, "No 16550 was found: there is no section [serial].");
+                return;
+            }
         }
-        put!(out, "port = {port:#x}");
         comment(out, "A choice.");
         put!(out, "baud = 115200");
     }

@@ -122,7 +122,8 @@ proptest! {
     #[test]
     fn no_bytes_panic(bytes in bytes(400)) {
         let _anything = (acpi::madt(&bytes), acpi::pm_timer(&bytes), acpi::hpet(&bytes));
-        let _anything = (acpi::dmar(&bytes), acpi::ivrs(&bytes));
+        let _anything = (acpi::dmar(&bytes), acpi::ivrs(&bytes), acpi::segments(&bytes));
+        let _anything = (acpi::console(&bytes), acpi::debug_ports(&bytes));
         prop_assert_eq!(acpi::find(std::slice::from_ref(&bytes), b"APIC").is_some(), false);
     }
 
