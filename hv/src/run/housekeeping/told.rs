@@ -77,6 +77,9 @@ fn write_incident(line: &mut String<LINE>, event: &Incident) -> core::fmt::Resul
         What::EntryFailed { error } => {
             write!(line, "The processor refused {subject} (error {error}); it is stopped.")
         }
+        What::MachineNmi { count, cpu } => {
+            write!(line, "{count} NMIs of the machine came to cpu{cpu}, where nobody owns them.")
+        }
         What::Unknown(code) => write!(line, "Incident {code} of {subject}, by {offender}."),
     }
 }
@@ -107,6 +110,7 @@ fn say_fate(id: PartitionId, partition: &Partition) {
         Fate::Stopped => "was STOPPED after a violation or a fault",
         Fate::Refused => "was REFUSED: its image is not the one that was proven",
         Fate::Off => "switched itself off",
+        Fate::Lost => "was LOST with a core",
     };
     say!("Bulkhead: partition {} ({}) {stands}.", partition.name, partition.place);
 }
