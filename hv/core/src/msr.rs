@@ -321,23 +321,23 @@ pub const fn fixed_command(apic_id: u32, vector: u8) -> u64 {
 /// an NMI, how a pin signals, and the TSC-deadline mode of the timer.
 #[inline(always)]
 pub(crate) fn judged_bits(number: u32) -> Option<u64> {
-    const ALWAYS: u64 = lvt::VECTOR | lvt::MASKED;
-    const PIN: u64 = ALWAYS | delivery::NMI | lvt::ACTIVE_LOW | lvt::LEVEL_TRIGGERED;
-    /// By the last three bits of the number: the entries are 0x832 to 0x837.
-    const JUDGED: [Option<u64>; 8] = [
-        None,
-        None,
-        Some(!(ALWAYS | lvt::TIMER_DEADLINE)),
-        None,
-        None,
-        Some(!PIN),
-        Some(!PIN),
-        Some(!ALWAYS),
-    ];
-    const _: () = assert!(apic::LVT_TIMER % 8 == 2 && apic::LVT_ERROR - apic::LVT_TIMER == 5);
+    const TIMER: u64 = !(FREE | lvt::TIMER_DEADLINE);
+    if number == apic::LVT_TIMER { Some(TIMER) } else { judged_pin_bits(number) }
+}
+
+/// Bits of an entry that a guest may set in any combination.
+const FREE: u64 = lvt::VECTOR | lvt::MASKED;
+
+/// The same for the entries behind the timer's: LINT0, LINT1 and the error's.
+#[inline(always)]
+pub(crate) fn judged_pin_bits(number: u32) -> Option<u64> {
+    const PIN: u64 = !(FREE | delivery::NMI | lvt::ACTIVE_LOW | lvt::LEVEL_TRIGGERED);
+    /// By the last two bits of the number: the entries are 0x835 to 0x837.
+    const JUDGED: [u64; 4] = [u64::MAX, PIN, PIN, !FREE];
+    const _: () = assert!(apic::LVT_LINT0 % 4 == 1 && apic::LVT_ERROR - apic::LVT_LINT0 == 2);
     // The index is masked, not only compared: behind a branch that is predicted wrongly the guest would choose what is read (Spectre v1).
-    let entry = (apic::LVT_TIMER..=apic::LVT_ERROR).contains(&number);
-    if entry { JUDGED[number as usize % 8] } else { None }
+    let entry = (apic::LVT_LINT0..=apic::LVT_ERROR).contains(&number);
+    entry.then(|| JUDGED[number as usize % 4])
 }
 
 /// Judges a value for a local vector table entry and returns what to write; `None` is denied.

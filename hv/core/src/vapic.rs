@@ -14,7 +14,7 @@ use hv_defs::apic::{
 };
 
 use crate::ipi::{self, BOOTSTRAP, FIRST_LEGAL_VECTOR, Ipi, Kind, Peers, Targets, Verdict};
-use crate::msr::{judged_bits, local_vector};
+use crate::msr::{judged_pin_bits, local_vector};
 
 /// IA32_TSC_DEADLINE, which belongs to the timer. SDM 3A 11.5.4.1.
 pub const TSC_DEADLINE: u32 = 0x6E0;
@@ -229,12 +229,11 @@ impl VirtualApic {
         Ok(None)
     }
 
-    /// Carries out a [`write`](Self::write) that needs no judging and after which neither an interrupt nor the timer stands otherwise:
-    /// such a value for an entry of the local vector table that is not the timer's. Else returns false, with nothing done.
+    /// Fast path of [`write`](Self::write) for entries of the local vector table (not the timer's) that cannot change pending interrupts.
+    /// Returns false, with nothing done, for everything else.
     #[inline(always)]
     pub fn write_plain(&mut self, msr: u32, value: u64) -> bool {
-        let judged = if msr == LVT_TIMER { None } else { judged_bits(msr) };
-        let is_plain = judged.is_some_and(|judged| value & judged == 0);
+        let is_plain = judged_pin_bits(msr).is_some_and(|judged| value & judged == 0);
         if is_plain {
             self.set_entry(msr, value as u32);
         }

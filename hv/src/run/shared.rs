@@ -167,6 +167,7 @@ pub fn start(core: usize, cpu: u16, epoch: u64, plans: &'static [&'static [Windo
 impl SharedCore {
     /// Goes to the next window in time and returns its vCPU, running housekeeping windows on the way.
     /// `since` is when the last guest was left. `None` when a housekeeping window found that the module is over.
+    #[inline(always)]
     fn next_window(&mut self, since: u64) -> Option<*mut Vcpu> {
         self.note_end(since);
         let (slot, word) = self.advance();
@@ -651,6 +652,7 @@ pub const LEAST_SETTLING: u64 = pace::least_settling(TABLE.board.switch_budget);
 /// Settles for an entry now, or at the instant of a guest timer that is due in a moment: the core looks up that much earlier (see
 /// [`pace::TimerLead`]), does its work ahead and waits the rest out, so that the interrupt comes when the guest asked for it.
 fn settle_now(vcpu: &mut Vcpu, now: u64) {
+    vcpu.timer_lead.take_in();
     let due = vcpu.state.apic.next_deadline().unwrap_or(u64::MAX);
     let lead = vcpu.timer_lead.ticks();
     let looked_up = due.saturating_sub(lead);
@@ -674,6 +676,9 @@ pub const MOST_TIMER_LEAD: u64 = pace::most_timer_lead(TABLE.board.switch_budget
 
 /// Goes from the guest that was left at `since` to the next window. `core` is this core's index in the table; the caller holds no reference
 /// to a vCPU.
+///
+/// Not in line: the frame of the caller is gone before the wait for the window, and nothing of it delays the entry behind the wait.
+#[inline(never)]
 pub fn leave(core: usize, since: u64) -> *mut Vcpu {
     interrupts::end_window(core);
     // SAFETY: this core's own state; each entry to the hypervisor starts here anew, and the reference ends with this line.
@@ -685,6 +690,7 @@ pub fn leave(core: usize, since: u64) -> *mut Vcpu {
 }
 
 /// As [`leave`], for a guest that gave up the rest of its window.
+#[inline(never)]
 pub fn rest(core: usize, rest: Rest, since: u64) -> *mut Vcpu {
     interrupts::end_window(core);
     // SAFETY: as in `leave`.

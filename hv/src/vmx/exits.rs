@@ -175,6 +175,9 @@ fn decide(vcpu: &mut Vcpu, raw: u32) -> Next {
             exit::handle(&Exit::WriteMsr, &mut vcpu.registers, &mut vcpu.state, machine::tsc);
         return act(vcpu, action);
     }
+    if raw & ENTRY_FAILURE != 0 && vcpu::wrap_instruction_pointer() {
+        return Next::Enter;
+    }
     let exit = decode(vcpu, raw);
     keep_interrupted(vcpu);
     match exit {

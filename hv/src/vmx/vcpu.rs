@@ -513,12 +513,7 @@ fn xsave_fits(components: u64) -> bool {
 /// instruction, and raises the single-step trap that the skipped instruction would have (SDM 3C 27.3.1.5).
 #[inline(always)]
 pub fn advance() {
-    let rip = vmx::read(field::GUEST_RIP);
-    let mut next = rip + vmx::read(field::EXIT_INSTRUCTION_LENGTH);
-    if (rip ^ next) >> 32 != 0 {
-        core::hint::cold_path();
-        next = wrap(next);
-    }
+    let next = vmx::read(field::GUEST_RIP) + vmx::read(field::EXIT_INSTRUCTION_LENGTH);
     // SAFETY: RIP only moves by the length that the processor reported. SDM 3C 25.4.1.
     unsafe { vmx::write(field::GUEST_RIP, next) };
     const BLOCKED: u64 =
@@ -534,11 +529,17 @@ pub fn advance() {
     }
 }
 
-/// Where execution goes on behind the last instruction below 4 GiB: outside 64-bit code the instruction pointer has 32 bits and wraps. With
-/// more bits the entry would fail. SDM 3C 27.3.1.4.
-#[inline(never)]
-fn wrap(next: u64) -> u64 {
-    if is_64_bit() { next } else { next & 0xFFFF_FFFF }
+/// Mends the instruction pointer behind an entry that failed; returns whether that was the cause. Outside 64-bit code the pointer has 32 bits
+/// and wraps. [`advance`] lets it grow beyond them behind the last instruction below 4 GiB, because a check there would cost every exit.
+/// The entry refuses the value. SDM 3C 27.3.1.4.
+pub fn wrap_instruction_pointer() -> bool {
+    let rip = vmx::read(field::GUEST_RIP);
+    let wraps = rip >> 32 != 0 && !is_64_bit();
+    if wraps {
+        // SAFETY: the value fits 32 bits, as the entry wants it for this code. SDM 3C 27.3.1.4.
+        unsafe { vmx::write(field::GUEST_RIP, rip & 0xFFFF_FFFF) };
+    }
+    wraps
 }
 
 /// RFLAGS.TF.
