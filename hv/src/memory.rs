@@ -251,13 +251,20 @@ pub fn activate(core: usize) {
         Cr0::update(|flags| flags.insert(Cr0Flags::WRITE_PROTECT));
         load_root(own);
     }
-    if let Some(entries) = WINDOW_ENTRIES.get(core) {
-        // SAFETY: these tables are this core's own, and no reference to them is alive.
-        let tables = unsafe { own.get() };
-        let address = tables.as_ptr() as u64;
-        if let Some((table, entry)) = last_entry(tables, address, &raw const __hv_window as u64) {
-            entries.store(&raw mut tables[table].0[entry], Ordering::Relaxed);
-        }
+    use_window_of(core, own);
+}
+
+/// From now on this core's window opens in these tables: those that it runs on.
+fn use_window_of(core: usize, own: &CoreCell<[PageTable; OWN_TABLES]>) {
+    let Some(entries) = WINDOW_ENTRIES.get(core) else {
+        return;
+    };
+    // SAFETY: only this core uses these tables, and no reference to them is alive.
+    let tables = unsafe { own.get() };
+    let address = tables.as_ptr() as u64;
+    if let Some((table, entry)) = last_entry(tables, address, &raw const __hv_window as u64) {
+        let entry = tables.get_mut(table).and_then(|table| table.0.get_mut(entry));
+        entries.store(entry.map_or(core::ptr::null_mut(), |entry| entry), Ordering::Relaxed);
     }
 }
 
@@ -265,6 +272,9 @@ pub fn activate(core: usize) {
 pub fn see_all_cores() {
     // SAFETY: these tables map all that this core's own map, at the same addresses.
     unsafe { load_root(&OWN[CORES]) };
+    if let Some(core) = percpu::core_index() {
+        use_window_of(core, &OWN[CORES]);
+    }
 }
 
 /// # Safety

@@ -289,10 +289,17 @@ fn after_exit<const PLATFORM: bool>(vcpu: &mut Vcpu) -> Then {
         pc::note_refusals(vcpu);
     }
     match next {
-        Next::Enter if vcpu.is_dedicated() || shared::rearm(vcpu) => Then::Same,
+        Next::Enter if goes_on(vcpu) => Then::Same,
         Next::Enter | Next::Clock if !vcpu.is_dedicated() => shared::clock(vcpu),
         next => on_rare(vcpu, next),
     }
+}
+
+/// Whether nothing waits for this core. A dedicated core looks here too, because its timer of 0 is not enough: the delivery of an injected
+/// exception can fault before the timer exits, over and over (a #DB whose handler's stack has a breakpoint).
+#[inline(always)]
+fn goes_on(vcpu: &Vcpu) -> bool {
+    if vcpu.is_dedicated() { !module::has_root_nmi(vcpu.core) } else { shared::rearm(vcpu) }
 }
 
 #[cold]
@@ -342,7 +349,7 @@ fn on_rare(vcpu: &mut Vcpu, next: Next) -> Then {
     if module::is_stopping() {
         module::park();
     }
-    if next == Next::Clock {
+    if next == Next::Clock || module::has_root_nmi(vcpu.core) {
         take_what_waits(vcpu);
     }
     Then::Same

@@ -154,6 +154,12 @@ pub fn take_root_nmi() -> bool {
     own(&ROOT_NMI).is_some_and(|flag| flag.swap(false, Ordering::Relaxed))
 }
 
+/// Whether an NMI waits for this core, which has this index in the table.
+#[inline(always)]
+pub fn has_root_nmi(core: usize) -> bool {
+    ROOT_NMI.get(core).is_some_and(|flag| flag.load(Ordering::Relaxed))
+}
+
 /// Counts an NMI of the machine that came to this time-shared core.
 pub fn note_machine_nmi() {
     if let Some(count) = percpu::core_index().and_then(|core| MACHINE_NMIS.get(core)) {
