@@ -32,9 +32,9 @@ pub struct Header {
     pub ended: bool,
 }
 
-/// Where in a header the count of written bytes stands, and the word that tells the end.
+/// Place of the count of written bytes in a header.
 const WRITTEN: usize = 32;
-/// See [`WRITTEN`].
+/// Place in a header of the word that tells the end.
 pub const ENDED: usize = 60;
 
 impl Header {
