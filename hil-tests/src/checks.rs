@@ -213,7 +213,7 @@ pub fn check_windows(report: &Report, name: &str) -> Vec<String> {
 const EXTREMES: u64 = 2 * SAME;
 
 /// Two runs of one image, on two machines, that must have the same verdicts and histograms: medians within [`SAME`], the least and the
-/// most within [`EXTREMES`].
+/// most within twice that.
 #[must_use]
 pub fn check_same_outcome(one: &Report, other: &Report) -> Vec<String> {
     let mut complaints = Vec::new();
