@@ -8,7 +8,7 @@ use guest_rt::{
     yield_window,
 };
 
-use crate::{Act, World, ends, interrupts};
+use crate::{Act, ends, interrupts};
 
 const APIC_BASE: u32 = 0x1B;
 const TIME_STAMP_COUNTER: u32 = 0x10;

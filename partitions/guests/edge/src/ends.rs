@@ -14,7 +14,9 @@ const RESET_VALUE: u32 = 1;
 
 /// Every one.
 pub const ACTS: [Act; 7] = [
-    ("memory-read", |world| drop(hostile::read_memory(world.behind))),
+    ("memory-read", |world| {
+        let _fault = hostile::read_memory(world.behind);
+    }),
     ("memory-write", |world| refused(hostile::write_memory(world.behind, 0))),
     ("page-write", |_| {
         if let Some(page) = Page::find() {
