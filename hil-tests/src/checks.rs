@@ -212,8 +212,8 @@ pub fn check_windows(report: &Report, name: &str) -> Vec<String> {
 /// How far the least and the most of one figure may be apart on two machines: each shows it within its own step. Seen: 5.
 const EXTREMES: u64 = 2 * SAME;
 
-/// Two runs of one image, on two machines, that must have the same verdicts and histograms: medians within [`SAME`], the least and the
-/// most within twice that.
+/// Two runs of one image, on two machines, that must have the same verdicts and histograms: medians within [`SAME`] (but that
+/// of timers in windows), the least and the most within twice that.
 #[must_use]
 pub fn check_same_outcome(one: &Report, other: &Report) -> Vec<String> {
     let mut complaints = Vec::new();
@@ -234,9 +234,10 @@ pub fn check_same_outcome(one: &Report, other: &Report) -> Vec<String> {
             complaints.push(format!("{} did not measure the same", one.name));
         }
         for (a, b) in one.histograms.iter().zip(&other.histograms) {
-            let differing = differences(a, b, EXTREMES);
-            complaints
-                .extend(differing.into_iter().map(|it| format!("{}, {}: {it}", one.name, a.name)));
+            // The phase in which a guest's timer meets the emulator's step differs from machine to machine, and the median with it. Seen: 12.
+            let is_told = |it: &String| a.name != "timer-in-window" || !it.starts_with("median");
+            let differing = differences(a, b, EXTREMES).into_iter().filter(is_told);
+            complaints.extend(differing.map(|it| format!("{}, {}: {it}", one.name, a.name)));
         }
     }
     complaints
