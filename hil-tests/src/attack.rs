@@ -168,17 +168,17 @@ pub fn system(name: &str, attacks: &[Attack]) -> PathBuf {
             partitions.iter().for_each(|partition| system.must_finish(partition));
         }
     }
-    system.write(name, &board(name), HOUSEKEEPING, "4 s")
+    system.write(name, &board(name, 8), HOUSEKEEPING, "4 s")
 }
 
-/// The board with eight cores.
-fn board(name: &str) -> PathBuf {
+/// The board with more cores.
+fn board(name: &str, cores: u32) -> PathBuf {
     const LAST: &str = "[[core]]\napic-id = 3\n";
-    let more: String = (4..8).map(|id| format!("[[core]]\napic-id = {id}\n")).collect();
+    let more: String = (4..cores).map(|id| format!("[[core]]\napic-id = {id}\n")).collect();
     changed_board(
         name,
         &[
-            ("name = \"bochs-skylake-x\"", "name = \"bochs-skylake-x-8\""),
+            ("name = \"bochs-skylake-x\"", &format!("name = \"bochs-skylake-x-{cores}\"")),
             (LAST, &format!("{LAST}{more}")),
         ],
     )
@@ -211,16 +211,17 @@ fn check_bystanders(report: &Report, switch: u64) -> Vec<String> {
     complaints
 }
 
-/// Attacks by several lives, on both kinds of core beside the two victims of [`system`]: a partition that restarts with every interrupt
-/// pending, and one that resets its second CPU so.
-pub const LIVES: [&str; 4] = ["d-restart", "s-restart", "d-init", "s-init"];
+/// Attacks by several lives, on both kinds of core beside the two victims of [`system`]: partitions that restart with every interrupt
+/// pending, then those that reset their second CPU so.
+pub const LIVES: [&str; 7] =
+    ["d-restart-0", "d-restart-1", "d-restart-2", "d-restart-3", "s-restart", "d-init", "s-init"];
 
 /// Most ticks of a switch there: one resets the vCPU that gets a start-up interrupt, or that starts again.
 const RESET_SWITCH: u64 = 1_800;
 
-/// Fewest restarts of [`LIVES`]' first two within a run.
-const RESTARTS: [u64; 2] = [12, 2];
-/// The ways in which what is left behind is hidden, as the guest tells them.
+/// Fewest restarts of [`LIVES`]' first five within a run.
+const RESTARTS: [u64; 5] = [12, 12, 12, 12, 2];
+/// The ways in which interrupts are hidden, one for each of the first four, as the guest prints them.
 const HIDDEN: [&str; 4] = ["No", "SwitchedOff", "ByPriority", "InService"];
 
 /// A system of [`LIVES`]. It ends once both victims and the two that reset a CPU are through.
@@ -230,29 +231,39 @@ const HIDDEN: [&str; 4] = ["No", "SwitchedOff", "ByPriority", "InService"];
 #[must_use]
 pub fn lives(name: &str) -> PathBuf {
     let mut system = Sharing::default();
-    let [d_restart, s_restart, d_init, s_init] = LIVES;
+    let [dedicated @ .., s_restart, d_init, s_init] = LIVES;
     system.partition("motion", "latency", "period=100020ns samples=2000", 1);
     system.partition("plc", "plc", "windows=150", 0);
-    for (partition, core) in [(d_restart, 2), (s_restart, 0)] {
-        system.partition(partition, "attack", "mode=pending-restart", core);
+    let mut restart = |partition: &str, core: u32, hidden: u32| {
+        system.partition(
+            partition,
+            "attack",
+            &format!("mode=pending-restart hidden={hidden}"),
+            core,
+        );
         system.with("platform = \"pc\"");
+    };
+    for (partition, hidden) in dedicated.iter().zip(0..) {
+        restart(partition, 2 + hidden, hidden);
     }
-    for (partition, cores) in [(d_init, [3, 4]), (s_init, [0, 5])] {
+    restart(s_restart, 0, 3);
+    for (partition, cores) in [(d_init, [6, 7]), (s_init, [0, 8])] {
         let arguments = format!("mode=pending-init other={}", cores[1]);
         system.spread(partition, "attack", &arguments, &cores);
     }
     system.window("partition.plc", 0, VICTIM_WINDOW);
     system.window(&format!("partition.{s_restart}"), 0, ATTACK_WINDOW);
-    system.window_on(&format!("partition.{s_init}"), 0, ATTACK_WINDOW);
-    system.window_on(&format!("partition.{s_init}"), 5, ATTACK_WINDOW);
+    for core in [0, 8] {
+        system.window_on(&format!("partition.{s_init}"), core, ATTACK_WINDOW);
+    }
     for partition in ["motion", "plc", d_init, s_init] {
         system.must_finish(partition);
     }
     system.housekeeping(HOUSEKEEPING);
-    system.write(name, &board(name), "4 s")
+    system.write(name, &board(name, 9), "4 s")
 }
 
-/// What is wrong with a run of [`lives`]: the victims noticed nothing, the first two go on restarting, and nobody saw an interrupt of a former
+/// What is wrong with a run of [`lives`]: the victims noticed nothing, the first five go on restarting, and nobody saw an interrupt of a former
 /// life.
 #[must_use]
 pub fn check_lives(run: &Run) -> Vec<String> {
@@ -318,7 +329,7 @@ pub fn races(name: &str) -> PathBuf {
         system.must_finish(partition);
     }
     system.housekeeping(HOUSEKEEPING);
-    system.write(name, &board(name), "10 s")
+    system.write(name, &board(name, 8), "10 s")
 }
 
 /// What is wrong with how [`races`] ended: a partition has one fate, which is what the log tells of it.

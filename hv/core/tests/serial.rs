@@ -24,6 +24,8 @@ struct Fake {
     divisor: u16,
     scratch: u8,
     modem: u8,
+    /// What the driver wrote into the FIFO control register.
+    fifos: u8,
     sent: Vec<u8>,
 }
 
@@ -45,6 +47,9 @@ impl Backend for Fake {
         match self.register(access(&WORDS, register)) {
             0 if self.latches() => self.divisor as u8,
             1 if self.latches() => (self.divisor >> 8) as u8,
+            // The interrupt identification register says in its highest bits that the FIFOs are on.
+            2 if self.fifos & 1 != 0 => 0xC1,
+            2 => 1,
             3 => self.line_control,
             4 => self.modem,
             5 => 0x60,
@@ -58,6 +63,7 @@ impl Backend for Fake {
             0 if self.latches() => self.divisor = self.divisor & 0xFF00 | u16::from(value),
             1 if self.latches() => self.divisor = self.divisor & 0xFF | u16::from(value) << 8,
             0 => self.sent.push(value),
+            2 => self.fifos = value,
             3 => self.line_control = value,
             4 => self.modem = value,
             7 => self.scratch = value,

@@ -70,7 +70,7 @@ const LIVES: [Attack; 4] = [
 ];
 
 fn main(guest: &Guest) -> Verdict {
-    guest.allow_arguments(&["mode", "other", "lead"]);
+    guest.allow_arguments(&["mode", "other", "lead", "hidden"]);
     let mode = guest.argument("mode").unwrap_or("");
     let Some((name, attack)) = ATTACKS.iter().chain(&LIVES).find(|(name, _)| *name == mode) else {
         let (single, more) = (ATTACKS.map(|(name, _)| name), LIVES.map(|(name, _)| name));

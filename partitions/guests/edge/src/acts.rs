@@ -3,8 +3,8 @@
 use guest_rt::hostile::{self, Width};
 use guest_rt::registers::write_cr8;
 use guest_rt::{
-    Alarm, cpuid, donate_window, enable_interrupts, extended_state, plan_state, print,
-    sleep_until_frame, span_begin, span_end, switch_plan, tsc, wait_for_interrupt, window,
+    Alarm, cpuid, disable_interrupts, donate_window, enable_interrupts, extended_state, plan_state,
+    print, sleep_until_frame, span_begin, span_end, switch_plan, tsc, wait_for_interrupt, window,
     yield_window,
 };
 
@@ -114,6 +114,8 @@ const HERE: [Act; 48] = [
     ("exception", |_| refused(hostile::undefined())),
     ("debug-registers", |_| drop_value(hostile::exchange_debug_addresses([8; 4]))),
     ("halt", |world| {
+        // Set with interrupts on, the alarm could come ahead of the HLT, which nothing would end then.
+        disable_interrupts();
         alarm().set(world.end + 300);
         wait_for_interrupt();
         enable_interrupts();
