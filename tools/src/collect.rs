@@ -429,7 +429,7 @@ mod tests {
             stat(StatKey::StoppedAt, 1, 0, 2000),
             stat(StatKey::SwitchMax, 0, 0, 400),
             console(0, "@bulkhead value cpuid 97 ticks"),
-            Event::Exits { partition: 0, tsc: 900, counts: vec![(10, 4)] },
+            Event::Exits { partition: 0, tsc: 900, counts: vec![(0, 4)] },
             Event::Defect { cpu: 1, tsc: 1800, words: "no way (a.rs:7)".into() },
             Event::End,
         ] {

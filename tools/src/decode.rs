@@ -100,13 +100,13 @@ pub enum Event {
         /// Its figures so far.
         live: Live,
     },
-    /// Exits of a partition so far, by reason.
+    /// Exits of a partition so far, by kind.
     Exits {
         /// Partition id.
         partition: u8,
         /// Ticks of the time-stamp counter.
         tsc: u64,
-        /// Basic exit reasons and counts above 0.
+        /// Numbers of [`hv_core::exit::ExitKind`] and counts above 0.
         counts: Vec<(u16, u64)>,
     },
     /// What became of a frame that was typed.
