@@ -140,5 +140,5 @@ fn release(staged: staging::Images, clock: &Clock, tsc_skew: u64) -> ! {
     );
     serial::wait_until_sent();
     cores::release();
-    crate::run::core_main(BOOT_CORE, machine)
+    crate::core_main(BOOT_CORE, machine)
 }
