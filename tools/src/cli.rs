@@ -352,7 +352,8 @@ struct MachineArguments {
     /// The firmware that boots the image
     #[arg(long, value_enum, default_value_t)]
     firmware: Firmware,
-    /// The emulated processor, as the emulator names it, instead of its own: `bochs-bin --help cpu`, `qemu-system-x86_64 -cpu help`
+    /// The emulated processor, as the emulator names it, instead of its own: `bochs-bin --help cpu`, `qemu-system-x86_64 -cpu help`.
+    /// Features may follow: `ryzen,+x2apic`
     #[arg(long, value_name = "MODEL", value_parser = bulkhead::emulator::machine::model)]
     cpu_model: Option<String>,
 }

@@ -15,7 +15,7 @@ pub enum Target {
     /// Bochs 2.7, an industrial PC with VT-x, by BIOS: the machine of the committed figures
     #[default]
     Bochs,
-    /// Bochs 3.0, the same PC by BIOS or UEFI; it counts ticks as exactly
+    /// Bochs 3.0, the same PC by BIOS or UEFI; it counts ticks as exactly. With `--cpu-model ryzen,+x2apic` it has AMD-V
     #[value(name = "bochs-3")]
     Bochs3,
     /// Bochs 3.0 at twice the speed: what it says of time is not right
@@ -157,7 +157,8 @@ pub fn model(name: &str) -> std::result::Result<String, String> {
     if !name.is_empty() && name.bytes().all(plain) {
         return Ok(name.to_string());
     }
-    Err("a model is a name such as `tigerlake` (Bochs) or `EPYC,+x2apic` (QEMU)".to_string())
+    Err("a model is a name such as `tigerlake` (Bochs) or `EPYC,+x2apic` (both take features so)"
+        .to_string())
 }
 
 impl fmt::Display for Machine {
