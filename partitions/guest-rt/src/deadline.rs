@@ -1,11 +1,11 @@
-//! The TSC-deadline timer: waiting for an instant, and alarms at an instant.
+//! Waiting for an instant, and alarms at an instant, by the local APIC's timer.
 #![expect(unsafe_code, reason = "waits in assembly for its own interrupt stub")]
 
 use core::arch::asm;
 
-use crate::apic;
 use crate::interrupts::{DEADLINE_VECTOR, on_interrupt};
 use crate::machine::disable_interrupts;
+use crate::timer;
 
 /// How [`Deadline::wait`] spends its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,22 +26,28 @@ impl Deadline {
     /// Points the timer here. An [`Alarm`] takes it away again when it is set.
     #[must_use]
     pub fn new(wait: Wait) -> Self {
-        apic::route_timer(DEADLINE_VECTOR);
+        timer::route(DEADLINE_VECTOR);
         Self { wait }
     }
 
     /// Waits until the TSC reaches `deadline` and returns the TSC as the first instruction of the
-    /// interrupt handler read it. A deadline that has passed interrupts at once. Other interrupts are taken
+    /// interrupt handler read it. A deadline that has passed interrupts at once. In one-shot mode that is never
+    /// before the deadline; in TSC-deadline mode it is when the processor says. Other interrupts are taken
     /// meanwhile; interrupts are off afterwards.
     #[inline(always)]
     #[must_use]
     pub fn wait(&self, deadline: u64) -> u64 {
         disable_interrupts(); // the stub must find nothing but the wait below
-        apic::route_timer(DEADLINE_VECTOR);
-        apic::arm_timer(deadline.max(1)); // 0 would disarm, and the wait never end
-        match self.wait {
-            Wait::Halted => wait_halted(),
-            Wait::Spinning => wait_spinning(),
+        timer::route(DEADLINE_VECTOR);
+        loop {
+            timer::arm(deadline.max(1)); // 0 would disarm, and the wait never end
+            let woken = match self.wait {
+                Wait::Halted => wait_halted(),
+                Wait::Spinning => wait_spinning(),
+            };
+            if !timer::is_early(woken) {
+                return woken;
+            }
         }
     }
 }
@@ -71,7 +77,7 @@ fn wait_halted() -> u64 {
 }
 
 #[inline(always)]
-fn wait_spinning() -> u64 {
+pub(crate) fn wait_spinning() -> u64 {
     let woken: u64;
     // SAFETY: the registers that the stub changes are declared.
     unsafe {
@@ -104,12 +110,12 @@ impl Alarm {
 
     /// Sets the alarm to the TSC value `deadline`, in place of the one before.
     pub fn set(&self, deadline: u64) {
-        apic::route_timer(self.vector);
-        apic::arm_timer(deadline.max(1));
+        timer::route(self.vector);
+        timer::arm(deadline.max(1));
     }
 
     /// Withdraws the alarm.
     pub fn clear(&self) {
-        apic::arm_timer(0);
+        timer::arm(0);
     }
 }

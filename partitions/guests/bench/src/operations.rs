@@ -3,11 +3,11 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bulkhead_table::abi::FLOOR_MARK;
-use guest_rt::apic::{self, APIC_BASE, COMMAND, IpiKind, LVT_ERROR, LVT_MASKED, TSC_DEADLINE};
+use guest_rt::apic::{self, APIC_BASE, COMMAND, IpiKind, LVT_ERROR, LVT_MASKED};
 use guest_rt::hostile::{self, read_msr, write_msr};
 use guest_rt::{
     Alarm, Deadline, Machine, Wait, disable_interrupts, enable_interrupts, on_interrupt, on_nmi,
-    round_trip, tsc,
+    round_trip, timer, tsc,
 };
 
 /// A leaf that no CPU and no hypervisor of today defines.
@@ -175,7 +175,10 @@ fn timer_exit() -> Option<u64> {
 
 /// From arming the timer for an instant that has passed to its handler.
 fn timer_past() -> Option<u64> {
-    await_interrupt(|| round_trip::write_msr_from(TSC_DEADLINE, 1))
+    // An alarm that was set for later would take it for one that comes too early.
+    Alarm::new(TIMER_VECTOR, note_own).clear();
+    let (register, value) = timer::soonest();
+    await_interrupt(|| round_trip::write_msr_from(register, u64::from(value)))
 }
 
 /// Triggers an interrupt and spins until it came. `trigger` returns when it did so.
