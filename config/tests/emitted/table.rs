@@ -27,6 +27,7 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
         ],
         tsc_hz: 50000000,
         tsc_tolerance_ppm: 1000,
+        tsc_vouched: false,
         tsc_skew: 5,
         switch_budget: 1000,
         hygiene: ::bulkhead_table::HygieneCosts {
