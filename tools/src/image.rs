@@ -276,3 +276,16 @@ fn file_size(path: &Path) -> Result<u64> {
     let data = std::fs::metadata(path).map_err(|cause| Error::file("find", path, &cause))?;
     Ok(data.len())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_board_has_a_folder_of_its_own() {
+        let demo = Path::new("/a/demo.toml");
+        assert_eq!(work_name(demo, None), "demo");
+        let epyc = Path::new("/boards/qemu-epyc.toml");
+        assert_eq!(work_name(demo, Some(epyc)), "demo-on-qemu-epyc");
+    }
+}

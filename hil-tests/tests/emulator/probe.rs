@@ -44,6 +44,13 @@ fn probe_of_q35_says_the_board_that_ships() {
     assert!(lit >= LIT, "the screen is blank");
 }
 
+#[test]
+fn probe_of_epyc_says_the_board_that_ships() {
+    let found = facts(&probed("probe-epyc", &Machine::epyc(), false));
+    let shipped = facts(&read_board("qemu-epyc"));
+    assert_eq!(differences(&shipped, &found, Ram::Same), [] as [&str; 0]);
+}
+
 /// Firmware of another kind lays out memory and devices in its own way; the hardware is the same. By the clock of the host: with
 /// counted instructions this firmware takes minutes.
 #[test]

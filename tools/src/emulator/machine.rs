@@ -129,6 +129,13 @@ impl Machine {
                 "use --target bochs-3, or leave --target or --firmware out",
             ));
         }
+        if self.target == Target::Bochs && self.processor().contains(',') {
+            return Err(Error::refused(
+                format!("cannot be {} in Bochs 2.7", self.processor()),
+                "that Bochs takes no features beside a model",
+                "use --target bochs-3, or name the model alone",
+            ));
+        }
         Ok(())
     }
 
@@ -186,6 +193,17 @@ mod tests {
         for target in Target::value_variants().iter().filter(|it| **it != Target::Bochs) {
             Machine::chosen(Some(*target), Firmware::Uefi, None).check().unwrap();
         }
+    }
+
+    #[test]
+    fn features_want_the_newer_bochs() {
+        let check = |target| {
+            let model = Some("ryzen,+x2apic".to_string());
+            Machine::chosen(Some(target), Firmware::Bios, model).check()
+        };
+        assert!(check(Target::Bochs).unwrap_err().to_string().contains("--target bochs-3"));
+        check(Target::Bochs3).unwrap();
+        check(Target::Qemu).unwrap();
     }
 
     #[test]
