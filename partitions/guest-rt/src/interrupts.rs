@@ -16,7 +16,6 @@ use crate::apic::{SPURIOUS_VECTOR, end_of_interrupt};
 use crate::guest::{Verdict, finish};
 use crate::println;
 use crate::smp::STARTS;
-use crate::timer;
 
 global_asm!(include_str!("vectors.s"), exception = sym exception, interrupt = sym interrupt, recovery = sym RECOVERY);
 
@@ -261,9 +260,6 @@ pub(crate) fn check_free(vector: u8) {
 extern "C" fn interrupt(vector: u32, tsc: u64) {
     if vector == u32::from(SPURIOUS_VECTOR) {
         return;
-    }
-    if timer::goes_on(vector, tsc) {
-        return end_of_interrupt();
     }
     let handler = HANDLERS
         .get(vector as usize)

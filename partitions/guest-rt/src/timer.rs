@@ -32,8 +32,10 @@ const SHORT: u32 = 64;
 /// Measurements of each length: the shortest counts, as nothing shortens one.
 const MEASUREMENTS: usize = 4;
 
-/// Where the timer's LVT entry points now; 0: masked.
+/// In TSC-deadline mode, where the timer's LVT entry points; 0: masked. So in one-shot mode no vector is ever the one.
 static VECTOR: AtomicU8 = AtomicU8::new(0);
+/// The same in one-shot mode.
+static COUNTS_FOR: AtomicU8 = AtomicU8::new(0);
 /// Whether the timer is in one-shot mode.
 static COUNTS: AtomicBool = AtomicBool::new(false);
 /// Bits of the timer's [`Rate`].
@@ -65,76 +67,105 @@ fn counts_ticks() -> bool {
     }
 }
 
+#[inline(never)]
 fn measure() -> Option<Rate> {
-    route(DEADLINE_VECTOR);
-    let shortest = |counts| (0..MEASUREMENTS).map(|_| ticks_of(counts)).min();
-    let (short, long) = (shortest(SHORT)?, shortest(SHORT + SPAN)?);
+    // SAFETY: the vector has a handler.
+    unsafe { write_msr(LVT_TIMER, u64::from(DEADLINE_VECTOR)) };
+    let (short, long) = (shortest(SHORT), shortest(SHORT + SPAN));
     // SAFETY: masking a source of interrupts is harmless.
     unsafe { write_msr(LVT_TIMER, LVT_MASKED) };
-    VECTOR.store(0, Ordering::Relaxed);
     Rate::measured(long.checked_sub(short)?)
 }
 
-/// Ticks from arming the timer with so many counts to its interrupt.
-fn ticks_of(counts: u32) -> u64 {
-    let began = tsc();
-    // SAFETY: the timer's vector is the one that is waited for.
-    unsafe { write_msr(INITIAL_COUNT, u64::from(counts)) };
-    wait_spinning() - began
-}
-
-/// Lets the timer raise `vector`. Writes the register only on a change, so that a measured path stays free of it.
-#[inline(always)]
-pub(crate) fn route(vector: u8) {
-    if VECTOR.load(Ordering::Relaxed) != vector {
-        let mode = if COUNTS.load(Ordering::Relaxed) { 0 } else { TSC_DEADLINE_MODE };
-        // SAFETY: every vector has a handler.
-        unsafe { write_msr(LVT_TIMER, mode | u64::from(vector)) };
-        VECTOR.store(vector, Ordering::Relaxed);
-    }
-}
-
-/// Arms the timer for the TSC value `deadline`; 0 disarms it. A deadline that has passed fires at once.
-#[inline(always)]
-pub(crate) fn arm(deadline: u64) {
-    if COUNTS.load(Ordering::Relaxed) {
-        arm_count(deadline);
-    } else {
-        // SAFETY: every vector has a handler.
-        unsafe { write_msr(TSC_DEADLINE, deadline) };
-    }
-}
-
+/// Ticks from arming the timer with so many counts to its interrupt, at the least.
 #[inline(never)]
-fn arm_count(deadline: u64) {
+fn shortest(counts: u32) -> u64 {
+    let mut least = u64::MAX;
+    for _ in 0..MEASUREMENTS {
+        let began = tsc();
+        // SAFETY: the timer's vector is the one that is waited for.
+        unsafe { write_msr(INITIAL_COUNT, u64::from(counts)) };
+        least = least.min(wait_spinning() - began);
+    }
+    least
+}
+
+/// Whether the timer is in one-shot mode.
+pub(crate) fn counts() -> bool {
+    COUNTS.load(Ordering::Relaxed)
+}
+
+/// Sets the timer to raise `vector` at the TSC value `deadline`, at once where that has passed. False in one-shot mode, where
+/// [`count`] does it. The vector is written only on a change, so that a measured path stays free of it.
+#[inline(always)]
+#[must_use]
+pub(crate) fn set(vector: u8, deadline: u64) -> bool {
+    if VECTOR.load(Ordering::Relaxed) != vector && !route(vector) {
+        return false;
+    }
+    // SAFETY: every vector has a handler.
+    unsafe { write_msr(TSC_DEADLINE, deadline) };
+    true
+}
+
+/// Lets the timer raise `vector` from now on, in either mode.
+pub(crate) fn prepare(vector: u8) {
+    if VECTOR.load(Ordering::Relaxed) != vector && !route(vector) {
+        route_counts(vector);
+    }
+}
+
+/// Lets the timer raise `vector` in TSC-deadline mode; false in the other one.
+#[inline(never)]
+fn route(vector: u8) -> bool {
+    if counts() {
+        return false;
+    }
+    // SAFETY: every vector has a handler.
+    unsafe { write_msr(LVT_TIMER, TSC_DEADLINE_MODE | u64::from(vector)) };
+    VECTOR.store(vector, Ordering::Relaxed);
+    true
+}
+
+/// Lets the timer raise `vector` in one-shot mode.
+fn route_counts(vector: u8) {
+    if COUNTS_FOR.swap(vector, Ordering::Relaxed) != vector {
+        // SAFETY: every vector has a handler.
+        unsafe { write_msr(LVT_TIMER, u64::from(vector)) };
+    }
+}
+
+/// Sets the timer in one-shot mode to raise `vector` at the TSC value `deadline`, or at the longest count's end where that is earlier.
+#[inline(never)]
+pub(crate) fn count(vector: u8, deadline: u64) {
+    route_counts(vector);
     DUE.store(deadline, Ordering::Relaxed);
     let rate = Rate::from_bits(RATE.load(Ordering::Relaxed));
-    let count = match deadline {
-        0 => 0,
-        due => rate.counts(due.saturating_sub(tsc())),
-    };
+    let count = rate.counts(deadline.saturating_sub(tsc()));
     // SAFETY: every vector has a handler.
     unsafe { write_msr(INITIAL_COUNT, u64::from(count)) };
 }
 
-/// Whether the timer came at `tsc` ahead of the instant for which it is set.
-#[inline(always)]
-pub(crate) fn is_early(tsc: u64) -> bool {
-    tsc < DUE.load(Ordering::Relaxed)
-}
-
-/// Sets the timer again when it raised `vector` too early, at `tsc`; returns whether it did.
-#[inline(always)]
-pub(crate) fn goes_on(vector: u32, tsc: u64) -> bool {
-    let early = is_early(tsc) && vector == u32::from(VECTOR.load(Ordering::Relaxed));
+/// Sets the timer again when it came at `tsc`, ahead of the instant that [`count`] was given; returns whether it did.
+pub(crate) fn goes_on(tsc: u64) -> bool {
+    let due = DUE.load(Ordering::Relaxed);
+    let early = tsc < due;
     if early {
-        arm_count(DUE.load(Ordering::Relaxed));
+        count(COUNTS_FOR.load(Ordering::Relaxed), due);
     }
     early
+}
+
+/// Stops the timer, and forgets for when it was set.
+pub fn stop() {
+    DUE.store(0, Ordering::Relaxed);
+    let register = if counts() { INITIAL_COUNT } else { TSC_DEADLINE };
+    // SAFETY: a timer that is stopped raises nothing.
+    unsafe { write_msr(register, 0) };
 }
 
 /// The register, and its value, that let the timer come as soon as it can.
 #[must_use]
 pub fn soonest() -> (u32, u32) {
-    if COUNTS.load(Ordering::Relaxed) { (INITIAL_COUNT, 1) } else { (TSC_DEADLINE, 1) }
+    if counts() { (INITIAL_COUNT, 1) } else { (TSC_DEADLINE, 1) }
 }

@@ -175,8 +175,8 @@ fn timer_exit() -> Option<u64> {
 
 /// From arming the timer for an instant that has passed to its handler.
 fn timer_past() -> Option<u64> {
-    // An alarm that was set for later would take it for one that comes too early.
-    Alarm::new(TIMER_VECTOR, note_own).clear();
+    // The alarm is set for later, and would take this for one that comes too early.
+    timer::stop();
     let (register, value) = timer::soonest();
     await_interrupt(|| round_trip::write_msr_from(register, u64::from(value)))
 }
