@@ -71,6 +71,9 @@ pub struct Setup {
 
 /// The operations. Those on a vCPU want it loaded on this core, unless they say otherwise.
 pub trait Backend: 'static {
+    /// The timer of [`Self::arm`] counts only while the guest runs, so it is armed anew at each entry.
+    const TIMER_STANDS_STILL: bool;
+
     /// Switches virtualization on, on this core, and fills the MSR permission maps of a core of this kind. `region` is the core's own for
     /// ever.
     ///
@@ -78,7 +81,7 @@ pub trait Backend: 'static {
     /// [`Refused`] when the processor refuses.
     fn enable(
         kind: CoreKind,
-        region: &'static mut Page,
+        region: &'static mut [Page; 2],
         maps: &'static mut [Page; 2],
     ) -> Result<(), Refused>;
 
@@ -90,7 +93,7 @@ pub trait Backend: 'static {
     /// # Errors
     /// [`Refused`] when the processor refuses.
     fn fill<H: Handlers>(
-        vcpu: &Vcpu,
+        vcpu: &mut Vcpu,
         block: &'static mut Page,
         setup: &Setup,
     ) -> Result<(), Refused>;
@@ -137,8 +140,8 @@ pub trait Backend: 'static {
     /// Tells a processor that delivers interrupts by itself what the virtual APIC raised since the last call.
     fn tell_interrupt_status(vcpu: &mut Vcpu);
 
-    /// Has the guest exit when the timer, of [`Vcpu::timer_shift`], has counted `count`. A time-shared core's timer stands still while the
-    /// hypervisor runs.
+    /// Has the guest exit at [`Vcpu::deadline`]: when the timer, of [`Vcpu::timer_shift`], has counted `count` from the entry on. An early
+    /// exit does no harm.
     fn arm(vcpu: &mut Vcpu, count: u64);
 
     /// Has the next entry on this dedicated core exit at once. Called from the NMI handler, between an exit and the entry.
@@ -146,6 +149,12 @@ pub trait Backend: 'static {
 
     /// Takes [`Self::exit_soon`] back.
     fn forget_exit_soon(vcpu: &mut Vcpu);
+
+    /// Takes and ends interrupts of the machine that wait for this core.
+    fn absorb_interrupts();
+
+    /// Lets NMIs in that wait, on a core that waits itself. Their handler notes them.
+    fn listen();
 
     /// The vCPU begins as behind INIT and a start-up interrupt with `vector`: real mode, at that page.
     fn start_up(vcpu: &mut Vcpu, vector: u8);

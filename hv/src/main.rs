@@ -13,21 +13,33 @@ mod memory;
 mod panic;
 mod run;
 mod serial;
+mod svm;
 mod switched;
 mod table;
 mod text;
 mod vcpu;
 mod vmx;
 
+use boot::processor::Virtualization;
 use hv_screen as screen;
+use svm::Svm;
 use vmx::Vmx;
 
-/// Where every core of the table goes once the board is verified; `core` indexes the table's cores.
+/// Where every core of the table goes once the board is verified; `core` indexes the table's cores. Both back ends are in the program, and
+/// CPUID chooses.
 fn core_main(core: usize, machine: &'static boot::Machine) -> ! {
-    run::core_main::<Vmx>(core, machine)
+    match Virtualization::found() {
+        Some(Virtualization::AmdV) => run::core_main::<Svm>(core, machine),
+        _ => run::core_main::<Vmx>(core, machine),
+    }
 }
 
-/// The NMI handler.
+/// The NMI handler. Under AMD-V no NMI needs more than a note: see [`svm`].
 fn on_nmi() {
-    run::nmi::<Vmx>();
+    if run::nmi() {
+        match Virtualization::found() {
+            Some(Virtualization::AmdV) => <Svm as backend::Backend>::exit_soon(),
+            _ => <Vmx as backend::Backend>::exit_soon(),
+        }
+    }
 }

@@ -24,6 +24,10 @@ pub struct Vcpu {
     pub host_stack: u64,
     /// Physical address of the processor's control block: a VMCS or a VMCB.
     pub block: u64,
+    /// Physical address of what the processor brings back for the hypervisor; AMD-V only.
+    pub host_block: u64,
+    /// Where the back end runs it; AMD-V only.
+    pub run: u64,
     /// Called where the processor did not take the block; returns the vCPU to enter next.
     pub entry_failed: extern "C" fn(*mut Vcpu) -> *mut Vcpu,
     /// Index in the table of its core, which it never leaves.
@@ -126,6 +130,8 @@ pub struct WindowFigures {
 pub struct Parts {
     /// Physical address of its control block.
     pub block: u64,
+    /// See [`Vcpu::host_block`].
+    pub host_block: u64,
     /// See [`Vcpu::entry_failed`].
     pub entry_failed: extern "C" fn(*mut Vcpu) -> *mut Vcpu,
     /// Index in the table of its core.
@@ -181,6 +187,8 @@ impl Vcpu {
             pending: Pending::Nothing,
             host_stack: parts.host_stack,
             block: parts.block,
+            host_block: parts.host_block,
+            run: 0,
             entry_failed: parts.entry_failed,
             core: parts.core,
             deadline: u64::MAX,
@@ -217,6 +225,52 @@ impl Vcpu {
     #[inline(always)]
     pub fn is_dedicated(&self) -> bool {
         self.state.kind == CoreKind::Dedicated
+    }
+
+    /// A general-purpose register by its number in an instruction; `None` for RSP, which the control block has.
+    pub const fn general_register(&self, number: u8) -> Option<u64> {
+        let (registers, preserved) = (&self.registers, &self.preserved);
+        Some(match number {
+            0 => registers.rax,
+            1 => registers.rcx,
+            2 => registers.rdx,
+            3 => registers.rbx,
+            4 => return None,
+            5 => preserved.rbp,
+            6 => registers.rsi,
+            7 => registers.rdi,
+            8 => registers.r8,
+            9 => registers.r9,
+            10 => registers.r10,
+            11 => registers.r11,
+            12 => preserved.r12,
+            13 => preserved.r13,
+            14 => preserved.r14,
+            _ => preserved.r15,
+        })
+    }
+
+    /// The same, to be written.
+    pub const fn general_register_mut(&mut self, number: u8) -> Option<&mut u64> {
+        let (registers, preserved) = (&mut self.registers, &mut self.preserved);
+        Some(match number {
+            0 => &mut registers.rax,
+            1 => &mut registers.rcx,
+            2 => &mut registers.rdx,
+            3 => &mut registers.rbx,
+            4 => return None,
+            5 => &mut preserved.rbp,
+            6 => &mut registers.rsi,
+            7 => &mut registers.rdi,
+            8 => &mut registers.r8,
+            9 => &mut registers.r9,
+            10 => &mut registers.r10,
+            11 => &mut registers.r11,
+            12 => &mut preserved.r12,
+            13 => &mut preserved.r13,
+            14 => &mut preserved.r14,
+            _ => &mut preserved.r15,
+        })
     }
 
     /// Takes IA32_SPEC_CTRL from the guest, at the end of its window: with the guest's restrictions (IBRS, SSBD) in force, the switch and what

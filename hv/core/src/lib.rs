@@ -12,6 +12,7 @@ pub mod cpuid;
 pub mod errata;
 pub mod exit;
 pub mod fate;
+pub mod fetch;
 pub mod health;
 pub mod hygiene;
 pub mod inbox;

@@ -5,6 +5,7 @@
 
 use hv_defs::apic::{self, delivery, icr, lvt};
 use hv_defs::msr::{self, apic_base, misc_enable};
+use hv_defs::svm::msrpm;
 
 use crate::cpuid::SpeculationMsrs;
 use crate::ipi::{self, BOOTSTRAP, Ipi, Kind, Peers, Verdict};
@@ -165,11 +166,39 @@ fn open(map: &mut [u64; 512], number: u32, read: bool, write: bool) {
     }
 }
 
-/// Fills the MSR bitmap of a core of this kind: a set bit exits. An MSR outside the two ranges of the bitmap
-/// always exits (SDM 3C 26.1.3). `apic_virtualization` says that every vCPU of the core runs with the processor's
-/// "virtualize x2APIC mode", register virtualization and virtual-interrupt delivery: an open register of the x2APIC is
-/// then the virtual-APIC page's; without them it would be the machine's. Of `speculation` the control register is switched with the
-/// vCPU, and the two commands act on nothing but the core, which is the guest's while it runs.
+/// Tells each MSR that a guest of a core of this kind may touch without an exit: number, reads, writes. `apic_virtualization` says that every
+/// vCPU of the core runs with the processor's "virtualize x2APIC mode", register virtualization and virtual-interrupt delivery: an open
+/// register of the x2APIC is then the virtual-APIC page's; without them it would be the machine's. Of `speculation` the control register is
+/// switched with the vCPU, and the two commands act on nothing but the core, which is the guest's while it runs.
+fn opened(
+    kind: CoreKind,
+    apic_virtualization: bool,
+    speculation: SpeculationMsrs,
+    open: &mut impl FnMut(u32, bool, bool),
+) {
+    for number in OPEN {
+        open(number, true, true);
+    }
+    open(msr::SPEC_CTRL, speculation.control, speculation.control);
+    open(msr::PRED_CMD, false, speculation.barrier);
+    open(msr::FLUSH_CMD, false, speculation.l1d_flush);
+    open(msr::TIME_STAMP_COUNTER, true, false);
+    let registers = apic::FIRST..=apic::LAST;
+    match kind {
+        CoreKind::Dedicated => {
+            open(TSC_DEADLINE, true, true);
+            let is_readable = |n| apic_is_readable(n) && !is_machine_entry(n);
+            registers.for_each(|n| open(n, is_readable(n), apic_is_writable(n)));
+        }
+        CoreKind::Shared if apic_virtualization => {
+            registers.for_each(|n| open(n, page_is_readable(n), page_is_writable(n)));
+        }
+        CoreKind::Shared => {}
+    }
+}
+
+/// Fills the MSR bitmap of VT-x for a core of this kind: a set bit exits. An MSR outside the two ranges of the bitmap
+/// always exits (SDM 3C 26.1.3).
 ///
 /// While a guest has its APIC disabled, [`close_self_ipi`] has to be applied too.
 pub fn bitmap(
@@ -179,25 +208,37 @@ pub fn bitmap(
     map: &mut [u64; 512],
 ) {
     *map = [u64::MAX; 512];
-    for number in OPEN {
-        open(map, number, true, true);
-    }
-    open(map, msr::SPEC_CTRL, speculation.control, speculation.control);
-    open(map, msr::PRED_CMD, false, speculation.barrier);
-    open(map, msr::FLUSH_CMD, false, speculation.l1d_flush);
-    open(map, msr::TIME_STAMP_COUNTER, true, false);
-    let registers = apic::FIRST..=apic::LAST;
-    match kind {
-        CoreKind::Dedicated => {
-            open(map, TSC_DEADLINE, true, true);
-            let is_readable = |n| apic_is_readable(n) && !is_machine_entry(n);
-            registers.for_each(|n| open(map, n, is_readable(n), apic_is_writable(n)));
+    opened(kind, apic_virtualization, speculation, &mut |number, read, write| {
+        open(map, number, read, write);
+    });
+}
+
+/// Fills the MSR permission map of AMD-V for a core of this kind: a set bit exits. EFER stays closed, because VMRUN wants SVME set in it,
+/// which no guest may see. APM 2 15.11.
+pub fn permission_map(kind: CoreKind, speculation: SpeculationMsrs, map: &mut [u64; 1024]) {
+    *map = [u64::MAX; 1024];
+    opened(kind, false, speculation, &mut |number, read, write| {
+        if number == msr::EFER || number == TSC_DEADLINE {
+            return;
         }
-        CoreKind::Shared if apic_virtualization => {
-            registers.for_each(|n| open(map, n, page_is_readable(n), page_is_writable(n)));
+        let Some((word, shift)) = permission_place(number) else {
+            return;
+        };
+        let read = if read { u64::from(msrpm::READ) } else { 0 };
+        let write = if write { u64::from(msrpm::WRITE) } else { 0 };
+        let bits = (read | write) << shift;
+        if let Some(word) = map.get_mut(word) {
+            *word &= !bits;
         }
-        CoreKind::Shared => {}
-    }
+    });
+}
+
+/// Word of the permission map, and the lower of the two bits in it. APM 2 15.11.
+fn permission_place(number: u32) -> Option<(usize, u32)> {
+    let range = |(first, _): &&(u32, usize)| number.wrapping_sub(*first) < msrpm::RANGE;
+    let (first, at) = msrpm::RANGES.iter().find(range)?;
+    let bit = (number - first) * 2;
+    Some((at / 8 + bit as usize / 64, bit % 64))
 }
 
 /// Has writes of SELF_IPI exit.
@@ -207,6 +248,21 @@ pub fn close_self_ipi(map: &mut [u64; 512]) {
     {
         *word |= bit;
     }
+}
+
+/// Bits of EFER that a guest may set: SCE, LME, NXE. LMA follows from LME and CR0.PG. APM 2 3.1.7.
+const EFER_OFFERED: u64 = 1 | EFER_LME | 1 << 11;
+const EFER_LME: u64 = 1 << 8;
+const EFER_LMA: u64 = 1 << 10;
+
+/// What a write of EFER loads, where it exits; `None` where the guest gets #GP(0). `old` is the register as the guest reads it. APM 2
+/// 3.1.7: LME does not change while paging is on.
+#[must_use]
+pub const fn efer(value: u64, old: u64, paging: bool) -> Option<u64> {
+    if value & !(EFER_OFFERED | EFER_LMA) != 0 || (paging && (value ^ old) & EFER_LME != 0) {
+        return None;
+    }
+    Some(value & !EFER_LMA | old & EFER_LMA)
 }
 
 /// String instructions are fast; neither BTS nor PEBS is there; everything else is off.

@@ -74,6 +74,8 @@ pub enum Format {
     Host,
     /// Extended page tables. SDM 3C 29.3.2.
     Ept,
+    /// Nested page tables of AMD-V: those of the host, walked as a user's. APM 2 15.25.5.
+    Npt,
 }
 
 /// The largest page that may be used; the processor must support it.
@@ -228,7 +230,7 @@ impl Mapping {
         let last = self.virt.checked_add(self.size - 1).ok_or(out)?;
         let last_physical = self.phys.checked_add(self.size - 1).ok_or(out)?;
         let reachable = match format {
-            Format::Ept => last >> VIRTUAL_BITS == 0,
+            Format::Ept | Format::Npt => last >> VIRTUAL_BITS == 0,
             Format::Host => {
                 let half = VIRTUAL_BITS - 1;
                 last >> half == 0 || self.virt >> half == u64::MAX >> half
@@ -241,7 +243,7 @@ impl Mapping {
         if write && !read {
             return Err(MapError::WriteOnly { mapping });
         }
-        if !read && (format == Format::Host || !execute) {
+        if !read && (format != Format::Ept || !execute) {
             return Err(MapError::Unreadable { mapping });
         }
         Ok(())
@@ -310,12 +312,13 @@ fn leaf(format: Format, level: u32, mapping: &Mapping) -> u64 {
     let when = |wanted: bool, bit: u64| if wanted { bit } else { 0 };
     let Access { read, write, execute } = mapping.access;
     match format {
-        Format::Host => {
+        Format::Host | Format::Npt => {
             let cache = match mapping.memory {
                 Memory::WriteBack => 0,
                 Memory::Uncached => host::CACHE_DISABLE | host::WRITE_THROUGH,
             };
             host::PRESENT
+                | when(format == Format::Npt, host::USER)
                 | host::ACCESSED
                 | host::DIRTY
                 | cache
@@ -341,13 +344,14 @@ fn leaf(format: Format, level: u32, mapping: &Mapping) -> u64 {
 const fn branch(format: Format) -> u64 {
     match format {
         Format::Host => host::PRESENT | host::WRITABLE | host::ACCESSED,
+        Format::Npt => host::PRESENT | host::WRITABLE | host::USER | host::ACCESSED,
         Format::Ept => ept::ACCESS,
     }
 }
 
 const fn is_used(format: Format, entry: u64) -> bool {
     match format {
-        Format::Host => entry & host::PRESENT != 0,
+        Format::Host | Format::Npt => entry & host::PRESENT != 0,
         Format::Ept => entry & ept::ACCESS != 0,
     }
 }
@@ -562,7 +566,7 @@ pub fn translate(
     let upper = virt >> (VIRTUAL_BITS - 1);
     let valid = match format {
         Format::Host => upper == 0 || upper == u64::MAX >> (VIRTUAL_BITS - 1),
-        Format::Ept => upper < 2,
+        Format::Ept | Format::Npt => upper < 2,
     };
     if !valid {
         return None;
@@ -585,7 +589,7 @@ pub fn translate(
 
 fn meaning(format: Format, entry: u64) -> (Access, Memory) {
     match format {
-        Format::Host => (
+        Format::Host | Format::Npt => (
             Access {
                 read: true,
                 write: entry & host::WRITABLE != 0,

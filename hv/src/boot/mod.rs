@@ -14,7 +14,7 @@ mod info;
 mod machine;
 mod memory_map;
 mod power;
-mod processor;
+pub mod processor;
 mod skew;
 mod staging;
 mod wall_clock;

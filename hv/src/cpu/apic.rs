@@ -55,6 +55,19 @@ pub fn init() -> Result<LocalApic, &'static str> {
     Ok(apic)
 }
 
+/// Lets the timer of this core's APIC interrupt once for each count that is written, divided by 1: a time-shared core's, where the
+/// processor's virtualization has no timer. SDM 3A 11.5.4.
+pub fn use_one_shot_timer() {
+    const DIVIDE_BY_1: u64 = 0b1011;
+    write(apic::DIVIDE_CONFIGURATION, DIVIDE_BY_1);
+    write(apic::LVT_TIMER, TIMER_VECTOR as u64);
+}
+
+/// By how much the timer counts slower than the TSC: one for each 2^shift ticks, rounded up, so that it never ends late.
+pub fn timer_shift() -> u32 {
+    0
+}
+
 /// Puts this core's APIC, in x2APIC mode, into the state behind INIT, as far as software can: every source that a guest can program is
 /// masked, the timer is disarmed, no interrupt is pending or in service, and the APIC is switched off. SDM 3A 11.4.7.3.
 pub fn reset() {

@@ -11,7 +11,6 @@
 //! That one is a race: a sender in root mode, interrupts off, sees the target run and has a dozen instructions to go while the target's
 //! window ends. The switch to the next window takes many times as long and ends by absorbing a notification that arrived
 //! ([`begin_window`]). Should one arrive later still, it costs the next partition one exit, once for the edge.
-#![expect(unsafe_code, reason = "takes a pending interrupt in root mode")]
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -206,13 +205,13 @@ pub fn take_notification(core: usize) -> bool {
 
 /// `vcpu` runs on this time-shared core, `core` of the table, from now on. A notification that was meant for the vCPU before it is absorbed here, in the
 /// switch's time.
-pub fn begin_window(core: usize, vcpu: &Vcpu) {
-    if NOTIFIED.get(core).is_some_and(|notified| notified.load(Ordering::Relaxed)) {
-        // SAFETY: the switch holds no lock; the handler of every vector from 32 on only ends the interrupt. One instruction runs
-        // between STI and CLI, because the first behind STI still runs without interrupts. SDM 3A 7.8.1.
-        unsafe {
-            core::arch::asm!("sti", "nop", "nop", "cli", options(nomem, nostack));
-        }
+pub fn begin_window<B: Backend>(core: usize, vcpu: &Vcpu) {
+    let notified = NOTIFIED.get(core).is_some_and(|notified| notified.load(Ordering::Relaxed));
+    // A timer that goes on counting may have run out behind the last window.
+    if notified || !B::TIMER_STANDS_STILL {
+        B::absorb_interrupts();
+    }
+    if notified {
         take_notification(core);
     }
     if let Some(running) = RUNNING.get(core) {
@@ -324,6 +323,7 @@ pub fn await_start<B: Backend>(vcpu: &mut Vcpu) {
         if restart::is_asked(vcpu.state.partition) {
             restart::carry_out::<B>(vcpu);
         }
+        B::listen();
         if module::take_root_nmi(vcpu.core) {
             B::forget_exit_soon(vcpu);
             if take_notification(vcpu.core) {

@@ -238,6 +238,7 @@ fn on_rare<B: Backend>(vcpu: &mut Vcpu, request: Request) -> Then {
                 return Then::Leave(machine::tsc());
             }
         }
+        Request::Halt => shared::await_event(vcpu),
         Request::SwitchPlan | Request::TellPlan => {
             shared::answer(vcpu, request);
             // Neither a timer nor an interrupt is any other than before.
@@ -382,15 +383,16 @@ extern "C" fn entry_failed<B: Backend>(vcpu: *mut Vcpu) -> *mut Vcpu {
     }
 }
 
-/// The NMI handler of the hypervisor, in root mode: the guest's next entry exits at once, so that neither a kick nor a platform's NMI
-/// is lost. A dedicated core without a current VMCS has nobody to hand it to; a time-shared core never has.
-pub fn nmi<B: Backend>() {
-    if module::may_be_kicked() {
+/// Notes an NMI that came in root mode. Returns whether the guest's next entry has to exit at once, so that neither a kick nor a platform's
+/// NMI is lost. A dedicated core without a current VMCS has nobody to hand it to; a time-shared core never has.
+pub fn nmi() -> bool {
+    let kicked = module::may_be_kicked();
+    if kicked {
         module::note_root_nmi();
-        B::exit_soon();
     } else if percpu::core_index().and_then(|core| TABLE.cores.get(core)).is_some_and(is_shared) {
         module::note_machine_nmi();
     }
+    kicked
 }
 
 fn is_shared(core: &Core) -> bool {

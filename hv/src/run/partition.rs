@@ -42,17 +42,18 @@ static BLOCKS: [CoreCell<Page>; VCPU_COUNT] = [const { CoreCell::new(Page([0; 51
 static APIC_PAGES: [CoreCell<ApicPage>; VCPU_COUNT] =
     [const { CoreCell::new(ApicPage::new()) }; VCPU_COUNT];
 /// By core: what the processor keeps for itself while virtualization is on.
-static REGIONS: [CoreCell<Page>; CORES] = [const { CoreCell::new(Page([0; 512])) }; CORES];
+static REGIONS: [CoreCell<[Page; 2]>; CORES] =
+    [const { CoreCell::new([Page([0; 512]), Page([0; 512])]) }; CORES];
 /// By core: its MSR permission maps.
 static MSR_MAPS: [CoreCell<[Page; 2]>; CORES] =
     [const { CoreCell::new([Page([0; 512]), Page([0; 512])]) }; CORES];
 static EPT: [CoreCell<PageTable>; EPT_PAGES] =
     [const { CoreCell::new(PageTable([0; 512])) }; EPT_PAGES];
-/// Every port exits: none is granted. SDM 3C 25.6.4.
-static PORT_MAP: Page = Page([u64::MAX; 512]);
+/// Every port exits: none is granted. SDM 3C 25.6.4, APM 2 15.10.1.
+static PORT_MAP: [Page; 3] = [const { Page([u64::MAX; 512]) }; 3];
 
 /// Bytes of static memory that one core and its one partition take: figures for the report.
-pub const PER_CPU_BYTES: usize = 4 * size_of::<Page>()
+pub const PER_CPU_BYTES: usize = 5 * size_of::<Page>()
     + size_of::<ApicPage>()
     + size_of::<Vcpu>()
     + size_of::<ConsoleRing>()
@@ -186,6 +187,7 @@ pub fn make<B: Backend, H: Handlers>(
     let maps = maps.address() as u64;
     let parts = Parts {
         block: block.address() as u64,
+        host_block: REGIONS.get(place.core).ok_or(Unready::Processor)?.address() as u64 + PAGE_SIZE,
         entry_failed: place.entry_failed,
         core: place.core,
         most_timer_lead: shared::MOST_TIMER_LEAD,

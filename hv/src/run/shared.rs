@@ -399,7 +399,7 @@ impl SharedCore {
         if let Life::StartsAt(vector) = vcpu.life {
             B::start_up(vcpu, vector);
         }
-        interrupts::begin_window(self.core, vcpu);
+        interrupts::begin_window::<B>(self.core, vcpu);
         // The latest instant that settling calls outside: a timer due since then is due in the window.
         if vcpu.state.apic.next_deadline().is_some_and(|due| due < slot.start) {
             vcpu.windows.timers_outside += 1;
@@ -592,7 +592,7 @@ impl SharedCore {
 pub fn rearm<B: Backend>(vcpu: &mut Vcpu) -> bool {
     let now = machine::tsc();
     let in_time = now < vcpu.deadline;
-    if in_time {
+    if in_time && B::TIMER_STANDS_STILL {
         // `settle` keeps the deadline so near that this fits the timer.
         B::arm(vcpu, (vcpu.deadline - now) >> (vcpu.timer_shift & 63));
     }
@@ -634,6 +634,15 @@ pub fn clock<B: Backend>(vcpu: &mut Vcpu) -> Option<u64> {
     }
     settle_now::<B>(vcpu, now);
     if vcpu.life == Life::Runs { None } else { Some(machine::tsc()) }
+}
+
+/// The guest halted: waits until something may wake it, or its window ends. The clock is looked at behind this.
+pub fn await_event(vcpu: &Vcpu) {
+    let due = vcpu.state.apic.next_deadline().unwrap_or(u64::MAX);
+    let until = due.min(vcpu.window_end.saturating_sub(LEAST_SETTLING));
+    while machine::tsc() < until && !vcpu.inbox.has_news() && !module::is_stopping() {
+        core::hint::spin_loop();
+    }
 }
 
 /// Ticks that settling and the entry behind it take at least. A guest whose window ends sooner would not run an instruction more: it is left

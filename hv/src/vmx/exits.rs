@@ -286,6 +286,8 @@ fn carry_out(vcpu: &mut Vcpu, operation: Operation) {
         Operation::WriteMsr { msr, value } => machine::write_checked_msr(msr, value),
         Operation::LoadCr0(load) => guest::load_cr0(&load),
         Operation::LoadCr4(value) => guest::load_cr4(value),
+        // It never exits here: the processor switches it.
+        Operation::LoadEfer(_) => return,
         Operation::LoadRegister { register, value } => write_register(vcpu, register, value),
     }
     guest::advance();
@@ -404,57 +406,15 @@ fn deal_with_control(vcpu: &mut Vcpu) -> Request {
     }
 }
 
-/// The number of RSP in an instruction.
-const RSP: u8 = 4;
-
 /// A general-purpose register by its number in an instruction.
 fn read_register(vcpu: &Vcpu, number: u8) -> u64 {
-    let (registers, preserved) = (&vcpu.registers, &vcpu.preserved);
-    match number {
-        0 => registers.rax,
-        1 => registers.rcx,
-        2 => registers.rdx,
-        3 => registers.rbx,
-        RSP => vmx::read(field::GUEST_RSP),
-        5 => preserved.rbp,
-        6 => registers.rsi,
-        7 => registers.rdi,
-        8 => registers.r8,
-        9 => registers.r9,
-        10 => registers.r10,
-        11 => registers.r11,
-        12 => preserved.r12,
-        13 => preserved.r13,
-        14 => preserved.r14,
-        _ => preserved.r15,
-    }
+    vcpu.general_register(number).unwrap_or_else(|| vmx::read(field::GUEST_RSP))
 }
 
 fn write_register(vcpu: &mut Vcpu, number: u8, value: u64) {
-    let (registers, preserved) = (&mut vcpu.registers, &mut vcpu.preserved);
-    let place = match number {
-        0 => &mut registers.rax,
-        1 => &mut registers.rcx,
-        2 => &mut registers.rdx,
-        3 => &mut registers.rbx,
-        RSP => {
-            // SAFETY: the guest asked for this very load of its own stack pointer.
-            unsafe {
-                vmx::write(field::GUEST_RSP, value);
-            }
-            return;
-        }
-        5 => &mut preserved.rbp,
-        6 => &mut registers.rsi,
-        7 => &mut registers.rdi,
-        8 => &mut registers.r8,
-        9 => &mut registers.r9,
-        10 => &mut registers.r10,
-        11 => &mut registers.r11,
-        12 => &mut preserved.r12,
-        13 => &mut preserved.r13,
-        14 => &mut preserved.r14,
-        _ => &mut preserved.r15,
-    };
-    *place = value;
+    match vcpu.general_register_mut(number) {
+        Some(place) => *place = value,
+        // SAFETY: the guest asked for this very load of its own stack pointer.
+        None => unsafe { vmx::write(field::GUEST_RSP, value) },
+    }
 }

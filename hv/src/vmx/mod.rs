@@ -23,9 +23,11 @@ pub use controls::missing_controls;
 pub struct Vmx;
 
 impl Backend for Vmx {
+    const TIMER_STANDS_STILL: bool = true;
+
     fn enable(
         kind: CoreKind,
-        region: &'static mut Page,
+        region: &'static mut [Page; 2],
         maps: &'static mut [Page; 2],
     ) -> Result<(), Refused> {
         let [apic_on, apic_off] = maps;
@@ -34,7 +36,7 @@ impl Backend for Vmx {
         msr::bitmap(kind, apic_virtualization, speculation, &mut apic_on.0);
         msr::bitmap(kind, apic_virtualization, speculation, &mut apic_off.0);
         msr::close_self_ipi(&mut apic_off.0);
-        setup::enable(region).map_err(|_| Refused)
+        setup::enable(&mut region[0]).map_err(|_| Refused)
     }
 
     fn settings(kind: CoreKind) -> Settings {
@@ -55,7 +57,7 @@ impl Backend for Vmx {
     }
 
     fn fill<H: Handlers>(
-        vcpu: &Vcpu,
+        vcpu: &mut Vcpu,
         block: &'static mut Page,
         setup: &Setup,
     ) -> Result<(), Refused> {
@@ -130,6 +132,16 @@ impl Backend for Vmx {
 
     fn forget_exit_soon(_: &mut Vcpu) {
         guest::stop_timer();
+    }
+
+    fn absorb_interrupts() {
+        // SAFETY: no lock is held; the handler of every vector from 32 on only ends the interrupt. One instruction runs between STI and CLI,
+        // because the first behind STI still runs without interrupts. SDM 3A 7.8.1.
+        unsafe { core::arch::asm!("sti", "nop", "nop", "cli", options(nomem, nostack)) };
+    }
+
+    fn listen() {
+        // Nothing keeps them out.
     }
 
     fn start_up(vcpu: &mut Vcpu, vector: u8) {

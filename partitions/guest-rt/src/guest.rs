@@ -196,6 +196,7 @@ pub fn start(magic: u32, boot_info: u32, main: fn(&Guest) -> Verdict) -> ! {
     if machine == Machine::Native {
         console::set_up_uart();
     }
+    hypercall::choose_instruction();
     interrupts::set_up(0);
     let (handover, spare) = read_boot_info(magic, boot_info);
     let arguments = Arguments::new(command_line());

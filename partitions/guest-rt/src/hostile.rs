@@ -272,7 +272,7 @@ pub fn finish_at_once() -> ! {
 /// # Errors
 /// The [`Fault`] that answered.
 pub fn unknown_hypercall() -> Result<(), Fault> {
-    attempt!("vmcall"; inout("rax") 0xFFFF_u64 => _)
+    attempt!("771: vmcall\n.pushsection .hypercall_sites, \"a\"\n.quad 771b\n.popsection"; inout("rax") 0xFFFF_u64 => _)
 }
 
 /// Says bytes on the console as they are, and waits while there is no room. Any vCPU may.

@@ -6,6 +6,7 @@ use core::arch::asm;
 use bulkhead_table::abi::{call, status};
 
 use crate::guest::under_hypervisor;
+use crate::machine::cpuid;
 use crate::schedule::Window;
 
 /// Registers that a call returns in.
@@ -17,7 +18,35 @@ struct Returned {
     rdx: u64,
 }
 
-/// Executes VMCALL. Only under the hypervisor: elsewhere it is an invalid instruction.
+unsafe extern "C" {
+    /// The addresses of all hypercalls of the guest, which each of them leaves in a section of its own; see `guest.ld`.
+    static __hypercall_sites: u64;
+    static __hypercall_sites_end: u64;
+}
+
+/// The hypercall of AMD-V. APM 3, VMMCALL; VMCALL is as long.
+const VMMCALL: [u8; 3] = [0x0F, 0x01, 0xD9];
+
+/// Makes every hypercall of this guest a VMMCALL, where the processor is not Intel's. The instruction is chosen once, because a branch would
+/// cost each call.
+pub(crate) fn choose_instruction() {
+    const INTEL: [u8; 4] = *b"Genu";
+    if cpuid(0, 0).ebx.to_le_bytes() == INTEL {
+        return;
+    }
+    let (mut site, end) = (&raw const __hypercall_sites, &raw const __hypercall_sites_end);
+    while site < end {
+        // SAFETY: between the two lie addresses of hypercalls only. The guest's memory is mapped one to one and writable, no other CPU runs
+        // yet, and CPUID serialized ahead of the first call.
+        unsafe {
+            (*site as *mut [u8; 3]).write_volatile(VMMCALL);
+            site = site.add(1);
+        }
+    }
+    let _serialized = cpuid(0, 0);
+}
+
+/// Executes VMCALL or VMMCALL. Only under the hypervisor: elsewhere it is an invalid instruction.
 #[inline(always)]
 fn vmcall(number: u64, rbx: u64, words: [u64; 6]) -> Returned {
     let [rdi, rsi, rdx, r8, r9, r10] = words;
@@ -27,7 +56,7 @@ fn vmcall(number: u64, rbx: u64, words: [u64; 6]) -> Returned {
     unsafe {
         asm!(
             "xchg rbx, {rbx}",
-            "vmcall",
+            "771: vmcall\n.pushsection .hypercall_sites, \"a\"\n.quad 771b\n.popsection",
             "xchg rbx, {rbx}",
             rbx = inout(reg) returned.rbx,
             inout("rax") returned.rax,

@@ -52,7 +52,11 @@ pub fn cpuid(leaf: u32) -> u64 {
 /// VMCALL with this number. Under the hypervisor only.
 #[must_use]
 pub fn vmcall(number: u32) -> u64 {
-    timed!(number, 0_u32, "vmcall")
+    timed!(
+        number,
+        0_u32,
+        "771: vmcall\n.pushsection .hypercall_sites, \"a\"\n.quad 771b\n.popsection"
+    )
 }
 
 /// RDMSR of a register that the guest may read.

@@ -32,7 +32,10 @@ pub const UNDER_TRAP_FLAG: [NamedAttempt; 8] = [
     ("wrmsr", || step!("wrmsr"; in("ecx") 0x9B, in("eax") 0, in("edx") 0)),
     ("in", || step!("in al, dx"; in("dx") 0x71_u16, out("al") _)),
     ("outs", || step!("outsb"; in("dx") 0x71_u16, inout("rsi") 0x1000_u64 => _)),
-    ("vmcall", || step!("vmcall"; inout("rax") 0xFFFF_u64 => _)),
+    (
+        "vmcall",
+        || step!("771: vmcall\n.pushsection .hypercall_sites, \"a\"\n.quad 771b\n.popsection"; inout("rax") 0xFFFF_u64 => _),
+    ),
     ("wbinvd", || step!("wbinvd"; )),
     ("mov cr4", || step!("mov cr4, {value}"; value = in(reg) 1_u64 << 13)),
 ];

@@ -133,6 +133,9 @@ guest_ring3_vmcall:
     mov rax, rdi
     iretq
 2:  vmcall
+.pushsection .hypercall_sites, "a"
+    .quad 2b
+.popsection
 3:  int 0xF1
 .global guest_ring3_return
 guest_ring3_return:

@@ -3,6 +3,7 @@
 //! The `answer_*` functions are the fast paths: they decide as the whole rules do, or do nothing. `tests/exit.rs` holds both together.
 
 use super::action::{Action, GENERAL_PROTECTION, Operation, REFUSE, Request};
+use super::control::CR0_PG;
 use super::counters::Denial;
 use super::{Asked, Registers, VcpuState};
 use crate::cpuid::Leaf;
@@ -97,6 +98,10 @@ pub(super) fn read_msr(
     machine: &impl Asked,
 ) -> Action {
     let number = registers.rcx as u32;
+    if number == hv_defs::msr::EFER {
+        registers.set_edx_eax(machine.control_state().efer);
+        return Action::ADVANCE;
+    }
     if let Some(operation) = answer_read_msr(vcpu.kind, registers, vcpu) {
         if operation == REFUSE {
             vcpu.note_refusal(Denial::Msr, number);
@@ -128,7 +133,8 @@ pub fn answer_read_msr(
         registers.set_edx_eax(value);
         return Some(Operation::Advance);
     }
-    if msr::is_virtual(kind, number) {
+    // EFER exits on AMD-V only, and what it holds stands in the control block.
+    if msr::is_virtual(kind, number) || number == hv_defs::msr::EFER {
         return None;
     }
     vcpu.counters.deny(Denial::Msr);
@@ -160,6 +166,7 @@ pub fn answer_write_msr(
     match write_outright(kind, number, registers.edx_eax(), vcpu)? {
         msr::WriteAction::Machine(value) => Some(Operation::WriteMsr { msr: number, value }),
         msr::WriteAction::Drop => Some(Operation::Advance),
+        msr::WriteAction::Deny if number == hv_defs::msr::EFER => None,
         msr::WriteAction::Deny => {
             vcpu.counters.deny(write_denial(number));
             Some(REFUSE)
@@ -209,6 +216,9 @@ pub(super) fn write_msr(
     if number == hv_defs::apic::ICR && vcpu.kind == CoreKind::Shared {
         return write_command(value, vcpu, machine);
     }
+    if number == hv_defs::msr::EFER {
+        return write_efer(value, vcpu, machine);
+    }
     if vcpu.pc.is_some() {
         if vcpu.kind == CoreKind::Dedicated && pc::msr::is_idle_write(number, value) {
             return Action::ADVANCE;
@@ -225,6 +235,15 @@ pub(super) fn write_msr(
         msr::WriteAction::Send(ipi) => send(ipi, vcpu),
         msr::WriteAction::Drop => Action::ADVANCE,
         msr::WriteAction::Deny => refuse_write(vcpu, number),
+    }
+}
+
+/// EFER, where it exits.
+fn write_efer(value: u64, vcpu: &mut VcpuState, machine: &impl Asked) -> Action {
+    let state = machine.control_state();
+    match msr::efer(value, state.efer, state.cr0 & CR0_PG != 0) {
+        Some(efer) => Action::only(Operation::LoadEfer(efer)),
+        None => refuse_write(vcpu, hv_defs::msr::EFER),
     }
 }
 

@@ -62,6 +62,8 @@ pub enum Operation {
     LoadCr0(ControlLoad),
     /// Load CR4 with this value, then step over.
     LoadCr4(u64),
+    /// Load EFER with this value, then step over.
+    LoadEfer(u64),
     /// Load a general-purpose register of the guest, then step over.
     LoadRegister {
         /// Its number in an instruction.
@@ -83,6 +85,8 @@ pub enum Request {
     Send,
     /// A maskable interrupt of the machine arrived.
     Interrupt,
+    /// The guest halted: nothing of it runs until it has an event or its window ends. RIP stays at the HLT.
+    Halt,
     /// An NMI arrived: a kick, or the machine's.
     Nmi,
     /// Request the plan in RBX; it exists, and the partition may.

@@ -10,7 +10,8 @@ pub const CR4_OSXSAVE: u64 = 1 << 18;
 const CR0_PE: u64 = 1;
 const CR0_NW: u64 = 1 << 29;
 const CR0_CD: u64 = 1 << 30;
-const CR0_PG: u64 = 1 << 31;
+/// CR0.PG.
+pub(super) const CR0_PG: u64 = 1 << 31;
 /// The bits of CR0 that are defined. SDM 3A 2.5.
 const CR0_DEFINED: u64 = 0xE005_003F;
 const CR4_PAE: u64 = 1 << 5;

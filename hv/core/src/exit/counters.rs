@@ -69,6 +69,8 @@ kinds! {
         NmiWindow = "NMI window",
         /// The hypervisor's timer.
         Timer = "timer",
+        /// HLT.
+        Halt = "HLT",
         /// INIT or a start-up IPI from outside.
         Reset = "reset signal",
         /// A triple fault.

@@ -109,6 +109,8 @@ pub enum Exit {
     NmiWindow,
     /// The timer of the hypervisor ran out.
     Timer,
+    /// HLT, where the processor does not keep a guest halted across exits; time-shared cores only.
+    Halt,
     /// INIT or a start-up IPI reached the core itself: no partition's ever does, so it came from outside.
     Reset,
     /// The guest shut its processor down by a third fault.
@@ -146,6 +148,7 @@ impl Exit {
             Self::InterruptWindow => ExitKind::InterruptWindow,
             Self::NmiWindow => ExitKind::NmiWindow,
             Self::Timer => ExitKind::Timer,
+            Self::Halt => ExitKind::Halt,
             Self::Reset => ExitKind::Reset,
             Self::TripleFault => ExitKind::TripleFault,
             Self::TaskSwitch => ExitKind::TaskSwitch,
@@ -285,6 +288,7 @@ pub fn decide(
         Exit::Port(access) => access::port(access, registers, vcpu, machine),
         Exit::Interrupt => Action::ask(Request::Interrupt),
         Exit::InterruptWindow | Exit::Timer => Action::CLOCK,
+        Exit::Halt => Action::ask(Request::Halt),
         Exit::Nmi => Action::ask(Request::Nmi),
         Exit::NmiWindow => Action::only(Operation::Inject(Event::Nmi)),
         Exit::SetExtendedControl => control::write_extended(registers, vcpu),
