@@ -91,10 +91,13 @@ fn lint_bare(system: &Path, built: &BuiltImage) -> Result<()> {
 /// Tells the build of the tests that Debian's kernels could not be fetched. `hil-tests/build.rs` reads it.
 const NO_KERNELS: &str = "BULKHEAD_NO_KERNELS";
 
+/// Two tests run emulators at a time, and a third may build its image beside them.
+const TEST_THREADS: &str = "--test-threads=3";
+
 /// What boots. The tests that take minutes carry `#[ignore]`.
 fn emulator(outcomes: &mut Vec<Outcome>, long: bool) -> Result<()> {
     let mut settings = Vec::new();
-    let mut words = vec!["test", "--package", "hil-tests", "--", "--test-threads=2"];
+    let mut words = vec!["test", "--package", "hil-tests", "--", TEST_THREADS];
     if long {
         settings.push(("BULKHEAD_LONG", "1"));
         words.push("--include-ignored");
