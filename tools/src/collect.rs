@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hv_core::exit::{Denial, ExitKind};
 use hv_core::health::{Incident, Party, What};
 use hv_core::trace::WindowRecord;
 use hv_core::wire::{Fate, POWER, Stat, StatKey, SwitchStep};
@@ -15,10 +16,6 @@ use crate::report::{
     Boot, Core, EMULATED_TICKS, ExitsAt, FAST_TICKS, FORMAT, Health, Log, LostCore, Partition,
     RanOn, RanWindow, Report, Size, Windows,
 };
-
-/// Names of the numbers in [`StatKey::Denied`].
-const DENIED: [&str; 7] =
-    ["port", "MSR", "ICR or LVT write", "memory", "hypercall", "control register", "instruction"];
 
 /// Most contradictions that are kept: the first ones tell enough.
 const MOST_CONTRADICTIONS: usize = 20;
@@ -358,17 +355,13 @@ fn step(stat: &Stat) -> (String, u64) {
 }
 
 fn exit_name(detail: u32) -> String {
-    u16::try_from(detail)
-        .ok()
-        .and_then(hv_defs::exit::name)
-        .map_or_else(|| format!("reason {detail}"), str::to_string)
+    ExitKind::from_code(detail)
+        .map_or_else(|| format!("kind {detail}"), |kind| kind.name().to_string())
 }
 
 fn denied_name(detail: u32) -> String {
-    usize::try_from(detail)
-        .ok()
-        .and_then(|index| DENIED.get(index))
-        .map_or_else(|| format!("kind {detail}"), |name| (*name).to_string())
+    Denial::from_code(detail)
+        .map_or_else(|| format!("kind {detail}"), |denial| denial.name().to_string())
 }
 
 /// The name of a fate's number, as the report has it.
@@ -419,8 +412,8 @@ mod tests {
         let manifest = manifest();
         let mut collector = Collector::new(&manifest);
         for event in [
-            stat(StatKey::Exits, 0, 10, 5),
-            stat(StatKey::Exits, 0, 12, 0),
+            stat(StatKey::Exits, 0, 0, 5),
+            stat(StatKey::Exits, 0, 2, 0),
             stat(StatKey::Exits, 1, 900, 2),
             stat(StatKey::SpanExits, 0, 0, 0),
             stat(StatKey::WindowsRun, 1, 0, 30),
@@ -436,7 +429,7 @@ mod tests {
             stat(StatKey::StoppedAt, 1, 0, 2000),
             stat(StatKey::SwitchMax, 0, 0, 400),
             console(0, "@bulkhead value cpuid 97 ticks"),
-            Event::Exits { partition: 0, tsc: 900, counts: vec![(10, 4)] },
+            Event::Exits { partition: 0, tsc: 900, counts: vec![(0, 4)] },
             Event::Defect { cpu: 1, tsc: 1800, words: "no way (a.rs:7)".into() },
             Event::End,
         ] {
@@ -450,7 +443,7 @@ mod tests {
         assert_eq!((motion.fate.as_str(), motion.windows), ("passed", None));
         assert_eq!((motion.entry_after_boot, motion.value("cpuid")), (Some(500), Some(97)));
         let plc = report.partition("plc").unwrap();
-        assert_eq!(plc.exits, BTreeMap::from([("reason 900".to_string(), 2)]));
+        assert_eq!(plc.exits, BTreeMap::from([("kind 900".to_string(), 2)]));
         assert_eq!((plc.span_exits, plc.stopped_at), (None, Some(2000)));
         let windows = plc.windows.unwrap();
         assert_eq!((windows.run, windows.late, windows.lateness_max), (50, 1, Some(30)));

@@ -100,13 +100,13 @@ pub enum Event {
         /// Its figures so far.
         live: Live,
     },
-    /// Exits of a partition so far, by reason.
+    /// Exits of a partition so far, by kind.
     Exits {
         /// Partition id.
         partition: u8,
         /// Ticks of the time-stamp counter.
         tsc: u64,
-        /// Basic exit reasons and counts above 0.
+        /// Numbers of [`hv_core::exit::ExitKind`] and counts above 0.
         counts: Vec<(u16, u64)>,
     },
     /// What became of a frame that was typed.
@@ -236,6 +236,11 @@ impl<'e> Decoder<'e> {
         }
         self.tell_garbage(events);
         events.extend(self.diagnosis().map(Event::Diagnosis));
+        self.flush_consoles(events);
+    }
+
+    /// Tells the lines that their partitions did not end.
+    fn flush_consoles(&mut self, events: &mut Vec<Event>) {
         let consoles: Vec<(u8, u8)> = self.consoles.keys().copied().collect();
         for console in consoles {
             self.flush_console(console, events);
@@ -395,7 +400,11 @@ impl<'e> Decoder<'e> {
                 tsc: packet.tsc,
                 words: String::from_utf8_lossy(packet.payload).into_owned(),
             }),
-            Kind::End => events.push(Event::End),
+            Kind::End => {
+                // A line without an end came before this word, and is no event behind it.
+                self.flush_consoles(events);
+                events.push(Event::End);
+            }
             Kind::Unknown(code) => {
                 self.malformed(packet, &format!("a packet of the unknown kind {code}"), events);
             }
@@ -616,6 +625,13 @@ mod tests {
             ]
         );
         assert_eq!(counts, Counts { packets: 4, garbled: 0, lost: 0 });
+    }
+
+    #[test]
+    fn a_line_without_an_end_comes_before_the_last_word() {
+        let mut stream = packet(Kind::Console, 1, b"\0half a li");
+        stream.extend(packet(Kind::End, 0, b""));
+        assert_eq!(decode(&stream).0, [console(1, "half a li"), Event::End]);
     }
 
     #[test]

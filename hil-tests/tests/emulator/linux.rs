@@ -74,7 +74,7 @@ fn two_linuxes_take_commands_and_switch_themselves_off() {
         checks::want_none(&checks::check_windows(report, name));
     }
     let office = report.partition("office").unwrap();
-    let ports = office.exits.get("I/O instruction").copied().unwrap_or(0);
+    let ports = office.exits.get("I/O port").copied().unwrap_or(0);
     assert!(ports <= PROBING, "a console that needs no exit, and {ports} exits");
 }
 

@@ -148,7 +148,7 @@ fn planted_panic_on_a_dedicated_core() {
         changes: &[(
             RUN,
             HYPERCALL,
-            "if vcpu.state.counters.exits[18] > 100 && percpu::core_index() == Some(2) { panic!(\"planted\") }
+            "if vcpu.state.counters.exits[hv_core::exit::ExitKind::Hypercall as usize] > 100 && percpu::core_index() == Some(2) { panic!(\"planted\") }
              if exits::answer_hypercall(vcpu)",
         )],
     };
@@ -167,7 +167,7 @@ fn planted_panic_on_a_shared_core() {
         changes: &[(
             RUN,
             HYPERCALL,
-            "if vcpu.state.counters.exits[18] > 100 && percpu::core_index() == Some(3) { panic!(\"planted\") }
+            "if vcpu.state.counters.exits[hv_core::exit::ExitKind::Hypercall as usize] > 100 && percpu::core_index() == Some(3) { panic!(\"planted\") }
              if exits::answer_hypercall(vcpu)",
         )],
     };

@@ -229,7 +229,7 @@ impl What {
                 .map(|violation| Self::Violation { violation, rip: second }),
             REFUSAL => kind
                 .checked_sub(1)
-                .and_then(Denial::from_code)
+                .and_then(|code| Denial::from_code(code.into()))
                 .map(|denial| Self::Refusal { denial, detail: first, rip: second }),
             RESTART => Some(Self::Restart { number: first as u32, fault: flags & FAULT != 0 }),
             OFF => Some(Self::Off),

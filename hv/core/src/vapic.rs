@@ -203,7 +203,7 @@ impl VirtualApic {
             return Ok(None);
         }
         if msr == ICR {
-            return self.write_icr(value);
+            return self.write_command(value);
         }
         let value = u32::try_from(value).map_err(|_| Fault::Value)?;
         if matches!(msr, SVR | LVT_TIMER) {
@@ -450,7 +450,10 @@ impl VirtualApic {
     }
 
     /// SDM 3A 11.12.9. A fixed interrupt to this very vCPU is taken here; the rest of its targets are returned.
-    fn write_icr(&mut self, value: u64) -> Result<Option<Ipi>, Fault> {
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn write_command(&mut self, value: u64) -> Result<Option<Ipi>, Fault> {
         let ipi = match ipi::judge(value, &self.peers) {
             Verdict::Send(ipi) => ipi,
             Verdict::Nothing => {

@@ -55,7 +55,7 @@ pub enum Kind {
     Windows,
     /// One [`Live`]. Source: partition id.
     Live,
-    /// Exits of a partition by reason so far, as [`exit_entry`]s one behind the other; none with a count of 0. Source: partition id.
+    /// Exits of a partition by kind so far, as [`exit_entry`]s one behind the other; none with a count of 0. Source: partition id.
     Exits,
     /// One [`crate::pc::typed::Reply`] to a frame that came up the line.
     Typed,
@@ -230,9 +230,9 @@ pub struct Stat {
 /// Names of figures. The subject is a partition unless it says `CPU` or `system`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StatKey {
-    /// Exits with basic exit reason `detail` (SDM 3D appendix C), over the partition's life.
+    /// Exits of kind `detail`, an [`crate::exit::ExitKind`] number, over the partition's life.
     Exits,
-    /// Exits inside the measured span (between the `SPAN_BEGIN` and `SPAN_END` hypercalls) with basic exit reason `detail`; a
+    /// Exits inside the measured span (between the `SPAN_BEGIN` and `SPAN_END` hypercalls) of kind `detail`; a
     /// single zero when there were none.
     SpanExits,
     /// Windows that ran.
@@ -245,7 +245,7 @@ pub enum StatKey {
     WindowLatenessMin,
     /// How the partition ended: `value` is a [`Fate`] number.
     Fate,
-    /// Accesses that the table does not grant; `detail`: 0 port, 1 MSR, 2 ICR or LVT write, 3 memory, 4 hypercall, 5 control register, 6 instruction.
+    /// Accesses that the table does not grant; `detail` is a [`crate::exit::Denial`] number.
     Denied,
     /// TSC just before the partition's first entry.
     FirstEntry,
@@ -391,7 +391,7 @@ pub struct Live {
 /// What the vCPUs of a partition counted, as of when it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveCounts {
-    /// Exits of all reasons.
+    /// Exits of all kinds.
     pub exits: u64,
     /// Accesses of all kinds that the table does not grant.
     pub denied: u64,
@@ -430,13 +430,13 @@ impl Live {
 /// Bytes of an [`exit_entry`].
 pub const EXIT_BYTES: usize = 8;
 
-/// How often exits of a reason were taken, as it stands in the payload of [`Kind::Exits`]: `reason u16 | count u48`.
+/// How often exits of a kind were taken, as it stands in the payload of [`Kind::Exits`]: `kind u16 | count u48`.
 #[must_use]
-pub const fn exit_entry(reason: u16, count: u64) -> [u8; EXIT_BYTES] {
-    (count << 16 | reason as u64).to_le_bytes()
+pub const fn exit_entry(kind: u16, count: u64) -> [u8; EXIT_BYTES] {
+    (count << 16 | kind as u64).to_le_bytes()
 }
 
-/// Reasons and counts in the payload of [`Kind::Exits`]; `None` when its length is not that of whole entries.
+/// Kinds and counts in the payload of [`Kind::Exits`]; `None` when its length is not that of whole entries.
 #[must_use]
 pub fn exit_entries(payload: &[u8]) -> Option<impl Iterator<Item = (u16, u64)> + '_> {
     let (entries, rest) = payload.as_chunks::<EXIT_BYTES>();

@@ -4,12 +4,16 @@
 use bulkhead_table::Platform;
 use bulkhead_table::abi::{self, call, status, verdict};
 use hv_core::cpuid::{CpuidPolicy, Facts, Leaf};
-use hv_core::exit::{
-    Action, ConsoleRing, Counters, DENIALS, Denial, Event, Exit, PlanCall, PortAccess, Registers,
-    Rest, ScheduleRights, VcpuState, Violation, WindowView, answer_read_msr, answer_read_msr_of_pc,
-    answer_write_msr, answer_write_msr_of_pc, handle, xcr0_is_valid,
+use hv_core::exit::access::{
+    answer_read_msr, answer_read_msr_of_pc, answer_write_msr, answer_write_msr_of_pc,
 };
-use hv_core::ipi::{Ipi, Kind as IpiKind, Peers, Targets};
+use hv_core::exit::action::{GENERAL_PROTECTION, INVALID_OPCODE, REFUSE};
+use hv_core::exit::{
+    Action, Asked, ConsoleRing, Control, ControlLoad, ControlState, Counters, DENIALS, Denial,
+    EXIT_KINDS, Event, Exit, ExitKind, Operation, Paging, PortAccess, Refusal, Registers, Request,
+    ScheduleRights, VcpuState, Violation, WindowView, decide, xcr0_is_valid,
+};
+use hv_core::ipi::{Errand, Ipi, Kind as IpiKind, Peers, Targets};
 use hv_core::msr::{CoreKind, MsrState};
 use hv_core::pc::clock::WallClock;
 use hv_core::pc::{Devices, Pc};
@@ -19,7 +23,7 @@ use proptest::prelude::*;
 
 const ID: u32 = 3;
 const PARTITION: u16 = 7;
-const GENERAL_PROTECTION: Action = Action::Inject(Event::Exception { vector: 13, error: Some(0) });
+const STOP: Action = Action::ask(Request::Stop);
 const XCR0_ALLOWED: u64 = 0b1110_0111;
 const CR4_ALLOWED: u64 = 0x77_0FFF;
 
@@ -50,6 +54,9 @@ fn vcpu(kind: CoreKind) -> VcpuState {
         pc: None,
         console: Box::leak(Box::new(ConsoleRing::new())),
         counters: Counters::new(),
+        errand: Errand::NONE,
+        violation: None,
+        refusal: None,
     }
 }
 
@@ -61,12 +68,32 @@ fn machine(leaf: u32, _sub: u32) -> Leaf {
     }
 }
 
+/// The machine of the tests: its clock stands at 1234.
+struct Tests(ControlState);
+
+impl Default for Tests {
+    /// A guest in 32-bit protected mode without paging.
+    fn default() -> Self {
+        Self(ControlState { cr0: 0x31, ..ControlState::default() })
+    }
+}
+
+impl Asked for Tests {
+    fn now(&self) -> u64 {
+        1234
+    }
+
+    fn control_state(&self) -> ControlState {
+        self.0
+    }
+}
+
 fn dedicated() -> VcpuState {
     vcpu(CoreKind::Dedicated)
 }
 
 fn act(vcpu: &mut VcpuState, exit: Exit, registers: &mut Registers) -> Action {
-    handle(&exit, registers, vcpu, || 1234)
+    decide(&exit, registers, vcpu, &Tests::default())
 }
 
 fn denied(vcpu: &VcpuState, denial: Denial) -> u64 {
@@ -79,7 +106,7 @@ fn denied(vcpu: &VcpuState, denial: Denial) -> u64 {
 }
 
 fn call(vcpu: &mut VcpuState, registers: &mut Registers) -> u64 {
-    assert_eq!(act(vcpu, Exit::Hypercall { privileged: true }, registers), Action::Advance);
+    assert_eq!(act(vcpu, Exit::Hypercall { privileged: true }, registers), Action::ADVANCE);
     registers.rax
 }
 
@@ -87,7 +114,7 @@ fn call(vcpu: &mut VcpuState, registers: &mut Registers) -> u64 {
 fn cpuid_replaces_all_four_registers_whole() {
     let mut registers =
         Registers { rax: 0xFFFF_FFFF_4000_0001, rbx: !0, rcx: !0, rdx: !0, ..Default::default() };
-    assert_eq!(act(&mut dedicated(), Exit::Cpuid, &mut registers), Action::Advance);
+    assert_eq!(act(&mut dedicated(), Exit::Cpuid, &mut registers), Action::ADVANCE);
     let expected =
         Registers { rax: u64::from(abi::VERSION), rbx: 7, rcx: 0, rdx: 0, ..Default::default() };
     assert_eq!(registers, expected);
@@ -99,7 +126,7 @@ fn an_application_cannot_call_the_hypervisor() {
         let mut vcpu = dedicated();
         let mut registers = Registers { rax: number, ..Default::default() };
         let action = act(&mut vcpu, Exit::Hypercall { privileged: false }, &mut registers);
-        assert_eq!((action, registers.rax), (Action::Advance, status::DENIED));
+        assert_eq!((action, registers.rax), (Action::ADVANCE, status::DENIED));
         assert_eq!(denied(&vcpu, Denial::Hypercall), 1);
     }
 }
@@ -173,15 +200,15 @@ fn a_span_counts_what_lies_between_its_calls() {
     let mut end = Registers { rax: call::SPAN_END, ..Default::default() };
     assert_eq!(call(&mut vcpu, &mut end), status::DENIED, "none is open");
     for exits in [0, 1, 17] {
-        vcpu.counters.count(18);
+        vcpu.counters.count(ExitKind::Hypercall);
         assert_eq!(
             call(&mut vcpu, &mut Registers { rax: call::SPAN_BEGIN, ..Default::default() }),
             0
         );
         for number in 0..exits {
-            vcpu.counters.count(10 + (number % 40) as u16);
+            vcpu.counters.count(ExitKind::ALL[number as usize % EXIT_KINDS]);
         }
-        vcpu.counters.count(18);
+        vcpu.counters.count(ExitKind::Hypercall);
         let mut end = Registers { rax: call::SPAN_END, ..Default::default() };
         assert_eq!((call(&mut vcpu, &mut end), end.rbx), (0, exits));
         assert_eq!(vcpu.counters.span.map(|span| span.iter().sum()), Some(exits));
@@ -204,11 +231,13 @@ fn the_console_takes_nothing_at_the_edge_of_a_window() {
 fn a_command_at_the_edge_of_a_window_is_left_to_the_next_one() {
     const ICR: u32 = 0x830;
     let command = u64::from(ID + 1) << 32 | 1 << 14 | 0x40;
-    let sent = Action::Send(Ipi { targets: Targets::one(1), kind: IpiKind::Fixed(0x40) });
+    let sent = Action::advance_and(Request::Send);
     // The tests' clock stands at 1234. Two vCPUs are judged within the quiet time; without an end there is always time.
     let window =
         |end| WindowView { epoch: 0, frame: 9_999, start: 0, length: end, end, quiet: 100 };
-    for (ends, expected) in [(Some(1_333), Action::NextWindow), (Some(1_334), sent), (None, sent)] {
+    for (ends, expected) in
+        [(Some(1_333), Action::ask(Request::Yield)), (Some(1_334), sent), (None, sent)]
+    {
         let mut vcpu = vcpu(CoreKind::Shared);
         vcpu.window = ends.map(window);
         assert_eq!(write(&mut vcpu, ICR, command), expected, "{ends:?}");
@@ -243,14 +272,13 @@ fn schedule_call(rights: ScheduleRights, number: u64, argument: u64) -> (Action,
 #[test]
 fn a_partition_without_rights_may_rest_and_ask_and_no_more() {
     let none = ScheduleRights::default();
-    for (number, rest) in
-        [(call::YIELD, Rest::Idle), (call::SLEEP_UNTIL_FRAME, Rest::UntilFrame(9))]
+    for (number, rest) in [(call::YIELD, Request::Yield), (call::SLEEP_UNTIL_FRAME, Request::Sleep)]
     {
-        assert_eq!(schedule_call(none, number, 9), (Action::Rest(rest), 0, 0));
+        assert_eq!(schedule_call(none, number, 9), (Action::advance_and(rest), 0, 0));
     }
-    assert_eq!(schedule_call(none, call::PLAN, 0), (Action::Plan(PlanCall::Tell), 0, 0));
+    assert_eq!(schedule_call(none, call::PLAN, 0), (Action::advance_and(Request::TellPlan), 0, 0));
     for number in [call::SWITCH_PLAN, call::DONATE] {
-        assert_eq!(schedule_call(none, number, 0), (Action::Advance, status::DENIED, 1));
+        assert_eq!(schedule_call(none, number, 0), (Action::ADVANCE, status::DENIED, 1));
     }
 }
 
@@ -258,11 +286,11 @@ fn a_partition_without_rights_may_rest_and_ask_and_no_more() {
 fn a_partition_with_rights_reaches_what_the_table_names_and_no_more() {
     let rights = ScheduleRights { plans: 2, donates_to: Some(5) };
     let switch = |plan| schedule_call(rights, call::SWITCH_PLAN, plan);
-    assert_eq!(switch(1), (Action::Plan(PlanCall::Switch(1)), 0, 0));
+    assert_eq!(switch(1), (Action::advance_and(Request::SwitchPlan), 0, 0));
     for plan in [2, 0x1_0000, u64::MAX] {
-        assert_eq!(switch(plan), (Action::Advance, status::INVALID, 1));
+        assert_eq!(switch(plan), (Action::ADVANCE, status::INVALID, 1));
     }
-    let donated = Action::Rest(Rest::Donated(5));
+    let donated = Action::advance_and(Request::Donate);
     assert_eq!(schedule_call(rights, call::DONATE, 0), (donated, 0, 0));
 }
 
@@ -276,12 +304,13 @@ fn a_dedicated_core_has_no_schedule_to_ask_about() {
 
 #[test]
 fn only_the_verdict_pass_passes() {
-    for (given, passed) in
-        [(verdict::PASS, true), (verdict::FAIL, false), (2, false), (u64::MAX, false)]
+    let fail = Request::Fail;
+    for (given, request) in
+        [(verdict::PASS, Request::Pass), (verdict::FAIL, fail), (2, fail), (u64::MAX, fail)]
     {
         let mut registers = Registers { rax: call::FINISH, rbx: given, ..Default::default() };
         let action = act(&mut dedicated(), Exit::Hypercall { privileged: true }, &mut registers);
-        assert_eq!(action, Action::Finish { passed });
+        assert_eq!(action, Action::ask(request));
     }
 }
 
@@ -298,7 +327,7 @@ fn write(vcpu: &mut VcpuState, msr: u32, value: u64) -> Action {
 fn read(vcpu: &mut VcpuState, msr: u32) -> Result<u64, Action> {
     let mut registers = Registers { rcx: u64::from(msr), rax: !0, rdx: !0, ..Default::default() };
     match act(vcpu, Exit::ReadMsr, &mut registers) {
-        Action::Advance => Ok(registers.edx_eax()),
+        Action::ADVANCE => Ok(registers.edx_eax()),
         other => Err(other),
     }
 }
@@ -307,11 +336,11 @@ fn read(vcpu: &mut VcpuState, msr: u32) -> Result<u64, Action> {
 fn msrs_are_answered_checked_or_refused() {
     let mut vcpu = dedicated();
     assert_eq!(read(&mut vcpu, 0x1B), Ok(0xFEE0_0D00));
-    assert_eq!(write(&mut vcpu, 0x1B, 0xFEE0_0D00), Action::Advance);
+    assert_eq!(write(&mut vcpu, 0x1B, 0xFEE0_0D00), Action::ADVANCE);
     let to_itself = u64::from(ID) << 32 | 1 << 14 | 0x40;
     assert_eq!(
         write(&mut vcpu, 0x830, to_itself),
-        Action::WriteMsr { msr: 0x830, value: to_itself }
+        Action::only(Operation::WriteMsr { msr: 0x830, value: to_itself })
     );
     assert_eq!(denied(&vcpu, Denial::Msr), 0);
     assert_eq!(write(&mut vcpu, 0x10, 0), GENERAL_PROTECTION);
@@ -327,10 +356,10 @@ fn msrs_are_answered_checked_or_refused() {
 fn a_time_shared_core_has_a_virtual_apic_and_no_other() {
     let mut vcpu = vcpu(CoreKind::Shared);
     assert_eq!(read(&mut vcpu, 0x802), Ok(u64::from(ID)));
-    assert_eq!(write(&mut vcpu, 0x83F, 0x55), Action::ApicChanged);
+    assert_eq!(write(&mut vcpu, 0x83F, 0x55), Action::APIC_CHANGED);
     assert_eq!(vcpu.apic.deliverable(), Some(0x55));
-    assert_eq!(write(&mut vcpu, 0x832, 2 << 17 | 0x40), Action::ApicChanged);
-    assert_eq!(write(&mut vcpu, 0x6E0, 9999), Action::ApicChanged);
+    assert_eq!(write(&mut vcpu, 0x832, 2 << 17 | 0x40), Action::APIC_CHANGED);
+    assert_eq!(write(&mut vcpu, 0x6E0, 9999), Action::APIC_CHANGED);
     assert_eq!(read(&mut vcpu, 0x6E0), Ok(9999));
     assert_eq!(vcpu.apic.next_deadline(), Some(9999));
     assert_eq!(write(&mut vcpu, 0x830, 9 << 32 | 0x40), GENERAL_PROTECTION);
@@ -340,20 +369,32 @@ fn a_time_shared_core_has_a_virtual_apic_and_no_other() {
 #[test]
 fn interrupts_to_the_partitions_other_vcpus_are_handed_on() {
     let other = u64::from(ID + 1) << 32;
-    let send = |kind| Action::Send(Ipi { targets: Targets::one(1), kind });
-    let mut shared = vcpu(CoreKind::Shared);
-    assert_eq!(write(&mut shared, 0x830, other | 0x40), send(IpiKind::Fixed(0x40)));
-    assert_eq!(write(&mut shared, 0x830, other | 5 << 8), send(IpiKind::Init));
-    let mut dedicated = dedicated();
-    assert_eq!(write(&mut dedicated, 0x830, other | 4 << 8), send(IpiKind::Nmi));
-    assert_eq!(write(&mut dedicated, 0x830, other | 6 << 8 | 9), send(IpiKind::StartUp(9)));
-    assert_eq!(denied(&shared, Denial::Interrupt) + denied(&dedicated, Denial::Interrupt), 0);
+    let commands = [
+        (0x40, IpiKind::Fixed(0x40)),
+        (4 << 8, IpiKind::Nmi),
+        (5 << 8, IpiKind::Init),
+        (6 << 8 | 9, IpiKind::StartUp(9)),
+    ];
+    for (command, kind) in commands {
+        for core in [CoreKind::Shared, CoreKind::Dedicated] {
+            let mut vcpu = vcpu(core);
+            let action = write(&mut vcpu, 0x830, other | command);
+            if core == CoreKind::Dedicated && command == 0x40 {
+                let checked = Operation::WriteMsr { msr: 0x830, value: other | 1 << 14 | 0x40 };
+                assert_eq!(action, Action::only(checked), "the machine's own APIC sends it");
+                continue;
+            }
+            assert_eq!(action, Action::advance_and(Request::Send));
+            assert_eq!(vcpu.errand, Errand::of(Ipi { targets: Targets::one(1), kind }));
+            assert_eq!(denied(&vcpu, Denial::Interrupt), 0);
+        }
+    }
 }
 
 #[test]
 fn a_self_ipi_that_the_processor_left_to_us_is_done_already() {
     let mut vcpu = vcpu(CoreKind::Shared);
-    assert_eq!(act(&mut vcpu, Exit::SelfIpiWritten, &mut Registers::default()), Action::Clock);
+    assert_eq!(act(&mut vcpu, Exit::SelfIpiWritten, &mut Registers::default()), Action::CLOCK);
 }
 
 #[test]
@@ -362,9 +403,9 @@ fn ports_are_an_empty_bus() {
     let access =
         |width, input, string| Exit::Port(PortAccess { port: 0x3F8, width, input, string });
     let mut registers = Registers { rax: 0x1122_3344_5566_7788, ..Default::default() };
-    assert_eq!(act(&mut vcpu, access(2, true, false), &mut registers), Action::Advance);
+    assert_eq!(act(&mut vcpu, access(2, true, false), &mut registers), Action::ADVANCE);
     assert_eq!(registers.rax, 0x1122_3344_5566_FFFF);
-    assert_eq!(act(&mut vcpu, access(1, false, false), &mut registers), Action::Advance);
+    assert_eq!(act(&mut vcpu, access(1, false, false), &mut registers), Action::ADVANCE);
     assert_eq!(registers.rax, 0x1122_3344_5566_FFFF);
     assert_eq!(act(&mut vcpu, access(1, true, true), &mut registers), GENERAL_PROTECTION);
     assert_eq!(denied(&vcpu, Denial::Port), 3);
@@ -377,35 +418,109 @@ fn extended_states_come_in_whole_families() {
         assert_eq!(xcr0_is_valid(value, XCR0_ALLOWED), valid.contains(&value), "{value:#b}");
         let mut registers = Registers { rax: value, ..Default::default() };
         let action = act(&mut dedicated(), Exit::SetExtendedControl, &mut registers);
-        let expected =
-            if valid.contains(&value) { Action::SetXcr0(value) } else { GENERAL_PROTECTION };
+        let expected = if valid.contains(&value) {
+            Action::only(Operation::LoadXcr0(value))
+        } else {
+            GENERAL_PROTECTION
+        };
         assert_eq!(action, expected);
     }
     let mut registers = Registers { rax: 1, rcx: 1, ..Default::default() };
     assert_eq!(act(&mut dedicated(), Exit::SetExtendedControl, &mut registers), GENERAL_PROTECTION);
 }
 
-fn control(vcpu: &mut VcpuState, register: u8, value: u64) -> Action {
+/// Writes a control register of a guest in 32-bit protected mode without paging.
+fn control(vcpu: &mut VcpuState, register: Control, value: u64) -> Action {
     act(vcpu, Exit::WriteControl { register, value }, &mut Registers::default())
 }
+
+fn control_in(vcpu: &mut VcpuState, register: Control, value: u64, state: ControlState) -> Action {
+    let exit = Exit::WriteControl { register, value };
+    decide(&exit, &mut Registers::default(), vcpu, &Tests(state))
+}
+
+const fn load_cr0(cr0: u32, paging: Paging) -> Action {
+    Action::only(Operation::LoadCr0(ControlLoad { cr0, paging }))
+}
+
+const PAGING: u64 = 0x8000_0000;
+const PAE: u64 = 1 << 5;
+const PCIDE: u64 = 1 << 17;
+const LME: u64 = 1 << 8;
+const LMA: u64 = 1 << 10;
+/// The guest is in 64-bit code.
+const LONG: ControlState =
+    ControlState { cr0: 0x8000_0031, cr3: 0, cr4: PAE, efer: LME | LMA, code_64: true };
 
 #[test]
 fn caches_stay_the_hypervisors() {
     let mut vcpu = dedicated();
-    assert_eq!(control(&mut vcpu, 0, 0x8000_0033), Action::SetCr0(0x8000_0033));
+    let (cr0, without) = (Control::Cr0, 0x8000_0033);
+    assert_eq!(control(&mut vcpu, cr0, without), load_cr0(without as u32, Paging::Turned));
     assert_eq!(denied(&vcpu, Denial::ControlRegister), 0);
-    assert_eq!(control(&mut vcpu, 0, 0xC000_0033), Action::SetCr0(0xC000_0033));
+    assert_eq!(control(&mut vcpu, cr0, 0xC000_0033), load_cr0(0xC000_0033, Paging::Turned));
     assert_eq!(denied(&vcpu, Denial::ControlRegister), 1);
     for value in [0x8000_0000, 0x2000_0001, 1 << 32 | 1] {
-        assert_eq!(control(&mut vcpu, 0, value), GENERAL_PROTECTION, "{value:#x}");
+        assert_eq!(control(&mut vcpu, cr0, value), GENERAL_PROTECTION, "{value:#x}");
     }
+}
+
+#[test]
+fn paging_turns_on_and_off_as_the_manual_says() {
+    let long = |cr0, cr4, efer| ControlState { cr0, cr3: 0, cr4, efer, code_64: false };
+    let enabled = LME | LMA;
+    let cases = [
+        // Into IA-32e mode: with PAE only.
+        (0x8000_0031, long(0x31, PAE, LME), load_cr0(0x8000_0031, Paging::EntersLong)),
+        (0x8000_0031, long(0x31, 0, LME), GENERAL_PROTECTION),
+        // Out of it: not from 64-bit code, and not with PCIDE.
+        (0x31, LONG, GENERAL_PROTECTION),
+        (0x31, long(0x8000_0031, PAE | PCIDE, enabled), GENERAL_PROTECTION),
+        (0x31, long(0x8000_0031, PAE, enabled), load_cr0(0x31, Paging::LeavesLong)),
+        // Nothing about paging changes.
+        (0x8000_0033, LONG, load_cr0(0x8000_0033, Paging::Same)),
+        // Paging of 32 bits.
+        (0x8000_0031, long(0x31, 0, 0), load_cr0(0x8000_0031, Paging::Turned)),
+        (0x8000_0031, long(0x31, PAE, 0), STOP),
+    ];
+    for (value, state, expected) in cases {
+        let action = control_in(&mut dedicated(), Control::Cr0, value, state);
+        assert_eq!(action, expected, "{value:#x} in {state:x?}");
+    }
+}
+
+#[test]
+fn cr4_changes_as_the_manual_says() {
+    let load = |value| Action::only(Operation::LoadCr4(value));
+    let legacy = ControlState { cr0: PAGING | 0x31, cr4: 0, ..Default::default() };
+    let cases = [
+        (PAE | PCIDE, LONG, load(PAE | PCIDE)),
+        (PAE | PCIDE, ControlState { cr3: 5, ..LONG }, GENERAL_PROTECTION),
+        (0, LONG, GENERAL_PROTECTION),
+        (PCIDE, legacy, GENERAL_PROTECTION),
+        (PAE, legacy, STOP),
+        (1 << 7, legacy, load(1 << 7)),
+    ];
+    for (value, state, expected) in cases {
+        let mut vcpu = dedicated();
+        vcpu.cr4_allowed |= PCIDE;
+        let action = control_in(&mut vcpu, Control::Cr4, value, state);
+        assert_eq!(action, expected, "{value:#x} in {state:x?}");
+    }
+    let mut vcpu = dedicated();
+    let refused = control_in(&mut vcpu, Control::Cr4, 1 << 18, LONG);
+    assert_eq!((refused, vcpu.cpuid.lookup(1, 0).ecx >> 27 & 1), (GENERAL_PROTECTION, 0));
 }
 
 #[test]
 fn forbidden_bits_of_cr4_are_refused() {
     for bit in (0..64).filter(|bit| CR4_ALLOWED >> bit & 1 == 0) {
         let mut vcpu = dedicated();
-        assert_eq!(control(&mut vcpu, 4, 1 << bit | 0x20), GENERAL_PROTECTION, "bit {bit}");
+        assert_eq!(
+            control(&mut vcpu, Control::Cr4, 1 << bit | 0x20),
+            GENERAL_PROTECTION,
+            "bit {bit}"
+        );
         assert_eq!(denied(&vcpu, Denial::ControlRegister), 1);
     }
 }
@@ -415,14 +530,20 @@ fn cpuid_follows_the_state_that_the_guest_sets() {
     let mut vcpu = dedicated();
     let osxsave = |vcpu: &VcpuState| vcpu.cpuid.lookup(1, 0).ecx >> 27 & 1;
     assert_eq!(osxsave(&vcpu), 0);
-    assert_eq!(control(&mut vcpu, 4, 1 << 18 | 0x20), Action::SetCr4(1 << 18 | 0x20));
+    assert_eq!(
+        control(&mut vcpu, Control::Cr4, 1 << 18 | 0x20),
+        Action::only(Operation::LoadCr4(1 << 18 | 0x20))
+    );
     assert_eq!(osxsave(&vcpu), 1);
-    assert_eq!(control(&mut vcpu, 4, 1 << 18 | 1 << 13), GENERAL_PROTECTION);
+    assert_eq!(control(&mut vcpu, Control::Cr4, 1 << 18 | 1 << 13), GENERAL_PROTECTION);
     assert_eq!(osxsave(&vcpu), 1, "a refused write changes nothing");
-    assert_eq!(control(&mut vcpu, 4, 0x20), Action::SetCr4(0x20));
+    assert_eq!(control(&mut vcpu, Control::Cr4, 0x20), Action::only(Operation::LoadCr4(0x20)));
     assert_eq!(osxsave(&vcpu), 0);
     let mut registers = Registers { rax: 0b111, ..Default::default() };
-    assert_eq!(act(&mut vcpu, Exit::SetExtendedControl, &mut registers), Action::SetXcr0(0b111));
+    assert_eq!(
+        act(&mut vcpu, Exit::SetExtendedControl, &mut registers),
+        Action::only(Operation::LoadXcr0(0b111))
+    );
     assert_eq!(vcpu.cpuid.lookup(0xD, 0).ebx, 576 + 64);
 }
 
@@ -432,8 +553,10 @@ fn task_priority_moves_through_cr8() {
     let set = |vcpu: &mut VcpuState, value| {
         act(vcpu, Exit::WriteTaskPriority(value), &mut Registers::default())
     };
-    assert_eq!(set(&mut vcpu, 5), Action::ApicChanged);
-    assert_eq!((vcpu.apic.tpr(), hv_core::exit::task_priority(&vcpu)), (0x50, 5));
+    assert_eq!(set(&mut vcpu, 5), Action::APIC_CHANGED);
+    let read = act(&mut vcpu, Exit::ReadTaskPriority { register: 13 }, &mut Registers::default());
+    let load = Operation::LoadRegister { register: 13, value: 5 };
+    assert_eq!((vcpu.apic.tpr(), read), (0x50, Action::only(load)));
     assert_eq!(set(&mut vcpu, 16), GENERAL_PROTECTION);
     assert_eq!(vcpu.apic.tpr(), 0x50);
 }
@@ -447,20 +570,22 @@ fn what_a_partition_may_not_do_stops_it_by_name() {
         (Exit::TaskSwitch, Violation::TaskSwitch),
         (Exit::InvalidState, Violation::InvalidState),
         (Exit::Reset, Violation::Reset),
-        (Exit::Exception { vector: 18, error: None }, Violation::MachineCheck),
+        (Exit::MachineCheck, Violation::MachineCheck),
         (Exit::Unknown(77), Violation::Unknown(77)),
     ];
     for (exit, violation) in stops {
-        assert_eq!(act(&mut dedicated(), exit, &mut Registers::default()), Action::Stop(violation));
+        let mut vcpu = dedicated();
+        assert_eq!(act(&mut vcpu, exit, &mut Registers::default()), STOP);
+        assert_eq!(vcpu.violation, Some(violation));
     }
 }
 
 #[test]
 fn instructions_that_no_partition_has_are_refused_and_counted() {
     let refused = [
-        (Exit::Absent, Action::Inject(Event::Exception { vector: 6, error: None })),
+        (Exit::Absent, INVALID_OPCODE),
         (Exit::ReadCounter, GENERAL_PROTECTION),
-        (Exit::CacheFlush, Action::Advance),
+        (Exit::CacheFlush, Action::ADVANCE),
     ];
     for (exit, action) in refused {
         let mut vcpu = dedicated();
@@ -468,7 +593,7 @@ fn instructions_that_no_partition_has_are_refused_and_counted() {
         assert_eq!(denied(&vcpu, Denial::Instruction), 1);
     }
     let alignment = Exit::Exception { vector: 17, error: Some(0) };
-    let again = Action::Inject(Event::Exception { vector: 17, error: Some(0) });
+    let again = Action::only(Operation::Inject(Event::Exception { vector: 17, error: Some(0) }));
     assert_eq!(act(&mut dedicated(), alignment, &mut Registers::default()), again);
 }
 
@@ -483,14 +608,14 @@ proptest! {
         let value = noise >> shift | if to_itself { u64::from(ID) << 32 } else { 0 };
         let with = Registers { rcx: u64::from(number), rax: value, rdx: value >> 32, ..Default::default() };
         let (mut registers, mut same) = (with, with);
-        let action = answer_write_msr(kind, &registers, &mut quick);
-        if let Some(action) = action {
-            prop_assert_eq!(action, act(&mut whole, Exit::WriteMsr, &mut same));
+        let operation = answer_write_msr(kind, &registers, &mut quick);
+        if let Some(operation) = operation {
+            prop_assert_eq!(Action::only(operation), act(&mut whole, Exit::WriteMsr, &mut same));
         }
         prop_assert_eq!(quick.counters.denied, whole.counters.denied);
-        let action = answer_read_msr(kind, &mut registers, &mut quick);
-        if let Some(action) = action {
-            prop_assert_eq!(action, act(&mut whole, Exit::ReadMsr, &mut same));
+        let operation = answer_read_msr(kind, &mut registers, &mut quick);
+        if let Some(operation) = operation {
+            prop_assert_eq!(Action::only(operation), act(&mut whole, Exit::ReadMsr, &mut same));
         }
         prop_assert_eq!((registers, quick.counters.denied), (same, whole.counters.denied));
         for register in 0x800..0x840 {
@@ -508,10 +633,10 @@ proptest! {
         let (mut quick, mut whole) = (made(), made());
         let value = noise >> shift;
         let mut registers = Registers { rcx: u64::from(number), rax: value, rdx: value >> 32, ..Default::default() };
-        let action = answer_write_msr_of_pc(kind, &registers, &mut quick);
-        prop_assert_eq!(quick.counters.kinds_denied(), 0);
-        if let Some(action) = action {
-            prop_assert_eq!(action, act(&mut whole, Exit::WriteMsr, &mut registers));
+        let operation = answer_write_msr_of_pc(kind, &registers, &mut quick);
+        prop_assert_eq!(quick.counters.denied, [0; DENIALS]);
+        if let Some(operation) = operation {
+            prop_assert_eq!(Action::only(operation), act(&mut whole, Exit::WriteMsr, &mut registers));
         }
         for register in 0x800..0x840 {
             prop_assert_eq!(quick.apic.read(register, 0), whole.apic.read(register, 0));
@@ -523,15 +648,15 @@ proptest! {
         let kind = if shared { CoreKind::Shared } else { CoreKind::Dedicated };
         let mut vcpu = VcpuState { pc: pc().pc, ..vcpu(kind) };
         let action = write(&mut vcpu, 0x835, 7 << 8 | rest);
-        let masked = Action::WriteMsr { msr: 0x835, value: 0x1_0700 | rest };
-        prop_assert_eq!(action, if shared { Action::ApicChanged } else { masked });
-        prop_assert_eq!(vcpu.counters.kinds_denied(), 0);
+        let masked = Action::only(Operation::WriteMsr { msr: 0x835, value: 0x1_0700 | rest });
+        prop_assert_eq!(action, if shared { Action::APIC_CHANGED } else { masked });
+        prop_assert_eq!(vcpu.counters.denied, [0; DENIALS]);
     }
 
     /// Whatever a guest holds in its registers, a decision is made, and at most one denial counted.
     #[test]
     fn no_registers_make_a_decision_panic(
-        rax: u64, rbx: u64, rcx: u64, rdx: u64, small in 0_u64..8, shared: bool, privileged: bool, register in prop_oneof![Just(0_u8), Just(4)],
+        rax: u64, rbx: u64, rcx: u64, rdx: u64, small in 0_u64..8, shared: bool, privileged: bool, register in prop_oneof![Just(Control::Cr0), Just(Control::Cr4)],
         msr in prop_oneof![0x800_u64..0x840, 0_u64..0x2000, any::<u64>()],
     ) {
         let mut vcpu = vcpu(if shared { CoreKind::Shared } else { CoreKind::Dedicated });
@@ -577,10 +702,10 @@ fn byte(port: u16, input: bool) -> Exit {
 fn a_pc_has_devices_and_a_bare_partition_has_none() {
     let mut registers = Registers { rax: 0x1100, ..Default::default() };
     let line_status = byte(0x3FD, true);
-    assert_eq!(act(&mut pc(), line_status, &mut registers), Action::Advance);
+    assert_eq!(act(&mut pc(), line_status, &mut registers), Action::ADVANCE);
     assert_eq!(registers.rax, 0x1160, "the transmitter is empty");
     let mut bare = dedicated();
-    assert_eq!(act(&mut bare, line_status, &mut registers), Action::Advance);
+    assert_eq!(act(&mut bare, line_status, &mut registers), Action::ADVANCE);
     assert_eq!((registers.rax, denied(&bare, Denial::Port)), (0x11FF, 1));
 }
 
@@ -588,21 +713,28 @@ fn a_pc_has_devices_and_a_bare_partition_has_none() {
 fn a_device_that_a_pc_lacks_reads_as_absent_and_is_counted() {
     let mut vcpu = pc();
     let mut registers = Registers { rax: 0, ..Default::default() };
-    assert_eq!(act(&mut vcpu, byte(0x64, true), &mut registers), Action::Advance);
+    assert_eq!(act(&mut vcpu, byte(0x64, true), &mut registers), Action::ADVANCE);
     assert_eq!((registers.rax, denied(&vcpu, Denial::Port)), (0xFF, 1));
     let string = Exit::Port(PortAccess { port: 0x3F8, width: 1, input: false, string: true });
     assert_eq!(act(&mut vcpu, string, &mut registers), GENERAL_PROTECTION);
     assert_eq!(denied(&vcpu, Denial::Port), 2);
+    assert_eq!(vcpu.refusal, Some(Refusal { denial: Denial::Port, detail: 0x3F8 }));
+    let mut bare = dedicated();
+    act(&mut bare, string, &mut registers);
+    assert_eq!(bare.refusal, None, "nobody takes it there");
 }
 
 #[test]
 fn a_pc_ends_and_restarts_itself_and_a_bare_partition_cannot() {
     let off = |rax| Registers { rax, ..Default::default() };
-    for (port, value, action) in [(0x600, 0x34, Action::Off), (0x604, 1, Action::Restart)] {
-        assert_eq!(act(&mut pc(), byte(port, false), &mut off(value)), action);
-        assert_eq!(act(&mut dedicated(), byte(port, false), &mut off(value)), Action::Advance);
+    for (port, value, request) in [(0x600, 0x34, Request::Off), (0x604, 1, Request::Restart)] {
+        assert_eq!(act(&mut pc(), byte(port, false), &mut off(value)), Action::ask(request));
+        assert_eq!(act(&mut dedicated(), byte(port, false), &mut off(value)), Action::ADVANCE);
     }
-    assert_eq!(act(&mut pc(), Exit::TripleFault, &mut off(0)), Action::Restart);
+    assert_eq!(
+        act(&mut pc(), Exit::TripleFault, &mut off(0)),
+        Action::ask(Request::RestartByFault)
+    );
 }
 
 #[test]
@@ -613,5 +745,5 @@ fn a_pc_is_told_of_the_machine_check_entry_and_a_bare_partition_is_not() {
     let shared = VcpuState { pc: pc().pc, ..vcpu(CoreKind::Shared) };
     assert!(!answer_read_msr_of_pc(&mut registers, &shared), "the virtual APIC has no such entry");
     let answer = answer_read_msr(CoreKind::Dedicated, &mut registers, &mut dedicated());
-    assert_eq!(answer, Some(GENERAL_PROTECTION));
+    assert_eq!(answer, Some(REFUSE));
 }

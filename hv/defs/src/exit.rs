@@ -1,22 +1,10 @@
-//! Basic exit reasons of VT-x (SDM 3D appendix C) and their names.
-
-/// Number of counters that hold one count for each basic exit reason; a power of two, so that a mask bounds the index.
-pub const REASONS: usize = 128;
+//! Basic exit reasons of VT-x. SDM 3D appendix C.
 
 macro_rules! reasons {
     ($($name:ident = $code:literal, $text:literal;)*) => {
         /// Basic exit reason numbers.
         pub mod reason {
             $(#[doc = $text] pub const $name: u16 = $code;)*
-        }
-
-        /// The name of a basic exit reason, as reports print it; `None` for one that this table lacks.
-        #[must_use]
-        pub const fn name(code: u16) -> Option<&'static str> {
-            match code {
-                $($code => Some($text),)*
-                _ => None,
-            }
         }
     };
 }

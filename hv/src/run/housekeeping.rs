@@ -535,8 +535,8 @@ fn tell_partition(index: usize, tell: &mut impl FnMut(StatKey, usize, usize, u64
         sum.add(&vcpu.state.counters);
         tell_vcpu(index, number, vcpu, tell);
     }
-    for (reason, count) in sum.exits.iter().enumerate().filter(|(_, count)| **count > 0) {
-        tell(StatKey::Exits, index, reason, *count);
+    for (kind, count) in sum.exits.iter().enumerate().filter(|(_, count)| **count > 0) {
+        tell(StatKey::Exits, index, kind, *count);
     }
     for (kind, count) in sum.denied.iter().enumerate().filter(|(_, count)| **count > 0) {
         tell(StatKey::Denied, index, kind, *count);
@@ -569,13 +569,13 @@ fn tell_vcpu(
     }
 }
 
-/// Exits of the measured span by reason, or one zero that says that there were none.
+/// Exits of the measured span by kind, or one zero that says that there were none.
 fn tell_span(index: usize, span: &[u64], tell: &mut impl FnMut(StatKey, usize, usize, u64)) {
     if span.iter().all(|count| *count == 0) {
         tell(StatKey::SpanExits, index, 0, 0);
     }
-    for (reason, count) in span.iter().enumerate().filter(|(_, count)| **count > 0) {
-        tell(StatKey::SpanExits, index, reason, *count);
+    for (kind, count) in span.iter().enumerate().filter(|(_, count)| **count > 0) {
+        tell(StatKey::SpanExits, index, kind, *count);
     }
 }
 

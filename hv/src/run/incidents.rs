@@ -4,7 +4,7 @@
 //! window comes next.
 
 use bulkhead_table::PartitionId;
-use hv_core::exit::{Denial, Violation};
+use hv_core::exit::{Refusal, Violation};
 use hv_core::health::{INCIDENT_BYTES, Incident, Queue, What};
 use hv_defs::vmcs::field;
 
@@ -39,8 +39,9 @@ pub fn violation(id: PartitionId, violation: Violation) {
     record_own(id, What::Violation { violation, rip: vmx::read(field::GUEST_RIP) });
 }
 
-/// Partition `id` was refused something of this kind for the first time; `detail` as in [`What::Refusal`].
-pub fn refusal(id: PartitionId, denial: Denial, detail: u64) {
+/// Partition `id` was refused something of this kind for the first time.
+pub fn refusal(id: PartitionId, Refusal { denial, detail }: Refusal) {
+    let detail = u64::from(detail);
     record_own(id, What::Refusal { denial, detail, rip: vmx::read(field::GUEST_RIP) });
 }
 

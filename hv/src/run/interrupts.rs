@@ -17,10 +17,10 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bulkhead_table::{MAX_VCPUS, Partition, PartitionId};
 use hv_core::inbox::{Inbox, News};
-use hv_core::ipi::{Errand, Ipi, Kind, Peers};
+use hv_core::ipi::{Kind, Peers};
 use hv_core::wire::Fate;
 
-use super::{machine, module, percpu, restart, shared};
+use super::{machine, module, restart, shared};
 use crate::cpu::apic;
 use crate::table::{CORES, PARTITIONS, TABLE, VCPUS};
 use crate::vmx::vcpu::{self, Life, Vcpu};
@@ -90,26 +90,27 @@ fn first_vcpu(id: PartitionId) -> usize {
     TABLE.partitions.get(usize::from(id)).map_or(0, |partition| usize::from(partition.first_vcpu))
 }
 
-/// Sends what the guest of `vcpu` asked for. Everybody in `ipi` is a vCPU of its own partition.
-pub fn send(vcpu: &mut Vcpu, ipi: Ipi) {
+/// Sends what the guest of `vcpu` asked for. Every target is a vCPU of its own partition.
+pub fn send(vcpu: &mut Vcpu) {
     if vcpu.is_dedicated() {
-        send_from_dedicated(vcpu, ipi);
+        send_from_dedicated(vcpu);
     } else {
-        vcpu.errand = Errand::of(ipi);
         run_errand(vcpu);
     }
 }
 
 /// The core is the partition's alone, so that nobody waits for it.
-fn send_from_dedicated(vcpu: &mut Vcpu, ipi: Ipi) {
-    // Ends: the set has at most as many members as the partition has vCPUs.
-    for target in ipi.targets {
-        match ipi.kind {
+fn send_from_dedicated(vcpu: &mut Vcpu) {
+    let mut own = false;
+    // Ends: each round takes a target out.
+    while let Some((target, kind)) = vcpu.state.errand.take() {
+        own |= target == vcpu.state.msr.peers.own();
+        match kind {
             Kind::Fixed(vector) => machine::send_fixed(vcpu.state.msr.peers.id(target), vector),
             kind => post(vcpu, target, kind),
         }
     }
-    if ipi.targets.contains(vcpu.state.msr.peers.own()) {
+    if own {
         take_news(vcpu);
     }
 }
@@ -120,7 +121,7 @@ pub fn run_errand(vcpu: &mut Vcpu) {
     let last = vcpu.window_end.saturating_sub(shared::LEAST_SETTLING);
     // Ends: each round takes a target out.
     while machine::tsc() < last
-        && let Some((target, kind)) = vcpu.errand.take()
+        && let Some((target, kind)) = vcpu.state.errand.take()
     {
         post(vcpu, target, kind);
     }
@@ -196,13 +197,9 @@ pub fn is_over(vcpu: &Vcpu) -> bool {
     module::fate(usize::from(vcpu.state.partition)) != Fate::Running
 }
 
-fn own<T>(by_core: &'static [T; CORES]) -> Option<&'static T> {
-    by_core.get(percpu::core_index()?)
-}
-
-/// Whether a notification came to this core since the last call: what it announces is to be looked at behind this.
-pub fn take_notification() -> bool {
-    own(&NOTIFIED).is_some_and(|notified| notified.swap(false, Ordering::SeqCst))
+/// Whether a notification came to this core, `core` of the table, since the last call: what it announces is to be looked at behind this.
+pub fn take_notification(core: usize) -> bool {
+    NOTIFIED.get(core).is_some_and(|notified| notified.swap(false, Ordering::SeqCst))
 }
 
 /// `vcpu` runs on this time-shared core, `core` of the table, from now on. A notification that was meant for the vCPU before it is absorbed here, in the
@@ -214,7 +211,7 @@ pub fn begin_window(core: usize, vcpu: &Vcpu) {
         unsafe {
             core::arch::asm!("sti", "nop", "nop", "cli", options(nomem, nostack));
         }
-        take_notification();
+        take_notification(core);
     }
     if let Some(running) = RUNNING.get(core) {
         let index = first_vcpu(vcpu.state.partition) + vcpu.state.msr.peers.own();
@@ -325,9 +322,9 @@ pub fn await_start(vcpu: &mut Vcpu) {
         if restart::is_asked(vcpu.state.partition) {
             restart::carry_out(vcpu);
         }
-        if module::take_root_nmi() {
+        if module::take_root_nmi(vcpu.core) {
             vcpu::stop_timer();
-            if take_notification() {
+            if take_notification(vcpu.core) {
                 let news = vcpu.inbox.drain();
                 start_if_asked(vcpu, &news);
             }

@@ -19,7 +19,7 @@ mod shared;
 mod window;
 
 use bulkhead_table::{Core, Owner, PartitionId, Role, Window};
-use hv_core::exit::{Rest, Violation};
+use hv_core::exit::{Request, Violation};
 use hv_core::msr::CoreKind;
 use hv_core::wire::Fate;
 
@@ -28,7 +28,7 @@ use crate::cpu::machine_check;
 use crate::cpu::stacks::{STACKS, Stacks};
 use crate::table::TABLE;
 use crate::vmx::entry;
-use crate::vmx::exits::{self, Next, frequent};
+use crate::vmx::exits::{self, frequent};
 use crate::vmx::vcpu::{self, Life, Pending, Vcpu};
 use partition::VcpuIndex;
 
@@ -85,9 +85,7 @@ fn run_shared(
     }
     prepare(core, cpu, CoreKind::Shared, &ids, machine);
     let epoch = module::wait_for_epoch();
-    let first = shared::start(core, cpu, epoch, plans);
-    // SAFETY: `start` loaded the VMCS of the vCPU that it returns; the host stack is this core's.
-    unsafe { entry::enter(first) }
+    shared::start(core, cpu, epoch, plans)
 }
 
 /// Enters VMX operation and makes the core's partitions. One that cannot be made is refused by name; the others run.
@@ -130,8 +128,8 @@ enum Then {
     Same,
     /// Its window is over: the next one comes. Holds the TSC when that was seen. Time-shared cores only.
     Leave(u64),
-    /// It gave up the rest of its window, at this TSC. Time-shared cores only.
-    Rest(Rest, u64),
+    /// It gave the rest of its window to this partition, at this TSC. Time-shared cores only.
+    Donate(PartitionId, u64),
 }
 
 /// The first half of an exit of a dedicated core. Called by the exit stub; see [`first_half`].
@@ -188,8 +186,8 @@ fn first_half<const KIND: bool, const PLATFORM: bool>(vcpu: &mut Vcpu) -> *mut V
         }
         frequent::RDMSR if PLATFORM == PC => on_read_msr_of_pc::<KIND>(vcpu),
         frequent::WRMSR if PLATFORM == PC => on_write_msr_of_pc::<KIND>(vcpu),
-        // Its devices are the second half's.
-        frequent::IO_INSTRUCTION if PLATFORM == PC => leave_whole(vcpu),
+        // Its devices are the second half's, and so are refused hypercalls, of which the first is recorded.
+        frequent::IO_INSTRUCTION | frequent::VMCALL if PLATFORM == PC => leave_whole(vcpu),
         frequent::CPUID => {
             exits::answer_cpuid(vcpu);
             enter_again::<KIND>(vcpu)
@@ -277,21 +275,21 @@ fn go_on(vcpu: *mut Vcpu, then: Then) -> *mut Vcpu {
         // SAFETY: the vCPU that just ran is this core's; the reads make no reference that outlives them.
         Then::Leave(since) => shared::leave(unsafe { (*vcpu).core }, since),
         // SAFETY: as above.
-        Then::Rest(rest, since) => shared::rest(unsafe { (*vcpu).core }, rest, since),
+        Then::Donate(id, since) => shared::donate(unsafe { (*vcpu).core }, id, since),
     }
 }
 
 #[inline(always)]
 fn after_exit<const PLATFORM: bool>(vcpu: &mut Vcpu) -> Then {
-    let next = exits::finish(vcpu);
+    let request = exits::finish(vcpu);
     // Before the timer is armed anew, so that the time that it takes is the guest's own.
     if PLATFORM == PC {
-        pc::note_refusals(vcpu);
+        pc::note_refusal(vcpu);
     }
-    match next {
-        Next::Enter if goes_on(vcpu) => Then::Same,
-        Next::Enter | Next::Clock if !vcpu.is_dedicated() => shared::clock(vcpu),
-        next => on_rare(vcpu, next),
+    match request {
+        Request::Enter if goes_on(vcpu) => Then::Same,
+        Request::Enter | Request::Clock if !vcpu.is_dedicated() => look_at_clock(vcpu),
+        request => on_rare(vcpu, request),
     }
 }
 
@@ -302,74 +300,94 @@ fn goes_on(vcpu: &Vcpu) -> bool {
     if vcpu.is_dedicated() { !module::has_root_nmi(vcpu.core) } else { shared::rearm(vcpu) }
 }
 
+/// As [`shared::clock`].
+#[inline(always)]
+fn look_at_clock(vcpu: &mut Vcpu) -> Then {
+    shared::clock(vcpu).map_or(Then::Same, Then::Leave)
+}
+
 #[cold]
-fn on_rare(vcpu: &mut Vcpu, next: Next) -> Then {
-    match next {
-        Next::Send(ipi) => interrupts::send(vcpu, ipi),
-        Next::EndInterrupt => {
+fn on_rare(vcpu: &mut Vcpu, request: Request) -> Then {
+    match request {
+        Request::Send => interrupts::send(vcpu),
+        Request::Interrupt => {
             machine::end_of_interrupt();
-            if interrupts::take_notification()
+            if interrupts::take_notification(vcpu.core)
                 && (interrupts::is_over(vcpu) || restart::is_asked(vcpu.state.partition))
             {
                 return Then::Leave(machine::tsc());
             }
         }
-        Next::Plan(call) => {
-            shared::answer(vcpu, call);
+        Request::SwitchPlan | Request::TellPlan => {
+            shared::answer(vcpu, request);
             // Neither a timer nor an interrupt is any other than before.
             if shared::rearm(vcpu) {
                 return Then::Same;
             }
         }
-        Next::Rest(rest) => return take_rest(vcpu, rest),
-        Next::Nmi => take_nmi(vcpu),
-        Next::Finish { passed } => {
-            let fate = if passed { Fate::Passed } else { Fate::Failed };
-            return end_partition(vcpu, fate, |_| {});
-        }
-        Next::Stop(violation) => {
+        Request::Yield => return Then::Leave(machine::tsc()),
+        Request::Sleep => return sleep(vcpu),
+        Request::Donate => {
             let now = machine::tsc();
-            if violation == Violation::MachineCheck {
-                machine_check::end();
-            }
-            return end_partition(vcpu, Fate::Stopped, |vcpu| {
-                vcpu.stopped_at = now;
-                incidents::violation(vcpu.state.partition, violation);
-            });
+            return vcpu
+                .state
+                .rights
+                .donates_to
+                .map_or(Then::Leave(now), |id| Then::Donate(id, now));
         }
-        Next::Off => {
+        Request::Nmi => take_nmi(vcpu),
+        Request::Pass => return end_partition(vcpu, Fate::Passed, |_| {}),
+        Request::Fail => return end_partition(vcpu, Fate::Failed, |_| {}),
+        Request::Stop => return stop(vcpu),
+        Request::Off => {
             return end_partition(vcpu, Fate::Off, |vcpu| incidents::off(vcpu.state.partition));
         }
-        Next::Restart { fault } => return start_again(vcpu, fault),
-        Next::Enter | Next::Clock => {}
+        Request::Restart => return start_again(vcpu, false),
+        Request::RestartByFault => return start_again(vcpu, true),
+        Request::Enter | Request::Clock => {}
     }
     if !vcpu.is_dedicated() {
-        return shared::clock(vcpu);
+        return look_at_clock(vcpu);
     }
     if module::is_stopping() {
         module::park();
     }
-    if next == Next::Clock || module::has_root_nmi(vcpu.core) {
+    if request == Request::Clock || module::has_root_nmi(vcpu.core) {
         take_what_waits(vcpu);
     }
     Then::Same
 }
 
-fn take_rest(vcpu: &mut Vcpu, rest: Rest) -> Then {
-    if let Rest::UntilFrame(frame) = rest {
-        if frame <= module::frame_at(machine::tsc()) {
-            return shared::clock(vcpu);
-        }
-        vcpu.sleeps_until = frame;
+/// The guest sleeps until the frame in RBX. A frame that has come already is no reason to leave.
+fn sleep(vcpu: &mut Vcpu) -> Then {
+    let (now, frame) = (machine::tsc(), vcpu.registers.rbx);
+    if frame <= module::frame_at(now) {
+        return look_at_clock(vcpu);
     }
-    Then::Rest(rest, machine::tsc())
+    vcpu.sleeps_until = frame;
+    Then::Leave(now)
+}
+
+/// The partition did what it may not.
+fn stop(vcpu: &mut Vcpu) -> Then {
+    let now = machine::tsc();
+    let violation = vcpu.state.violation;
+    if violation == Some(Violation::MachineCheck) {
+        machine_check::end();
+    }
+    end_partition(vcpu, Fate::Stopped, |vcpu| {
+        vcpu.stopped_at = now;
+        if let Some(violation) = violation {
+            incidents::violation(vcpu.state.partition, violation);
+        }
+    })
 }
 
 /// A dedicated core looks up for two reasons: an NMI that came while the hypervisor ran, and an interrupt whose delivery an exit
 /// interrupted.
 fn take_what_waits(vcpu: &mut Vcpu) {
     vcpu::stop_timer();
-    if module::take_root_nmi() {
+    if module::take_root_nmi(vcpu.core) {
         take_nmi(vcpu);
     }
     if let Some(vector) = vcpu.requeued
@@ -390,7 +408,7 @@ fn take_nmi(vcpu: &mut Vcpu) {
     }
     if !vcpu.is_dedicated() {
         module::note_machine_nmi();
-    } else if !interrupts::take_notification() {
+    } else if !interrupts::take_notification(vcpu.core) {
         interrupts::offer_nmi(vcpu);
     } else if interrupts::is_over(vcpu) {
         module::park();
@@ -440,7 +458,7 @@ pub extern "C" fn entry_failed(vcpu: *mut Vcpu) -> *mut Vcpu {
     });
     match then {
         Then::Leave(since) => shared::leave(vcpu.core, since),
-        Then::Same | Then::Rest(..) => module::park(),
+        Then::Same | Then::Donate(..) => module::park(),
     }
 }
 

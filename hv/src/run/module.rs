@@ -149,9 +149,9 @@ pub fn note_root_nmi() {
     }
 }
 
-/// Whether one came since the last call.
-pub fn take_root_nmi() -> bool {
-    own(&ROOT_NMI).is_some_and(|flag| flag.swap(false, Ordering::Relaxed))
+/// Whether one came to this core, which has this index in the table, since the last call.
+pub fn take_root_nmi(core: usize) -> bool {
+    ROOT_NMI.get(core).is_some_and(|flag| flag.swap(false, Ordering::Relaxed))
 }
 
 /// Whether an NMI waits for this core, which has this index in the table.

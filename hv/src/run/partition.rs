@@ -6,8 +6,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use bulkhead_table::{PAGE_SIZE, Partition, PartitionId, Range};
 use hv_core::cpuid::{CpuidPolicy, Facts, Leaf};
-use hv_core::exit::{ConsoleRing, Counters, ScheduleRights, VcpuState};
-use hv_core::ipi::Peers;
+use hv_core::exit::{ConsoleRing, Counters, EXIT_KINDS, ScheduleRights, VcpuState};
+use hv_core::ipi::{Errand, Peers};
 use hv_core::load::Load;
 use hv_core::mappings::{SchedulePages, View};
 use hv_core::msr::{self, CoreKind, MsrState};
@@ -15,7 +15,6 @@ use hv_core::paging::{self, Format, LargePages, PageTable};
 use hv_core::ring::Ring;
 use hv_core::vapic::{ApicPage, VirtualApic};
 use hv_core::wire::LiveCounts;
-use hv_defs::exit::REASONS;
 
 use super::cell::CoreCell;
 use super::{incidents, interrupts, machine, pc, restart, shared, window};
@@ -257,9 +256,9 @@ pub fn counted(index: VcpuIndex) -> Option<LiveCounts> {
     }
 }
 
-/// Adds how many exits of each reason a vCPU took so far; nothing when it was not made. Any core may ask at any time. A few instructions for each
-/// reason: eight vCPUs are read in half of the time that a packet may take.
-pub fn add_exits(index: VcpuIndex, sums: &mut [u64; REASONS]) {
+/// Adds how many exits of each kind a vCPU took so far; nothing when it was not made. Any core may ask at any time. A few instructions for each
+/// kind: eight vCPUs are read in half of the time that a packet may take.
+pub fn add_exits(index: VcpuIndex, sums: &mut [u64; EXIT_KINDS]) {
     let index = usize::from(index.0);
     let made = MADE.get(index).is_some_and(|made| made.load(Ordering::Acquire));
     let Some(cell) = VCPUS.get(index).filter(|_| made) else {
@@ -268,9 +267,9 @@ pub fn add_exits(index: VcpuIndex, sums: &mut [u64; REASONS]) {
     let vcpu = cell.address().cast::<Vcpu>();
     // SAFETY: as in [`counted`].
     let first = unsafe { &raw const (*vcpu).state.counters.exits }.cast::<u64>();
-    for (reason, sum) in sums.iter_mut().enumerate() {
-        // SAFETY: as in [`counted`]; the reason is below the array's length.
-        *sum = sum.wrapping_add(unsafe { first.add(reason).read_volatile() });
+    for (kind, sum) in sums.iter_mut().enumerate() {
+        // SAFETY: as in [`counted`]; the kind is below the array's length.
+        *sum = sum.wrapping_add(unsafe { first.add(kind).read_volatile() });
     }
 }
 
@@ -334,6 +333,9 @@ fn decisions(
         pc: pc::of(id),
         console,
         counters: Counters::new(),
+        errand: Errand::NONE,
+        violation: None,
+        refusal: None,
     }
 }
 

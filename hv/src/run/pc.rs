@@ -5,16 +5,14 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 use bulkhead_table::pc::CONSOLE_PAGE;
 use bulkhead_table::{PAGE_SIZE, PartitionId, Platform};
-use hv_core::exit::Denial;
+use hv_core::exit::Refusal;
 use hv_core::pc::page::ConsolePage;
 use hv_core::pc::typed::Delivery;
 use hv_core::pc::{Devices, Pc};
-use hv_defs::vmcs::field;
 
 use super::incidents;
 use crate::memory::{self, Side};
 use crate::table::{PARTITIONS, TABLE};
-use crate::vmx::instructions as vmx;
 use crate::vmx::vcpu::Vcpu;
 
 /// Partitions with such a platform.
@@ -82,27 +80,19 @@ pub fn type_to(id: PartitionId, bytes: &[u8]) -> Delivery {
 }
 
 /// Records each kind of refused access once, behind the first exit with one.
-pub fn note_refusals(vcpu: &Vcpu) {
-    let Some(told) = place(vcpu.state.partition).and_then(|at| TOLD.get(at)) else {
-        return;
-    };
-    let news = vcpu.state.counters.kinds_denied() & !told.load(Ordering::Relaxed);
-    if news != 0 {
-        // Another vCPU may have told it between the two.
-        record_refusals(vcpu, news & !told.fetch_or(news, Ordering::Relaxed));
+#[inline(always)]
+pub fn note_refusal(vcpu: &mut Vcpu) {
+    if let Some(refusal) = vcpu.state.refusal.take() {
+        record_refusal(vcpu.state.partition, refusal);
     }
 }
 
 #[cold]
-fn record_refusals(vcpu: &Vcpu, kinds: u8) {
-    let refused = |denial: &Denial| kinds & (1 << *denial as u8) != 0;
-    for denial in Denial::ALL.into_iter().filter(refused) {
-        let detail = match denial {
-            // SDM 3C 28.2.1, table 28-5.
-            Denial::Port => vmx::read(field::EXIT_QUALIFICATION) >> 16 & 0xFFFF,
-            Denial::Msr => vcpu.registers.rcx & 0xFFFF_FFFF,
-            _ => 0,
-        };
-        incidents::refusal(vcpu.state.partition, denial, detail);
+fn record_refusal(id: PartitionId, refusal: Refusal) {
+    let kind = 1 << refusal.denial as u8;
+    let told = place(id).and_then(|at| TOLD.get(at));
+    // Another vCPU may have told it already.
+    if told.is_some_and(|told| told.fetch_or(kind, Ordering::Relaxed) & kind == 0) {
+        incidents::refusal(id, refusal);
     }
 }

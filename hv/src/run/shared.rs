@@ -1,13 +1,13 @@
 //! A time-shared core: windows at absolute deadlines, the virtual APIC, the switch between partitions.
 //!
 //! A switch does all its work ahead of the window: it saves and loads state, cleans what the table asks for, tells the guest its
-//! time, settles timers as of the declared start, and only then waits for that instant. What is left behind it is the way
-//! into the guest, which has one length.
+//! time, settles timers as of the declared start, and only then waits for that instant. After the wait only the VM entry remains. Its
+//! cost is constant.
 #![expect(unsafe_code, reason = "reaches vCPUs of this core and arms the preemption timer")]
 
 use bulkhead_table::abi::{self, SchedulePage};
-use bulkhead_table::{Hygiene, Owner, PartitionId, Window};
-use hv_core::exit::{PlanCall, Rest, WindowView};
+use bulkhead_table::{Hygiene, Owner, PartitionId, PlanId, Window};
+use hv_core::exit::{Request, WindowView};
 use hv_core::health::{Incident, Party, Passage, What, last_exit_share};
 use hv_core::hygiene::{Holder, gift_fits};
 use hv_core::ipi::BOOTSTRAP;
@@ -20,12 +20,10 @@ use hv_defs::vmcs::field;
 use super::cell::CoreCell;
 use super::housekeeping::Course;
 use super::partition::VcpuIndex;
-use super::{
-    Then, housekeeping, hygiene, incidents, interrupts, machine, module, partition, restart,
-};
+use super::{housekeeping, hygiene, incidents, interrupts, machine, module, partition, restart};
 use crate::table::{CORES, PARTITIONS, TABLE};
-use crate::vmx::instructions as vmx;
 use crate::vmx::vcpu::{Life, Vcpu};
+use crate::vmx::{entry, instructions as vmx};
 
 /// Number of plans.
 const PLANS: usize = TABLE.plans.len();
@@ -127,8 +125,8 @@ pub unsafe fn trace(core: usize) -> Option<&'static Trace<TRACED>> {
     TRACES.get(core).map(|cell| unsafe { &*cell.get() })
 }
 
-/// Starts the cyclic schedule on this core; returns the first vCPU to enter.
-pub fn start(core: usize, cpu: u16, epoch: u64, plans: &'static [&'static [Window]]) -> *mut Vcpu {
+/// Starts the cyclic schedule on this core, and enters its first guest.
+pub fn start(core: usize, cpu: u16, epoch: u64, plans: &'static [&'static [Window]]) -> ! {
     let schedule = Schedule { epoch, frame: TABLE.frame, plans };
     let word = module::plan_word();
     let cursor = schedule.first_not_ended(machine::tsc(), word);
@@ -160,15 +158,15 @@ pub fn start(core: usize, cpu: u16, epoch: u64, plans: &'static [&'static [Windo
         steps: [0; SwitchStep::ALL.len()],
     });
     let slot = state.schedule.slot(cursor, word);
-    let first = state.run_until_guest(slot, word, machine::tsc());
-    first.unwrap_or_else(|| housekeeping::end_module())
+    state.run_until_guest(slot, word, machine::tsc());
+    housekeeping::end_module()
 }
 
 impl SharedCore {
-    /// Goes to the next window in time and returns its vCPU, running housekeeping windows on the way.
-    /// `since` is when the last guest was left. `None` when a housekeeping window found that the module is over.
+    /// Enters the guest of the next window in time, running housekeeping windows on the way. `since` is when the last guest was left.
+    /// Returns when a housekeeping window found that the module is over.
     #[inline(always)]
-    fn next_window(&mut self, since: u64) -> Option<*mut Vcpu> {
+    fn next_window(&mut self, since: u64) {
         self.note_end(since);
         let (slot, word) = self.advance();
         self.run_until_guest(slot, word, since)
@@ -183,12 +181,7 @@ impl SharedCore {
         (step.slot, word)
     }
 
-    fn run_until_guest(
-        &mut self,
-        mut slot: Slot,
-        mut word: PlanWord,
-        mut since: u64,
-    ) -> Option<*mut Vcpu> {
+    fn run_until_guest(&mut self, mut slot: Slot, mut word: PlanWord, mut since: u64) {
         // Ends at the next window of a partition that can run; a core with none left serves its housekeeping windows for good.
         loop {
             // A core that drains the logs is the one that ends the module, so it never sees this.
@@ -199,7 +192,7 @@ impl SharedCore {
                 None => self.idle_until(&slot),
                 Some(Owner::Housekeeping) => {
                     if self.keep_house(&slot, word) == Course::Over {
-                        return None;
+                        return;
                     }
                 }
                 Some(Owner::Partition(id)) => {
@@ -211,7 +204,7 @@ impl SharedCore {
                     } else if let Some((index, vcpu)) = self.ready_for(id, &slot, word, &mut since)
                     {
                         let turn = Turn { id, index, slot, word, cleaning };
-                        return Some(self.begin(vcpu, &turn, since));
+                        self.begin(vcpu, &turn, since);
                     } else {
                         self.clean_unloaded(cleaning);
                     }
@@ -309,8 +302,9 @@ impl SharedCore {
         Some((index, vcpu))
     }
 
-    /// The switch: everything that can be done ahead of the window, then its start.
-    fn begin(&mut self, vcpu: &'static mut Vcpu, turn: &Turn, since: u64) -> *mut Vcpu {
+    /// The switch: everything that can be done ahead of the window, then its start. After the wait only the VM entry remains. Its cost is
+    /// constant, because no frame of a caller is left between the two.
+    fn begin(&mut self, vcpu: &'static mut Vcpu, turn: &Turn, since: u64) -> ! {
         let before = self.before();
         let decided = machine::tsc();
         let [saved, loaded, cleaned] = self.put_in(turn.index, vcpu, turn.cleaning, decided);
@@ -329,18 +323,18 @@ impl SharedCore {
         } else {
             self.running.entered = machine::wait_until(turn.slot.start);
         }
-        vcpu
+        enter(vcpu)
     }
 
     /// The same for the rest of another's window: at once, and with no start to be late for.
-    fn begin_donated(&mut self, vcpu: &'static mut Vcpu, turn: &Turn) -> *mut Vcpu {
+    fn begin_donated(&mut self, vcpu: &'static mut Vcpu, turn: &Turn) -> ! {
         self.put_in(turn.index, vcpu, turn.cleaning, machine::tsc());
         self.give(vcpu, turn, true);
         partition::note_first_entry(vcpu);
         let now = machine::tsc();
         settle_at_start(vcpu, now);
         self.running.entered = now;
-        vcpu
+        enter(vcpu)
     }
 
     /// Puts the state of `vcpu` into the machine, in place of another's, and cleans. Begun at `begun`; returns when the other's was
@@ -571,11 +565,8 @@ impl SharedCore {
         windows.get(cursor.index).map_or(0, |window| window.budget)
     }
 
-    /// The running vCPU gave up the rest of its window at `since`.
-    fn rest(&mut self, rest: Rest, since: u64) -> Option<*mut Vcpu> {
-        let Rest::Donated(id) = rest else {
-            return self.next_window(since);
-        };
+    /// The running vCPU gave the rest of its window to partition `id` at `since`.
+    fn donate(&mut self, id: PartitionId, since: u64) {
         let (slot, word) = (self.running.slot, self.running.word);
         let time_left = slot.end.saturating_sub(since);
         let cost = TABLE.board.hygiene.of(self.holder.cleaning_for(id, hygiene::asked_by));
@@ -583,7 +574,7 @@ impl SharedCore {
             Some((index, vcpu)) if gift_fits(time_left, TABLE.board.switch_budget, cost) => {
                 self.note_end(since);
                 let cleaning = self.holder.pass_to(id, hygiene::asked_by);
-                Some(self.begin_donated(vcpu, &Turn { id, index, slot, word, cleaning }))
+                self.begin_donated(vcpu, &Turn { id, index, slot, word, cleaning })
             }
             _ => self.next_window(since),
         }
@@ -607,7 +598,7 @@ pub fn rearm(vcpu: &Vcpu) -> bool {
 /// looks up before the guest's first instruction. SDM 3C 26.5.1: a timer of 0 exits before any.
 fn settle_at_start(vcpu: &mut Vcpu, instant: u64) {
     settle(vcpu, instant);
-    if vcpu.life != Life::Runs || !vcpu.errand.is_done() {
+    if vcpu.life != Life::Runs || !vcpu.state.errand.is_done() {
         vcpu.deadline = instant;
         arm(vcpu, instant);
     }
@@ -629,20 +620,21 @@ const MOST_AHEAD: u64 = u32::MAX as u64;
 /// Nothing is aimed early: what an exit costs comes out of the switch budget behind the window.
 const NO_LEAD: u64 = 0;
 
-/// Looks at the clock: ends the window when it is over or the module ends, else settles timer and interrupts.
+/// Looks at the clock: settles timer and interrupts, unless the window is over or the module ends. Returns the TSC when the window has to
+/// be left.
 #[inline(never)]
-pub fn clock(vcpu: &mut Vcpu) -> Then {
-    if !vcpu.errand.is_done() {
+pub fn clock(vcpu: &mut Vcpu) -> Option<u64> {
+    if !vcpu.state.errand.is_done() {
         interrupts::run_errand(vcpu);
     }
     let now = machine::tsc();
     // What came for the vCPU keeps until its next window, where the switch has the time for it.
     let needed = if vcpu.inbox.has_news() { QUIET } else { LEAST_SETTLING };
     if now.saturating_add(needed) >= vcpu.window_end || module::is_stopping() {
-        return Then::Leave(now);
+        return Some(now);
     }
     settle_now(vcpu, now);
-    if vcpu.life == Life::Runs { Then::Same } else { Then::Leave(machine::tsc()) }
+    if vcpu.life == Life::Runs { None } else { Some(machine::tsc()) }
 }
 
 /// Ticks that settling and the entry behind it take at least. A guest whose window ends sooner would not run an instruction more: it is left
@@ -676,49 +668,52 @@ pub const MOST_TIMER_LEAD: u64 = pace::most_timer_lead(TABLE.board.switch_budget
 
 /// Goes from the guest that was left at `since` to the next window. `core` is this core's index in the table; the caller holds no reference
 /// to a vCPU.
-///
-/// Not in line: the frame of the caller is gone before the wait for the window, and nothing of it delays the entry behind the wait.
 #[inline(never)]
-pub fn leave(core: usize, since: u64) -> *mut Vcpu {
+pub fn leave(core: usize, since: u64) -> ! {
     interrupts::end_window(core);
-    // SAFETY: this core's own state; each entry to the hypervisor starts here anew, and the reference ends with this line.
-    let next = match unsafe { state(core) } {
+    // SAFETY: this core's own state. The reference ends with this line, or its frames are never returned to.
+    match unsafe { state(core) } {
         Some(state) => state.next_window(since),
         None => module::park(),
-    };
-    next.unwrap_or_else(|| housekeeping::end_module())
+    }
+    housekeeping::end_module()
 }
 
-/// As [`leave`], for a guest that gave up the rest of its window.
+/// Enters a vCPU. No frame of the stack is returned to: the next exit begins at its top.
+fn enter(vcpu: &'static mut Vcpu) -> ! {
+    // SAFETY: the switch loaded the VMCS of this vCPU; the host stack is this core's.
+    unsafe { entry::enter(vcpu) }
+}
+
+/// As [`leave`], for a guest that gave the rest of its window to partition `id`.
 #[inline(never)]
-pub fn rest(core: usize, rest: Rest, since: u64) -> *mut Vcpu {
+pub fn donate(core: usize, id: PartitionId, since: u64) -> ! {
     interrupts::end_window(core);
     // SAFETY: as in `leave`.
-    let next = match unsafe { state(core) } {
-        Some(state) => state.rest(rest, since),
+    match unsafe { state(core) } {
+        Some(state) => state.donate(id, since),
         None => module::park(),
-    };
-    next.unwrap_or_else(|| housekeeping::end_module())
+    }
+    housekeeping::end_module()
 }
 
-/// Answers a call about plans.
-pub fn answer(vcpu: &mut Vcpu, call: PlanCall) {
+/// Answers a call about plans: [`Request::SwitchPlan`], and any other is a question.
+pub fn answer(vcpu: &mut Vcpu, request: Request) {
     let now = module::frame_at(machine::tsc());
     let registers = &mut vcpu.registers;
-    match call {
-        PlanCall::Switch(plan) => match module::request_plan(plan, now) {
+    if request == Request::SwitchPlan {
+        match module::request_plan(registers.rbx as PlanId, now) {
             Some(from) => (registers.rax, registers.rbx) = (0, from),
             None => registers.rax = abi::status::BUSY,
-        },
-        PlanCall::Tell => {
-            let word = module::plan_word();
-            registers.rax = 0;
-            registers.rbx = u64::from(word.in_frame(now));
-            registers.rdi = u64::from(word.plan());
-            registers.rsi = word.from_frame();
-            registers.rdx = now;
         }
+        return;
     }
+    let word = module::plan_word();
+    registers.rax = 0;
+    registers.rbx = u64::from(word.in_frame(now));
+    registers.rdi = u64::from(word.plan());
+    registers.rsi = word.from_frame();
+    registers.rdx = now;
 }
 
 /// Moves timers that are due at `instant` into the virtual APIC, hands the guest what it can take, and arms the preemption timer

@@ -1,7 +1,9 @@
-//! From the processor's account of an exit to a vendor-neutral [`Exit`], and from an [`Action`] back to fields.
+//! From the processor's account of an exit to a vendor-neutral [`Exit`], and from an [`Operation`] back to fields.
 
-use hv_core::exit::{self, Action, Event, Exit, PlanCall, PortAccess, Rest, Violation};
-use hv_core::ipi::Ipi;
+use hv_core::exit::access;
+use hv_core::exit::{
+    self, Asked, Control, ControlState, Exit, ExitKind, Operation, PortAccess, Request,
+};
 use hv_core::msr::CoreKind;
 use hv_defs::exit::reason;
 use hv_defs::vmcs::{field, interruption};
@@ -9,39 +11,6 @@ use hv_defs::vmcs::{field, interruption};
 use super::instructions as vmx;
 use super::vcpu::{self, Interrupted, Pending, Vcpu};
 use crate::run::machine;
-
-/// What the run loop has to do after an exit was dealt with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Enter the same guest again; nothing that concerns time or interrupts changed.
-    Enter,
-    /// Look at the clock and the virtual APIC before entering again.
-    Clock,
-    /// Send this interrupt to vCPUs of the partition, then as [`Self::Clock`].
-    Send(Ipi),
-    /// A maskable interrupt of the machine was taken from the APIC and has to be ended.
-    EndInterrupt,
-    /// The guest got an NMI that no partition can have sent, unless it was our kick.
-    Nmi,
-    /// Answer a call about plans.
-    Plan(PlanCall),
-    /// The guest gave up the rest of its window.
-    Rest(Rest),
-    /// The partition is done.
-    Finish {
-        /// Its verdict.
-        passed: bool,
-    },
-    /// The partition did what it may not.
-    Stop(Violation),
-    /// The partition switched itself off.
-    Off,
-    /// The partition starts again.
-    Restart {
-        /// By a triple fault.
-        fault: bool,
-    },
-}
 
 /// Bit 31 of the exit reason: the entry failed. SDM 3C 25.9.1.
 const ENTRY_FAILURE: u32 = 1 << 31;
@@ -72,16 +41,16 @@ pub mod frequent {
 /// Answers CPUID.
 #[inline(always)]
 pub fn answer_cpuid(vcpu: &mut Vcpu) {
-    vcpu.state.counters.count(reason::CPUID);
-    exit::cpuid(&mut vcpu.registers, &vcpu.state);
+    vcpu.state.counters.count(ExitKind::Cpuid);
+    access::cpuid(&mut vcpu.registers, &vcpu.state);
     vcpu::advance();
 }
 
 /// The same for a vCPU with the devices of a PC.
 #[inline(always)]
 pub fn answer_cpuid_of_pc(vcpu: &mut Vcpu) {
-    vcpu.state.counters.count(reason::CPUID);
-    exit::cpuid_of_pc(&mut vcpu.registers, &vcpu.state);
+    vcpu.state.counters.count(ExitKind::Cpuid);
+    access::cpuid_of_pc(&mut vcpu.registers, &vcpu.state);
     vcpu::advance();
 }
 
@@ -89,50 +58,51 @@ pub fn answer_cpuid_of_pc(vcpu: &mut Vcpu) {
 #[inline(always)]
 pub fn answer_hypercall(vcpu: &mut Vcpu) -> bool {
     let privileged = guest_privilege() == 0;
-    let answered = exit::answer_hypercall(&mut vcpu.registers, &mut vcpu.state, privileged);
-    close(vcpu, answered, reason::VMCALL)
+    let answered =
+        exit::hypercall::answer_hypercall(&mut vcpu.registers, &mut vcpu.state, privileged);
+    close(vcpu, answered, ExitKind::Hypercall)
 }
 
 /// The same for RDMSR. `kind` is the vCPU's.
 #[inline(always)]
 pub fn answer_read_msr(vcpu: &mut Vcpu, kind: CoreKind) -> bool {
-    let action = exit::answer_read_msr(kind, &mut vcpu.registers, &mut vcpu.state);
-    close_with(vcpu, action, reason::RDMSR)
+    let operation = access::answer_read_msr(kind, &mut vcpu.registers, &mut vcpu.state);
+    close_with(vcpu, operation, ExitKind::ReadMsr)
 }
 
 /// The same for WRMSR, which may have to be carried out on this core. `kind` is the vCPU's.
 #[inline(always)]
 pub fn answer_write_msr(vcpu: &mut Vcpu, kind: CoreKind) -> bool {
-    let action = exit::answer_write_msr(kind, &vcpu.registers, &mut vcpu.state);
-    close_with(vcpu, action, reason::WRMSR)
+    let operation = access::answer_write_msr(kind, &vcpu.registers, &mut vcpu.state);
+    close_with(vcpu, operation, ExitKind::WriteMsr)
 }
 
 /// The same for a vCPU with the devices of a PC.
 #[inline(always)]
 pub fn answer_read_msr_of_pc(vcpu: &mut Vcpu) -> bool {
-    let answered = exit::answer_read_msr_of_pc(&mut vcpu.registers, &vcpu.state);
-    close(vcpu, answered, reason::RDMSR)
+    let answered = access::answer_read_msr_of_pc(&mut vcpu.registers, &vcpu.state);
+    close(vcpu, answered, ExitKind::ReadMsr)
 }
 
 /// The same for WRMSR.
 #[inline(always)]
 pub fn answer_write_msr_of_pc(vcpu: &mut Vcpu, kind: CoreKind) -> bool {
-    let action = exit::answer_write_msr_of_pc(kind, &vcpu.registers, &mut vcpu.state);
-    close_with(vcpu, action, reason::WRMSR)
+    let operation = access::answer_write_msr_of_pc(kind, &vcpu.registers, &mut vcpu.state);
+    close_with(vcpu, operation, ExitKind::WriteMsr)
 }
 
 /// The same for IN and OUT.
 #[inline(always)]
 pub fn answer_port(vcpu: &mut Vcpu) -> bool {
-    let answered = exit::answer_port(port_access(), &mut vcpu.registers, &mut vcpu.state);
-    close(vcpu, answered, reason::IO_INSTRUCTION)
+    let answered = access::answer_port(port_access(), &mut vcpu.registers, &mut vcpu.state);
+    close(vcpu, answered, ExitKind::Port)
 }
 
 /// An exit that is answered is counted here, by a number that the compiler knows; another by the second half.
 #[inline(always)]
-fn close(vcpu: &mut Vcpu, answered: bool, reason: u16) -> bool {
+fn close(vcpu: &mut Vcpu, answered: bool, kind: ExitKind) -> bool {
     if answered {
-        vcpu.state.counters.count(reason);
+        vcpu.state.counters.count(kind);
         vcpu::advance();
     }
     answered
@@ -140,130 +110,164 @@ fn close(vcpu: &mut Vcpu, answered: bool, reason: u16) -> bool {
 
 /// As [`close`], for an access to an MSR: does what was decided about it; `None` was not answered.
 #[inline(always)]
-fn close_with(vcpu: &mut Vcpu, action: Option<Action>, reason: u16) -> bool {
-    match action {
-        Some(Action::Advance) => vcpu::advance(),
-        Some(Action::WriteMsr { msr, value }) => {
+fn close_with(vcpu: &mut Vcpu, operation: Option<Operation>, kind: ExitKind) -> bool {
+    match operation {
+        Some(Operation::Advance) => vcpu::advance(),
+        Some(Operation::WriteMsr { msr, value }) => {
             machine::write_checked_msr(msr, value);
             vcpu::advance();
         }
-        Some(Action::Inject(event)) => vcpu::inject(event),
+        Some(Operation::Inject(event)) => vcpu::inject(event),
         _ => return false,
     }
-    vcpu.state.counters.count(reason);
+    vcpu.state.counters.count(kind);
     true
 }
 
-/// The second half of an exit.
+/// The second half of an exit: reads it, decides, carries the decision out, and returns what is left to the run loop.
 #[inline(always)]
-pub fn finish(vcpu: &mut Vcpu) -> Next {
+pub fn finish(vcpu: &mut Vcpu) -> Request {
     match core::mem::replace(&mut vcpu.pending, Pending::Nothing) {
-        Pending::Nothing => Next::Clock,
-        Pending::Exit => {
-            let raw = reason_with_flags();
-            vcpu.state.counters.count(raw as u16);
-            decide(vcpu, raw)
-        }
+        Pending::Nothing => Request::Clock,
+        Pending::Exit => read_and_deal(vcpu),
     }
 }
 
+/// Reads an exit and deals with it. The exits that software takes most come first. In each arm the exit is known, so that the compiler
+/// leaves of [`exit::decide`] what is about that one.
 #[inline(always)]
-fn decide(vcpu: &mut Vcpu, raw: u32) -> Next {
+fn read_and_deal(vcpu: &mut Vcpu) -> Request {
+    let raw = reason_with_flags();
     if raw == frequent::WRMSR {
-        // An instruction of the guest: no delivery of an event is interrupted by it.
-        let action =
-            exit::handle(&Exit::WriteMsr, &mut vcpu.registers, &mut vcpu.state, machine::tsc);
-        return act(vcpu, action);
+        return deal_with(vcpu, &Exit::WriteMsr);
     }
-    if raw & ENTRY_FAILURE != 0 && vcpu::wrap_instruction_pointer() {
-        return Next::Enter;
+    if raw & ENTRY_FAILURE != 0 {
+        return deal_with_failure(vcpu, raw as u16);
     }
-    let exit = decode(vcpu, raw);
-    keep_interrupted(vcpu);
-    match exit {
-        Exit::Exception { vector, .. } if vector == DEBUG_EXCEPTION => {
-            machine::raise_debug_status(vmx::read(field::EXIT_QUALIFICATION));
-            vcpu::forward_debug();
-            if is_int1() {
-                vcpu::inject_int1();
-                return Next::Enter;
-            }
-        }
-        Exit::Nmi => {
+    match raw as u16 {
+        reason::PREEMPTION_TIMER => deal_with(vcpu, &Exit::Timer),
+        reason::EXTERNAL_INTERRUPT => deal_with(vcpu, &Exit::Interrupt),
+        reason::EXCEPTION_OR_NMI if is_nmi() => {
             vcpu::unblock_nmis();
-            return Next::Nmi;
+            deal_with(vcpu, &Exit::Nmi)
         }
-        Exit::Interrupt => return Next::EndInterrupt,
-        Exit::NmiWindow => {
-            vcpu.ask_for_nmi_window(false);
-            vcpu::inject(Event::Nmi);
-            return Next::Enter;
-        }
-        Exit::ReadTaskPriority => {
-            let value = exit::task_priority(&vcpu.state);
-            let register = control_access() >> 8 & 0xF;
-            write_register(vcpu, register, value);
-            vcpu::advance();
-            return Next::Enter;
-        }
-        Exit::Timer => return Next::Clock,
-        _ => {}
+        reason::EPT_VIOLATION => deal_with_violation(vcpu),
+        rare => deal_with_rare(vcpu, rare),
     }
-    let action = exit::handle(&exit, &mut vcpu.registers, &mut vcpu.state, machine::tsc);
-    act(vcpu, action)
+}
+
+#[inline(never)]
+fn deal_with_rare(vcpu: &mut Vcpu, reason: u16) -> Request {
+    match reason {
+        reason::CPUID => deal_with(vcpu, &Exit::Cpuid),
+        reason::VMCALL => deal_with(vcpu, &Exit::Hypercall { privileged: guest_privilege() == 0 }),
+        reason::RDMSR => deal_with(vcpu, &Exit::ReadMsr),
+        reason::IO_INSTRUCTION => deal_with(vcpu, &Exit::Port(port_access())),
+        reason::EXCEPTION_OR_NMI => deal_with_exception(vcpu),
+        reason::TRIPLE_FAULT => deal_with(vcpu, &Exit::TripleFault),
+        reason::INIT_SIGNAL | reason::STARTUP_IPI => deal_with(vcpu, &Exit::Reset),
+        // Of the registers that the guest writes without an exit, only SELF_IPI can have one behind it. SDM 3C 30.4.3.2, 30.5.
+        reason::APIC_WRITE => deal_with(vcpu, &Exit::SelfIpiWritten),
+        reason::INTERRUPT_WINDOW => deal_with(vcpu, &Exit::InterruptWindow),
+        reason::NMI_WINDOW => {
+            vcpu.ask_for_nmi_window(false);
+            deal_with(vcpu, &Exit::NmiWindow)
+        }
+        reason::TASK_SWITCH => {
+            keep_interrupted(vcpu);
+            deal_with(vcpu, &Exit::TaskSwitch)
+        }
+        reason::INVD | reason::WBINVD => deal_with(vcpu, &Exit::CacheFlush),
+        reason::RDPMC => deal_with(vcpu, &Exit::ReadCounter),
+        reason::CONTROL_REGISTER => deal_with_control(vcpu),
+        reason::XSETBV => deal_with(vcpu, &Exit::SetExtendedControl),
+        reason::GETSEC
+        | reason::MONITOR
+        | reason::MWAIT
+        | reason::VMCLEAR
+        | reason::VMLAUNCH
+        | reason::VMPTRLD
+        | reason::VMPTRST
+        | reason::VMREAD
+        | reason::VMRESUME
+        | reason::VMWRITE
+        | reason::VMXOFF
+        | reason::VMXON
+        | reason::INVEPT
+        | reason::INVVPID
+        | reason::VMFUNC
+        | reason::RDRAND
+        | reason::RDSEED
+        | reason::ENCLS => deal_with(vcpu, &Exit::Absent),
+        _ => deal_with(vcpu, &Exit::Unknown(u32::from(reason))),
+    }
+}
+
+/// An entry that failed. SDM 3C 27.8.
+fn deal_with_failure(vcpu: &mut Vcpu, reason: u16) -> Request {
+    if reason == reason::MACHINE_CHECK {
+        return deal_with(vcpu, &Exit::MachineCheck);
+    }
+    if vcpu::wrap_instruction_pointer() {
+        vcpu.state.counters.count(ExitKind::InvalidState);
+        return Request::Enter;
+    }
+    deal_with(vcpu, &Exit::InvalidState)
 }
 
 #[inline(always)]
-fn act(vcpu: &mut Vcpu, action: Action) -> Next {
-    match action {
-        Action::Advance => vcpu::advance(),
-        Action::Resume => {}
-        Action::Inject(event) => vcpu::inject(event),
-        Action::SetXcr0(value) => {
-            vcpu.set_xcr0(value);
-            vcpu::advance();
-        }
-        Action::WriteMsr { msr, value } => {
-            machine::write_checked_msr(msr, value);
-            vcpu::advance();
-        }
-        Action::SetCr0(value) => return settle_control(vcpu::set_cr0(value)),
-        Action::SetCr4(value) => return settle_control(vcpu::set_cr4(value)),
-        Action::ApicChanged => {
-            vcpu::advance();
-            return Next::Clock;
-        }
-        Action::Send(ipi) => {
-            vcpu::advance();
-            return Next::Send(ipi);
-        }
-        Action::Clock => return Next::Clock,
-        Action::Plan(call) => {
-            vcpu::advance();
-            return Next::Plan(call);
-        }
-        Action::Rest(rest) => {
-            vcpu::advance();
-            return Next::Rest(rest);
-        }
-        Action::NextWindow => return Next::Rest(Rest::Idle),
-        Action::Finish { passed } => return Next::Finish { passed },
-        Action::Stop(violation) => return Next::Stop(violation),
-        Action::Off => return Next::Off,
-        Action::Restart => {
-            return Next::Restart { fault: reason_with_flags() as u16 == reason::TRIPLE_FAULT };
-        }
-    }
-    Next::Enter
+fn deal_with(vcpu: &mut Vcpu, exit: &Exit) -> Request {
+    vcpu.state.counters.count(exit.kind());
+    let action = exit::decide(exit, &mut vcpu.registers, &mut vcpu.state, &Vmcs);
+    carry_out(vcpu, action.operation);
+    action.request
 }
 
-fn settle_control(outcome: Result<(), Option<Event>>) -> Next {
-    match outcome {
-        Ok(()) => vcpu::advance(),
-        Err(Some(event)) => vcpu::inject(event),
-        Err(None) => return Next::Stop(Violation::PaePaging),
+/// The current VMCS and the machine, as decisions ask them.
+struct Vmcs;
+
+impl Asked for Vmcs {
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        machine::tsc()
     }
-    Next::Enter
+
+    fn control_state(&self) -> ControlState {
+        ControlState {
+            cr0: vmx::read(field::GUEST_CR0),
+            cr3: vmx::read(field::GUEST_CR3),
+            cr4: vmx::read(field::GUEST_CR4),
+            efer: vmx::read(field::GUEST_EFER),
+            code_64: vcpu::is_64_bit(),
+        }
+    }
+}
+
+#[inline(always)]
+fn carry_out(vcpu: &mut Vcpu, operation: Operation) {
+    match operation {
+        Operation::Stay => return,
+        Operation::Inject(event) => return vcpu::inject(event),
+        Operation::ForwardDebug => return forward_debug(),
+        Operation::Advance => {}
+        Operation::LoadXcr0(value) => vcpu.set_xcr0(value),
+        Operation::WriteMsr { msr, value } => machine::write_checked_msr(msr, value),
+        Operation::LoadCr0(load) => vcpu::load_cr0(&load),
+        Operation::LoadCr4(value) => vcpu::load_cr4(value),
+        Operation::LoadRegister { register, value } => write_register(vcpu, register, value),
+    }
+    vcpu::advance();
+}
+
+/// The debug exception goes on to the guest. DR6 gets its causes, which an intercepted exception leaves out. SDM 3C 28.2.1.
+fn forward_debug() {
+    machine::raise_debug_status(vmx::read(field::EXIT_QUALIFICATION));
+    vcpu::forward_debug();
+    if is_int1() {
+        vcpu::inject_int1();
+    } else {
+        vcpu::inject(exit::Event::Exception { vector: DEBUG_EXCEPTION, error: None });
+    }
 }
 
 /// The guest's privilege level is the DPL of SS. SDM 3C 25.4.1.
@@ -285,6 +289,8 @@ fn port_access() -> PortAccess {
 }
 
 /// An event whose delivery this exit interrupted is kept for later; so is the blocking that a faulting IRET lost. SDM 3C 28.2.3, 28.2.4.
+///
+/// Only exceptions, EPT violations and task switches can come in the midst of a delivery. SDM 3C 25.9.3.
 fn keep_interrupted(vcpu: &mut Vcpu) {
     const DOUBLE_FAULT: u32 = 8;
     let info = vmx::read(field::EXIT_INTERRUPTION_INFO) as u32;
@@ -314,106 +320,63 @@ fn is_int1() -> bool {
     info & interruption::TYPE_MASK == interruption::PRIVILEGED_SOFTWARE_EXCEPTION
 }
 
-fn decode(vcpu: &Vcpu, raw: u32) -> Exit {
-    if raw & ENTRY_FAILURE != 0 {
-        return match raw as u16 {
-            reason::MACHINE_CHECK => {
-                Exit::Exception { vector: MACHINE_CHECK_EXCEPTION, error: None }
-            }
-            _ => Exit::InvalidState,
-        };
-    }
-    match raw as u16 {
-        reason::VMCALL => Exit::Hypercall { privileged: guest_privilege() == 0 },
-        reason::RDMSR => Exit::ReadMsr,
-        reason::IO_INSTRUCTION => Exit::Port(port_access()),
-        reason::PREEMPTION_TIMER => Exit::Timer,
-        reason::EXCEPTION_OR_NMI => decode_exception(),
-        reason::EXTERNAL_INTERRUPT => Exit::Interrupt,
-        reason::TRIPLE_FAULT => Exit::TripleFault,
-        reason::INIT_SIGNAL | reason::STARTUP_IPI => Exit::Reset,
-        // Of the registers that the guest writes without an exit, only SELF_IPI can have one behind it. SDM 3C 30.4.3.2, 30.5.
-        reason::APIC_WRITE => Exit::SelfIpiWritten,
-        reason::INTERRUPT_WINDOW => Exit::InterruptWindow,
-        reason::NMI_WINDOW => Exit::NmiWindow,
-        reason::TASK_SWITCH => Exit::TaskSwitch,
-        reason::INVD | reason::WBINVD => Exit::CacheFlush,
-        reason::RDPMC => Exit::ReadCounter,
-        reason::CONTROL_REGISTER => decode_control(vcpu),
-        reason::EPT_VIOLATION => decode_violation(),
-        reason::XSETBV => Exit::SetExtendedControl,
-        reason::GETSEC
-        | reason::MONITOR
-        | reason::MWAIT
-        | reason::VMCLEAR
-        | reason::VMLAUNCH
-        | reason::VMPTRLD
-        | reason::VMPTRST
-        | reason::VMREAD
-        | reason::VMRESUME
-        | reason::VMWRITE
-        | reason::VMXOFF
-        | reason::VMXON
-        | reason::INVEPT
-        | reason::INVVPID
-        | reason::VMFUNC
-        | reason::RDRAND
-        | reason::RDSEED
-        | reason::ENCLS => Exit::Absent,
-        _ => Exit::Unknown(raw),
-    }
+/// Whether the exception or NMI is an NMI. SDM 3C 25.9.2.
+fn is_nmi() -> bool {
+    let info = vmx::read(field::EXIT_INTERRUPTION_INFO) as u32;
+    info & interruption::TYPE_MASK == interruption::NMI
 }
 
 /// SDM 3C 25.9.2.
-fn decode_exception() -> Exit {
+fn deal_with_exception(vcpu: &mut Vcpu) -> Request {
+    keep_interrupted(vcpu);
     let info = vmx::read(field::EXIT_INTERRUPTION_INFO) as u32;
-    if info & interruption::TYPE_MASK == interruption::NMI {
-        return Exit::Nmi;
+    match info as u8 {
+        DEBUG_EXCEPTION => deal_with(vcpu, &Exit::Debug),
+        MACHINE_CHECK_EXCEPTION => deal_with(vcpu, &Exit::MachineCheck),
+        vector => {
+            let error = (info & interruption::DELIVER_ERROR_CODE != 0)
+                .then(|| vmx::read(field::EXIT_INTERRUPTION_ERROR_CODE) as u32);
+            deal_with(vcpu, &Exit::Exception { vector, error })
+        }
     }
-    let vector = info as u8;
-    let error = (info & interruption::DELIVER_ERROR_CODE != 0)
-        .then(|| vmx::read(field::EXIT_INTERRUPTION_ERROR_CODE) as u32);
-    Exit::Exception { vector, error }
 }
 
 const DEBUG_EXCEPTION: u8 = 1;
 const MACHINE_CHECK_EXCEPTION: u8 = 18;
 
 /// SDM 3C 28.2.1, table 28-7.
-fn decode_violation() -> Exit {
+fn deal_with_violation(vcpu: &mut Vcpu) -> Request {
+    keep_interrupted(vcpu);
     let qualification = vmx::read(field::EXIT_QUALIFICATION);
-    Exit::Memory {
+    let exit = Exit::Memory {
         address: vmx::read(field::GUEST_PHYSICAL_ADDRESS),
         write: qualification & (1 << 1) != 0,
         fetch: qualification & (1 << 2) != 0,
-    }
-}
-
-fn control_access() -> u64 {
-    vmx::read(field::EXIT_QUALIFICATION)
+    };
+    deal_with(vcpu, &exit)
 }
 
 /// SDM 3C 28.2.1, table 28-3. CLTS and LMSW never exit: the bits that they can change are the guest's.
-fn decode_control(vcpu: &Vcpu) -> Exit {
-    let access = control_access();
-    let register = (access & 0xF) as u8;
-    let source = || {
-        let value = read_register(vcpu, access >> 8 & 0xF);
-        // Outside 64-bit code the move takes 32 bits, whatever the upper half of the register holds.
-        if vcpu::is_64_bit() { value } else { value & 0xFFFF_FFFF }
-    };
-    match (access >> 4 & 3, register) {
-        (0, 8) => Exit::WriteTaskPriority(source()),
-        (0, _) => Exit::WriteControl { register, value: source() },
-        (1, 8) => Exit::ReadTaskPriority,
-        _ => Exit::Unknown(u32::from(reason::CONTROL_REGISTER)),
+fn deal_with_control(vcpu: &mut Vcpu) -> Request {
+    let access = vmx::read(field::EXIT_QUALIFICATION);
+    let register = (access >> 8 & 0xF) as u8;
+    let value = read_register(vcpu, register);
+    // Outside 64-bit code the move takes 32 bits, whatever the upper half of the register holds.
+    let value = if vcpu::is_64_bit() { value } else { value & 0xFFFF_FFFF };
+    match (access >> 4 & 3, access & 0xF) {
+        (0, 0) => deal_with(vcpu, &Exit::WriteControl { register: Control::Cr0, value }),
+        (0, 4) => deal_with(vcpu, &Exit::WriteControl { register: Control::Cr4, value }),
+        (0, 8) => deal_with(vcpu, &Exit::WriteTaskPriority(value)),
+        (1, 8) => deal_with(vcpu, &Exit::ReadTaskPriority { register }),
+        _ => deal_with(vcpu, &Exit::Unknown(u32::from(reason::CONTROL_REGISTER))),
     }
 }
 
-const RSP: u64 = 4;
+/// The number of RSP in an instruction.
+const RSP: u8 = 4;
 
 /// A general-purpose register by its number in an instruction.
-fn read_register(vcpu: &Vcpu, number: u64) -> u64 {
+fn read_register(vcpu: &Vcpu, number: u8) -> u64 {
     let (registers, preserved) = (&vcpu.registers, &vcpu.preserved);
     match number {
         0 => registers.rax,
@@ -435,7 +398,7 @@ fn read_register(vcpu: &Vcpu, number: u64) -> u64 {
     }
 }
 
-fn write_register(vcpu: &mut Vcpu, number: u64, value: u64) {
+fn write_register(vcpu: &mut Vcpu, number: u8, value: u64) {
     let (registers, preserved) = (&mut vcpu.registers, &mut vcpu.preserved);
     let place = match number {
         0 => &mut registers.rax,

@@ -1,7 +1,7 @@
 //! Fills a vCPU's VMCS: controls, host state, and a guest that starts as a Multiboot2 kernel does.
 #![expect(unsafe_code, reason = "writes VMCS fields and enters VMX operation")]
 
-use hv_core::exit::CR4_OSXSAVE;
+use hv_core::exit::control::CR4_OSXSAVE;
 use hv_defs::vmcs::{EPTP_WRITE_BACK_4_LEVELS, entry_control, field, rights};
 use x86_64::instructions::tables::{sgdt, sidt};
 use x86_64::registers::control::{Cr0, Cr3, Cr4, Cr4Flags};

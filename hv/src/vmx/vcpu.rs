@@ -4,7 +4,7 @@
 use core::arch::asm;
 
 use hv_core::cpuid::SpeculationMsrs;
-use hv_core::exit::{Event, Preserved, Registers, VcpuState};
+use hv_core::exit::{ControlLoad, Event, Paging, Preserved, Registers, VcpuState};
 use hv_core::inbox::Inbox;
 use hv_core::ipi::{BOOTSTRAP, Errand};
 use hv_core::msr::CoreKind;
@@ -59,8 +59,6 @@ pub struct Vcpu {
     pub number: u32,
     /// How much earlier than the guest's timer the core looks up. Time-shared cores only.
     pub timer_lead: TimerLead,
-    /// What is left of its last interrupt command. Time-shared cores only.
-    pub errand: Errand,
     /// Frame before which its windows stay idle, because it sleeps. Time-shared cores only.
     pub sleeps_until: u64,
     /// Registers that neither the VMCS nor `registers` carries.
@@ -214,7 +212,6 @@ impl Vcpu {
             state: parts.state,
             number: parts.number,
             timer_lead: TimerLead::new(parts.most_timer_lead),
-            errand: Errand::NONE,
             sleeps_until: 0,
             switched: Switched::new(speculation_msrs().control),
             windows: WindowFigures {
@@ -347,7 +344,7 @@ impl Vcpu {
         self.state.cpuid.set_osxsave(false);
         self.state.cpuid.set_xcr0(xcr0::X87);
         self.requeued = None;
-        self.errand = Errand::NONE;
+        self.state.errand = Errand::NONE;
         self.sleeps_until = 0;
         self.switched = Switched::new(self.switched.speculation.is_some());
         self.switched.load(self.state.xcr0_allowed);
@@ -678,11 +675,6 @@ pub fn accepts_nmi() -> bool {
     vmx::read(field::GUEST_INTERRUPTIBILITY) & BLOCKED == 0
 }
 
-/// #GP(0).
-const GENERAL_PROTECTION: Event = Event::Exception { vector: 13, error: Some(0) };
-/// CR4.PCIDE.
-const PCIDE: u64 = 1 << 17;
-
 /// Whether the guest executes 64-bit code: the width of its moves to control registers.
 pub fn is_64_bit() -> bool {
     const LONG_CODE: u64 = 1 << 13;
@@ -690,83 +682,44 @@ pub fn is_64_bit() -> bool {
         && vmx::read(field::GUEST_CS_RIGHTS) & LONG_CODE != 0
 }
 
-/// Loads CR0 as the guest wrote it, minus what is not its own, with the mode switch that paging brings.
-/// SDM 3A 10.8.5 (IA-32e mode), SDM 3C 25.6.6 (mask and shadow).
-///
-/// # Errors
-/// The event to inject instead when the combination is not allowed; `None` when it is legal but not carried out.
-pub fn set_cr0(value: u64) -> Result<(), Option<Event>> {
-    const PG: u64 = 1 << 31;
-    const PAE: u64 = 1 << 5;
+/// Loads CR0, checked: the guest reads it as it wrote it. SDM 3C 25.6.6 (mask and shadow).
+pub fn load_cr0(load: &ControlLoad) {
     const NOT_THE_GUESTS: u64 = (1 << 30) | (1 << 29);
     const NUMERIC_ERROR: u64 = 1 << 5;
-    let turns_paging_on = value & PG != 0 && vmx::read(field::GUEST_CR0) & PG == 0;
-    let pcide = vmx::read(field::GUEST_CR4) & PCIDE != 0;
-    let turns_paging_off = value & PG == 0 && vmx::read(field::GUEST_CR0) & PG != 0;
-    let pae = vmx::read(field::GUEST_CR4) & PAE != 0;
-    let efer = vmx::read(field::GUEST_EFER);
-    if turns_paging_off && (is_64_bit() || pcide) {
-        return Err(Some(GENERAL_PROTECTION));
+    match load.paging {
+        Paging::EntersLong => set_long_mode(true),
+        Paging::LeavesLong => set_long_mode(false),
+        Paging::Same | Paging::Turned => {}
     }
-    if turns_paging_on {
-        if efer & EFER_LME != 0 {
-            if !pae {
-                return Err(Some(GENERAL_PROTECTION));
-            }
-            set_long_mode(efer, true);
-        } else if pae {
-            return Err(None);
-        }
-    } else if turns_paging_off && efer & EFER_LMA != 0 {
-        set_long_mode(efer, false);
-    }
+    let cr0 = u64::from(load.cr0);
     // SAFETY: CD and NW stay clear, NE stays set as VMX demands (SDM 3D A.7); the rest is the guest's own. SDM 3C 25.4.1, 25.6.6.
     unsafe {
-        vmx::write(field::GUEST_CR0, (value & !NOT_THE_GUESTS) | NUMERIC_ERROR);
-        vmx::write(field::CR0_SHADOW, value);
+        vmx::write(field::GUEST_CR0, (cr0 & !NOT_THE_GUESTS) | NUMERIC_ERROR);
+        vmx::write(field::CR0_SHADOW, cr0);
     }
-    if turns_paging_on || turns_paging_off {
-        // What the guest's own write would have flushed.
+    if load.paging != Paging::Same {
+        // The guest's own write would have flushed its translations.
         vmx::invvpid(vmx::read(field::VPID) as u16);
     }
-    Ok(())
 }
 
-/// Loads CR4 as the guest wrote it; the policy checked that each bit is the guest's to set. SDM 3A 2.5, 4.10.4.1.
-///
-/// # Errors
-/// As [`set_cr0`].
-pub fn set_cr4(value: u64) -> Result<(), Option<Event>> {
-    const PAE: u64 = 1 << 5;
-    const PG: u64 = 1 << 31;
-    let long = vmx::read(field::GUEST_EFER) & EFER_LMA != 0;
-    let changed = value ^ vmx::read(field::GUEST_CR4);
-    let keeps_pcid = vmx::read(field::GUEST_CR3) & 0xFFF != 0;
-    if (long && value & PAE == 0)
-        || (!long && value & PCIDE != 0)
-        || (changed & value & PCIDE != 0 && keeps_pcid)
-    {
-        return Err(Some(GENERAL_PROTECTION));
-    }
-    if changed & PAE != 0 && vmx::read(field::GUEST_CR0) & PG != 0 {
-        return Err(None);
-    }
+/// Loads CR4, checked. SDM 3C 25.6.6 (mask and shadow).
+pub fn load_cr4(value: u64) {
     // SAFETY: only bits that the policy allows, and those that the hypervisor holds and the shadow hides. SDM 3C 25.4.1, 25.6.6.
     unsafe {
         vmx::write(field::GUEST_CR4, value | super::setup::CR4_HELD);
         vmx::write(field::CR4_SHADOW, value);
     }
-    // What the guest's own write would have flushed.
+    // The guest's own write would have flushed its translations.
     vmx::invvpid(vmx::read(field::VPID) as u16);
-    Ok(())
 }
 
-const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
 
-fn set_long_mode(efer: u64, on: bool) {
+/// Has the guest enter or leave IA-32e mode.
+fn set_long_mode(on: bool) {
     const GUEST_64_BIT: u64 = entry_control::IA32E_GUEST as u64;
-    let entry = vmx::read(field::ENTRY_CONTROLS);
+    let (efer, entry) = (vmx::read(field::GUEST_EFER), vmx::read(field::ENTRY_CONTROLS));
     let (efer, entry) = if on {
         (efer | EFER_LMA, entry | GUEST_64_BIT)
     } else {

@@ -5,8 +5,8 @@
 
 use bulkhead_table::{Partition, PartitionId};
 use heapless::Vec;
+use hv_core::exit::EXIT_KINDS;
 use hv_core::wire::{EXIT_BYTES, Live, LiveCounts, MAX_PAYLOAD, exit_entry};
-use hv_defs::exit::REASONS;
 
 use crate::run::module;
 use crate::run::partition::{self, VcpuIndex};
@@ -25,19 +25,19 @@ pub fn of(id: PartitionId) -> Option<Live> {
     Some(Live { fate: module::fate(usize::from(id)), counts: counts(partition), windows, late })
 }
 
-/// Exits of partition `id` by reason, as the payload of a packet; `None` when there is no such partition, or it is too large to be read.
+/// Exits of partition `id` by kind, as the payload of a packet; `None` when there is no such partition, or it is too large to be read.
 pub fn exits(id: PartitionId) -> Option<Vec<u8, MAX_PAYLOAD>> {
     let partition = TABLE.partitions.get(usize::from(id))?;
     if partition.cpus.len() > MOST_READ {
         return None;
     }
-    let mut counts = [0; REASONS];
+    let mut counts = [0; EXIT_KINDS];
     VcpuIndex::of(partition).for_each(|vcpu| partition::add_exits(vcpu, &mut counts));
     let mut payload = Vec::new();
-    for (reason, count) in counts.into_iter().enumerate() {
-        // Guests meet some ten reasons: what does not fit any more is told at the end.
+    for (kind, count) in counts.into_iter().enumerate() {
+        // Guests meet some ten kinds: what does not fit any more is told at the end.
         if count > 0 && payload.capacity() - payload.len() >= EXIT_BYTES {
-            let _fits = payload.extend_from_slice(&exit_entry(reason as u16, count));
+            let _fits = payload.extend_from_slice(&exit_entry(kind as u16, count));
         }
     }
     Some(payload)
