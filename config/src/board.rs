@@ -42,6 +42,8 @@ fn meet(first: u64, last: u64, ports: &[(u64, u64)]) -> bool {
 pub(crate) struct Clock {
     pub hz: u64,
     pub tolerance_ppm: u32,
+    /// Whether the file vouches for one rate in every state.
+    pub vouched: bool,
     pub skew: u64,
     pub switch_budget: u64,
 }
@@ -90,7 +92,7 @@ pub(crate) fn check(board: &BoardFile, findings: &mut Findings) -> CheckedBoard 
     CheckedBoard {
         name: board.name.as_ref().map(|name| name.value.clone()),
         hz,
-        clock: clock(hz, tolerance_ppm, skew.as_ref(), switch_budget.as_ref()),
+        clock: clock(board, hz, tolerance_ppm, skew.as_ref(), switch_budget.as_ref()),
         skew,
         hygiene: hz.map(|hz| hygiene::costs(board, hz, findings)).unwrap_or_default(),
         switch_budget,
@@ -107,6 +109,7 @@ pub(crate) fn check(board: &BoardFile, findings: &mut Findings) -> CheckedBoard 
 }
 
 fn clock(
+    board: &BoardFile,
     hz: Option<u64>,
     tolerance_ppm: Option<u32>,
     skew: Option<&At<u64>>,
@@ -115,6 +118,7 @@ fn clock(
     Some(Clock {
         hz: hz?,
         tolerance_ppm: tolerance_ppm?,
+        vouched: board.vouched.as_ref().is_some_and(|written| written.value),
         skew: skew?.value,
         switch_budget: switch_budget?.value,
     })

@@ -90,6 +90,7 @@ fn board(board: &PlannedBoard, log_memory: Option<Range>) -> TokenStream {
     let memory = board.memory.iter().map(range);
     let hz = Literal::u64_unsuffixed(board.clock.hz);
     let ppm = Literal::u32_unsuffixed(board.clock.tolerance_ppm);
+    let vouched = board.clock.vouched;
     let skew = Literal::u64_unsuffixed(board.clock.skew);
     let budget = Literal::u64_unsuffixed(board.clock.switch_budget);
     let HygieneCosts { l1d_flush, branch_barrier, buffer_clear } = board.hygiene;
@@ -119,6 +120,7 @@ fn board(board: &PlannedBoard, log_memory: Option<Range>) -> TokenStream {
             memory: &[#(#memory),*],
             tsc_hz: #hz,
             tsc_tolerance_ppm: #ppm,
+            tsc_vouched: #vouched,
             tsc_skew: #skew,
             switch_budget: #budget,
             hygiene: ::bulkhead_table::HygieneCosts {

@@ -400,6 +400,11 @@ explanations! {
     "The clock is measured at boot, and no two measurements agree to the last hertz: every machine would be refused.",
     ["\"0 %\"" => "\"0.1 %\""];
 
+    VouchedNeedlessly, "boards/vouched.toml",
+    "A vouch that is not needed would hold unseen on the day on which the board's processor is replaced by one whose counter \
+     stops in sleep.",
+    ["vouched = true\n" => ""];
+
     SerialPlace, "boards/serial-in-both.toml",
     "A 16550 answers at one place, and the hypervisor writes there only. With both keys one of them would do nothing, and \
      with neither the log would go nowhere; a board without a serial port has no section.",

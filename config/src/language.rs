@@ -504,6 +504,11 @@ pub const CLOCK: Section = Section {
     keys: &[
         must("tsc", Form::Frequency, "its frequency: one tick of all schedules"),
         must("tolerance", Form::Percentage, "largest deviation of the measured frequency"),
+        may(
+            "vouched",
+            Form::Flag,
+            "the file vouches for a TSC of one rate in every state, which CPUID does not announce; boot then measures it twice",
+        ),
         must("skew", Form::Duration, "largest difference between the TSCs of two cores"),
         must(
             "switch-budget",

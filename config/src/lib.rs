@@ -77,6 +77,21 @@ use source::{Place, Sources, shown};
 use suggest::with_near_path;
 use units::size_text;
 
+/// What is compiled: a system file, on the board that it names or on another one. A path alone is the former.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'p> {
+    /// The system file.
+    pub system: &'p Path,
+    /// The board file that is taken instead of the one that `[system]` names.
+    pub board: Option<&'p Path>,
+}
+
+impl<'p, P: AsRef<Path> + ?Sized> From<&'p P> for Input<'p> {
+    fn from(system: &'p P) -> Self {
+        Self { system: system.as_ref(), board: None }
+    }
+}
+
 /// A guest image that a system needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageRequest {
@@ -201,8 +216,8 @@ impl Plan {
 ///
 /// # Errors
 /// Everything that is wrong with the system apart from the bytes of its images.
-pub fn requests(system: &Path) -> Result<Vec<ImageRequest>, Diagnostics> {
-    let analysis = plan::analyse(system, Sources::default(), Findings::default());
+pub fn requests<'p>(input: impl Into<Input<'p>>) -> Result<Vec<ImageRequest>, Diagnostics> {
+    let analysis = plan::analyse(input.into(), Sources::default(), Findings::default());
     match analysis.plan {
         Some(plan) => Ok(plan.requests()),
         None => Err(analysis.findings.resolve(&analysis.sources)),
@@ -213,9 +228,9 @@ pub fn requests(system: &Path) -> Result<Vec<ImageRequest>, Diagnostics> {
 ///
 /// # Errors
 /// Everything that is wrong with it, as far as it can be seen before a build.
-pub fn check_without_images(system: &Path) -> Result<Plan, Diagnostics> {
+pub fn check_without_images<'p>(input: impl Into<Input<'p>>) -> Result<Plan, Diagnostics> {
     let Analysis { sources, mut findings, plan, hypervisor_place } =
-        plan::analyse(system, Sources::default(), Findings::default());
+        plan::analyse(input.into(), Sources::default(), Findings::default());
     let Some(plan) = plan else {
         return Err(findings.resolve(&sources));
     };
@@ -239,7 +254,7 @@ pub fn check_without_images(system: &Path) -> Result<Plan, Diagnostics> {
 /// Everything that is wrong with it, as far as its texts show it.
 pub fn check_texts(system: &Path, files: BTreeMap<PathBuf, String>) -> Result<Plan, Diagnostics> {
     let Analysis { sources, findings, plan, .. } =
-        plan::analyse(system, Sources::given(files), Findings::default());
+        plan::analyse(system.into(), Sources::given(files), Findings::default());
     plan.ok_or_else(|| findings.resolve(&sources))
 }
 
@@ -247,23 +262,27 @@ pub fn check_texts(system: &Path, files: BTreeMap<PathBuf, String>) -> Result<Pl
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn compile(system: &Path, images: &Path) -> Result<Compiled, Diagnostics> {
-    compile_by(system, images, Findings::default())
+pub fn compile<'p>(input: impl Into<Input<'p>>, images: &Path) -> Result<Compiled, Diagnostics> {
+    compile_by(input.into(), images, Findings::default())
 }
 
 /// Everything that would be wrong with a system if there were no such rule, warnings included. So a test finds out
 /// whether a file is refused for one reason alone.
 #[must_use]
 pub fn findings_without(rule: Rule, system: &Path, images: &Path) -> Diagnostics {
-    match compile_by(system, images, Findings::without(rule)) {
+    match compile_by(system.into(), images, Findings::without(rule)) {
         Ok(compiled) => compiled.plan.warnings,
         Err(found) => found,
     }
 }
 
-fn compile_by(system: &Path, images: &Path, findings: Findings) -> Result<Compiled, Diagnostics> {
+fn compile_by(
+    input: Input<'_>,
+    images: &Path,
+    findings: Findings,
+) -> Result<Compiled, Diagnostics> {
     let Analysis { sources, mut findings, plan, hypervisor_place } =
-        plan::analyse(system, Sources::default(), findings);
+        plan::analyse(input, Sources::default(), findings);
     let Some(plan) = plan else {
         return Err(findings.resolve(&sources));
     };

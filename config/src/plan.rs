@@ -21,10 +21,10 @@ use crate::reader::{closest, list, positive_ticks};
 use crate::rules::Rule;
 use crate::schedule::{self, Schedule};
 use crate::schema::{self, BoardFile, Partition, SystemFile};
-use crate::source::{FileId, Place, Sources};
+use crate::source::{At, FileId, Place, Sources, Unread};
 use crate::suggest::with_near_path;
 use crate::topology::{Cache, Position, Topology};
-use crate::{ImageKind, ImageRequest, board, donation, language, neighbours, plans};
+use crate::{ImageKind, ImageRequest, Input, board, donation, language, neighbours, plans};
 
 /// A proven system, all but the bytes of its guest images.
 #[derive(Clone, Debug)]
@@ -340,16 +340,19 @@ pub(crate) struct Analysis {
 }
 
 /// Reads and checks everything but the bytes of the guest images; `findings` collects what is wrong.
-pub(crate) fn analyse(path: &Path, mut sources: Sources, mut findings: Findings) -> Analysis {
+pub(crate) fn analyse(input: Input<'_>, mut sources: Sources, mut findings: Findings) -> Analysis {
     let mut hypervisor_place = None;
-    let system = read_system(path, &mut sources, &mut findings);
+    let system = read_system(input.system, &mut sources, &mut findings);
     let plan = system.and_then(|(system, complete)| {
-        let board_file = read_board(&system, &mut sources, &mut findings);
+        let board_path = board_path(&system, input.board, &sources);
+        let board_file =
+            board_path.as_ref().and_then(|board| board.read(&mut sources, &mut findings));
         hypervisor_place = board_file
             .as_ref()
             .and_then(|board| Some(board.hypervisor.as_ref()?.size.as_ref()?.place));
         if complete {
-            return check(path, &system, board_file.as_ref(), &sources, &mut findings);
+            let plan = check(input.system, &system, board_file.as_ref(), &sources, &mut findings)?;
+            return Some(Plan { board_file: board_path?.path, ..plan });
         }
         // What the system lacks may stand in the file that cannot be read; the board stands for itself.
         board_file.iter().for_each(|board| drop(board::check(board, &mut findings)));
@@ -378,32 +381,47 @@ fn read_system(
     Some((schema::read_system(&documents, findings), documents.complete))
 }
 
-fn board_path(system: &SystemFile, sources: &Sources) -> Option<PathBuf> {
-    let name = system.board.as_ref()?;
-    Some(sources.beside(name.place.file, &name.value))
+/// The board file: `other`, or the one that the system names.
+fn board_path(system: &SystemFile, other: Option<&Path>, sources: &Sources) -> Option<BoardPath> {
+    if let Some(path) = other {
+        return Some(BoardPath { path: path.to_owned(), name: None });
+    }
+    let name = system.board.clone()?;
+    Some(BoardPath { path: sources.beside(name.place.file, &name.value), name: Some(name) })
 }
 
-fn read_board(
-    system: &SystemFile,
-    sources: &mut Sources,
-    findings: &mut Findings,
-) -> Option<BoardFile> {
-    let name = system.board.as_ref()?;
-    let board_path = board_path(system, sources)?;
-    let main = match sources.read(&board_path) {
-        Ok(file) => file,
-        Err(unread) => {
-            let remedy = with_near_path(
-                &name.value,
-                &board_path,
-                "name a board file by its path from the folder of the file that names it",
-            );
-            let finding = unread.finding("the board file ", &board_path, remedy);
-            findings.push(finding.at(name.place, "named here"));
-            return None;
-        }
-    };
-    read_board_file(main, sources, findings)
+/// Where the board file is.
+struct BoardPath {
+    path: PathBuf,
+    /// What the system calls it, where the system chose it.
+    name: Option<At<String>>,
+}
+
+impl BoardPath {
+    fn read(&self, sources: &mut Sources, findings: &mut Findings) -> Option<BoardFile> {
+        let main = match sources.read(&self.path) {
+            Ok(file) => file,
+            Err(unread) => {
+                findings.push(self.unreadable(&unread));
+                return None;
+            }
+        };
+        read_board_file(main, sources, findings)
+    }
+
+    fn unreadable(&self, unread: &Unread) -> Finding {
+        let what = "the board file ";
+        let Some(name) = &self.name else {
+            let remedy = "name a board file, such as partitions/boards/bochs-skylake-x.toml";
+            return unread.finding(what, &self.path, remedy);
+        };
+        let remedy = with_near_path(
+            &name.value,
+            &self.path,
+            "name a board file by its path from the folder of the file that names it",
+        );
+        unread.finding(what, &self.path, remedy).at(name.place, "named here")
+    }
 }
 
 /// Reads the board that `main` and what it includes declare; `None` when one of them cannot be read.
@@ -461,7 +479,8 @@ fn check(
         system: system.name.as_ref()?.value.clone(),
         system_file: path.file_name()?.to_string_lossy().into_owned(),
         board: planned_board(board?)?,
-        board_file: board_path(system, sources)?,
+        // Filled by `analyse`, which chose it.
+        board_file: PathBuf::new(),
         partitions: partitions?,
         cores: planned_cores(&roles, &schedule)?,
         frame: schedule.frame,

@@ -123,6 +123,7 @@ rules! {
     ZeroTolerance = "BH0292", Error, "The tolerance of the clock is not zero.";
     SerialPlace = "BH0293", Error, "A serial port is at I/O ports or in memory: it has `port` or `address`, and `stride` and `width` only with `address`.";
     SerialRegisters = "BH0294", Error, "The registers of a serial port in memory are of a shape that there is, and lie below 4 GiB.";
+    VouchedNeedlessly = "BH0295", Error, "A board file vouches for its clock only where the processor announces no invariant one.";
 
     CoreClaimedTwice = "BH0301", Error, "A core without windows belongs to one partition.";
     CoreMixed = "BH0302", Error, "A core is dedicated or time-shared, not both: each partition on a time-shared core has a window.";

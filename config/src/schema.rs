@@ -94,6 +94,7 @@ pub(crate) struct BoardFile {
     pub name: Option<At<String>>,
     pub tsc: Option<At<u64>>,
     pub tolerance_ppm: Option<At<u64>>,
+    pub vouched: Option<At<bool>>,
     pub skew: Option<At<Quantity>>,
     pub switch_budget: Option<At<Quantity>>,
     pub hypervisor: Option<Extent>,
@@ -310,6 +311,7 @@ pub(crate) fn read_board(documents: &Documents<'_>, findings: &mut Findings) -> 
         tolerance_ppm: clock
             .as_ref()
             .and_then(|view| reader.whole(view, "tolerance", Dimension::Percentage)),
+        vouched: clock.as_ref().and_then(|view| reader.flag(view, "vouched")),
         skew: clock.as_ref().and_then(|view| reader.duration(view, "skew")),
         switch_budget: clock.as_ref().and_then(|view| reader.duration(view, "switch-budget")),
         hypervisor: hypervisor.map(|view| extent(&mut reader, &view)),

@@ -569,7 +569,7 @@ fn what_boot_demands_is_told_before() {
                 }
             }),
             "BH0236",
-            "only that of GenuineIntel",
+            "vendor is not GenuineIntel",
         ),
         (
             "no RAM at 1 MiB",

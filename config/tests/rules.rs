@@ -94,7 +94,7 @@ fn near_misses_compile_without_a_warning() {
 
 #[test]
 fn a_system_file_that_is_not_there_is_named() {
-    let error = bulkhead_config::requests("no/such/system.toml".as_ref()).unwrap_err();
+    let error = bulkhead_config::requests("no/such/system.toml").unwrap_err();
     let list = error.list();
     assert_eq!((list.len(), list[0].code), (1, "BH0112"));
     assert!(list[0].message.contains("no/such/system.toml"), "{error}");

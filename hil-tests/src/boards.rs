@@ -12,7 +12,7 @@ pub type Facts = BTreeMap<String, Value>;
 /// Sections, and keys of sections, that a person chooses.
 const CHOICES: [&str; 5] = ["board", "hypervisor", "power-off", "power", "hygiene"];
 const CHOSEN_KEYS: [(&str, &[&str]); 2] =
-    [("clock", &["tolerance", "skew", "switch-budget"]), ("serial", &["baud"])];
+    [("clock", &["tolerance", "vouched", "skew", "switch-budget"]), ("serial", &["baud"])];
 
 /// How far two measurements of one clock may be apart, in parts per million: what a board file tolerates.
 const CLOCK_PPM: f64 = 1000.0;

@@ -6,7 +6,7 @@
 use hv_core::ring::Ring;
 use hv_core::wire::Kind;
 
-use crate::run::machine;
+use crate::cpu::instructions as machine;
 use crate::run::percpu;
 use crate::table::CORES;
 

@@ -5,6 +5,7 @@
 #![no_std]
 #![no_main]
 
+mod backend;
 mod boot;
 mod cpu;
 mod log;
@@ -12,8 +13,21 @@ mod memory;
 mod panic;
 mod run;
 mod serial;
+mod switched;
 mod table;
 mod text;
+mod vcpu;
 mod vmx;
 
 use hv_screen as screen;
+use vmx::Vmx;
+
+/// Where every core of the table goes once the board is verified; `core` indexes the table's cores.
+fn core_main(core: usize, machine: &'static boot::Machine) -> ! {
+    run::core_main::<Vmx>(core, machine)
+}
+
+/// The NMI handler.
+fn on_nmi() {
+    run::nmi::<Vmx>();
+}

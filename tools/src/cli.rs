@@ -24,6 +24,7 @@ use bulkhead::{
     BuildOptions, Error, Firmware, Machine, Result, RunOptions, Target, build_image, build_native,
     difference, log, paths, probe, report_page, run_image,
 };
+use bulkhead_config::Input;
 use clap::{Parser, Subcommand};
 
 /// From one TOML file to running, measured partitions.
@@ -39,10 +40,11 @@ enum Command {
     /// Proves a system file and shows its plan; says every mistake at once
     #[command(after_help = "Examples:
   bulkhead check partitions/demo.toml
+  bulkhead check partitions/demo.toml --board partitions/boards/qemu-epyc.toml
   bulkhead check partitions/press-line.toml --format json")]
     Check {
-        /// The system file
-        system: PathBuf,
+        #[command(flatten)]
+        system: SystemArguments,
         /// How mistakes and the plan are printed
         #[arg(long, value_enum, default_value_t)]
         format: Format,
@@ -110,11 +112,12 @@ Examples:
         after_help = "Leaves IMAGE.elf and IMAGE.json beside the image: `run` and `log` need them.
 
 Examples:
-  bulkhead build partitions/demo.toml -o demo.img"
+  bulkhead build partitions/demo.toml -o demo.img
+  bulkhead build partitions/demo.toml --board partitions/boards/qemu-epyc.toml -o epyc.img"
     )]
     Build {
-        /// The system file
-        system: PathBuf,
+        #[command(flatten)]
+        system: SystemArguments,
         /// The image to write
         #[arg(short, long)]
         output: PathBuf,
@@ -149,7 +152,7 @@ Examples:
   bulkhead run partitions/demo.toml --firmware uefi            # in Bochs 3.0, which has UEFI and VT-x
   bulkhead run partitions/demo.toml --target bochs-3-fast      # twice as fast; its times are not right
   bulkhead run partitions/demo.toml --cpu-model tigerlake --serial serial.log
-  bulkhead run demo.img --target qemu                          # AMD-V and no VT-x: it says so
+  bulkhead run partitions/demo.toml --board partitions/boards/qemu-epyc.toml --target qemu
   bulkhead run demo.img --target qemu-fast --firmware uefi --screenshot screen.png
   bulkhead run my-line.toml --rig my-rig.toml"
     )]
@@ -231,11 +234,12 @@ Examples:
 Examples:
   bulkhead report partitions/demo.toml
   bulkhead report partitions/demo.toml -o demo.html
+  bulkhead report partitions/demo.toml --board partitions/boards/qemu-epyc.toml
   bulkhead report partitions/demo.toml --build"
     )]
     Report {
-        /// The system file
-        system: PathBuf,
+        #[command(flatten)]
+        system: SystemArguments,
         /// The page to write; by default the system's name with .html, in the current folder
         #[arg(short, long, value_name = "FILE.html")]
         output: Option<PathBuf>,
@@ -256,8 +260,8 @@ Examples:
   bulkhead who partitions/demo.toml motion"
     )]
     Who {
-        /// The system file
-        system: PathBuf,
+        #[command(flatten)]
+        system: SystemArguments,
         /// What to ask for
         #[arg(required = true)]
         query: Vec<String>,
@@ -280,6 +284,9 @@ Examples:
         old: PathBuf,
         /// The system file as it is to be
         new: PathBuf,
+        /// Compares both on this board, instead of each on the one that it names
+        #[arg(long, value_name = "BOARD.toml")]
+        board: Option<PathBuf>,
         /// How the changes are printed
         #[arg(long, value_enum, default_value_t)]
         format: Format,
@@ -343,6 +350,28 @@ Examples:
     },
 }
 
+/// A system file and its board.
+#[derive(clap::Args)]
+struct SystemArguments {
+    /// The system file
+    system: PathBuf,
+    #[command(flatten)]
+    board: BoardArgument,
+}
+
+impl SystemArguments {
+    fn input(&self) -> Input<'_> {
+        Input { system: &self.system, board: self.board.board.as_deref() }
+    }
+}
+
+#[derive(clap::Args)]
+struct BoardArgument {
+    /// Takes this board file instead of the one that the system names
+    #[arg(long, value_name = "BOARD.toml")]
+    board: Option<PathBuf>,
+}
+
 /// The emulated machine, named in one way everywhere.
 #[derive(clap::Args)]
 struct MachineArguments {
@@ -352,7 +381,8 @@ struct MachineArguments {
     /// The firmware that boots the image
     #[arg(long, value_enum, default_value_t)]
     firmware: Firmware,
-    /// The emulated processor, as the emulator names it, instead of its own: `bochs-bin --help cpu`, `qemu-system-x86_64 -cpu help`
+    /// The emulated processor, as the emulator names it, instead of its own: `bochs-bin --help cpu`, `qemu-system-x86_64 -cpu help`.
+    /// Features may follow: `ryzen,+x2apic`
     #[arg(long, value_name = "MODEL", value_parser = bulkhead::emulator::machine::model)]
     cpu_model: Option<String>,
 }
@@ -377,6 +407,8 @@ impl MachineArguments {
 struct RunArguments {
     /// A system file, or an image that `bulkhead build` wrote
     source: PathBuf,
+    #[command(flatten)]
+    board: BoardArgument,
     #[command(flatten)]
     machine: MachineArguments,
     /// Where to write the report, as JSON
@@ -412,6 +444,8 @@ struct RunArguments {
 struct MonitorArguments {
     /// A system file, an image, a serial port, a file, a FIFO, or - for standard input
     source: Option<PathBuf>,
+    #[command(flatten)]
+    board: BoardArgument,
     /// The hypervisor's ELF that writes the log: IMAGE.elf; by default the build is looked for among those built in this tree
     #[arg(long)]
     elf: Option<PathBuf>,
@@ -436,8 +470,8 @@ struct MonitorArguments {
 
 #[derive(clap::Args)]
 struct MeasureArguments {
-    /// The system file
-    system: PathBuf,
+    #[command(flatten)]
+    system: SystemArguments,
     /// Measures the board too, and how thoroughly
     #[arg(long, value_enum)]
     suite: Option<Suite>,
@@ -477,7 +511,8 @@ impl MeasureArguments {
         Ok(MeasureOptions {
             bench: BenchOptions {
                 machine: self.machine.machine()?,
-                system: self.system,
+                system: self.system.system,
+                board: self.system.board.board,
                 suite: self.suite,
                 timeout: self.timeout.map(Duration::from_secs),
                 rig: self.rig,
@@ -527,12 +562,16 @@ impl Cli {
     /// As the subcommand.
     pub fn run(self) -> Result<ExitCode> {
         let done = match self.command {
-            Command::Diff { old, new, format } => {
-                let (text, differs) = difference::diff(&old, &new, format)?;
+            Command::Diff { old, new, board, format } => {
+                let board = board.as_deref();
+                let on_board = |system| Input { system, board };
+                let (text, differs) = difference::diff(on_board(&old), on_board(&new), format)?;
                 show(&text);
                 return Ok(ExitCode::from(u8::from(differs)));
             }
-            Command::Check { system, format } => compile::check(&system, format == Format::Json),
+            Command::Check { system, format } => {
+                compile::check(system.input(), format == Format::Json)
+            }
             Command::New { name, board, output } => {
                 let file = new(&name, &board, output)?.display().to_string();
                 println!("{file} is written; `bulkhead run {file}` runs it");
@@ -547,7 +586,7 @@ impl Cli {
                 show(&schema(of));
                 Ok(())
             }
-            Command::Build { system, output } => build(&system, output),
+            Command::Build { system, output } => build(system, output),
             Command::Audit { image, format } => audit(&image, format),
             Command::Run(arguments) => run(&arguments),
             Command::Log { source, elf, baud } => {
@@ -556,6 +595,7 @@ impl Cli {
             Command::Measure(arguments) => measure(&arguments.options()?),
             Command::Monitor(arguments) => monitor(&MonitorOptions {
                 source: arguments.source,
+                board: arguments.board.board,
                 elf: arguments.elf,
                 baud: arguments.baud,
                 machine: arguments.machine.machine()?,
@@ -568,10 +608,10 @@ impl Cli {
                 flash(&FlashOptions { image, device, yes, quiet: false })
             }
             Command::Report { system, output, build } => {
-                report_page::report(&system, output.as_deref(), build)
+                report_page::report(system.input(), output.as_deref(), build)
             }
             Command::Who { system, query, format } => {
-                show(&who(&system, &query, format)?);
+                show(&who(system.input(), &query, format)?);
                 Ok(())
             }
             Command::Probe(arguments) => run_probe(&arguments),
@@ -600,10 +640,11 @@ fn get_linux(folder: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-fn build(system: &Path, output: PathBuf) -> Result<()> {
+fn build(system: SystemArguments, output: PathBuf) -> Result<()> {
     provision::ensure(Need::Build, false)?;
     let options = BuildOptions {
-        system: system.to_path_buf(),
+        system: system.system,
+        board: system.board.board,
         output: Some(output),
         ..BuildOptions::default()
     };
@@ -694,8 +735,12 @@ fn probe_emulator(target: Target, name: &str) -> Result<String> {
 /// A system file is built first; anything else is taken for an image.
 fn image_of(arguments: &RunArguments) -> Result<PathBuf> {
     let source = &arguments.source;
-    let is_system = source.extension().is_some_and(|extension| extension == "toml");
-    let options = BuildOptions { system: source.clone(), ..BuildOptions::default() };
+    let is_system = paths::is_system(Some(source));
+    let board = arguments.board.board.clone();
+    if board.is_some() && !is_system {
+        return Err(paths::no_other_board(source.display()));
+    }
+    let options = BuildOptions { system: source.clone(), board, ..BuildOptions::default() };
     match &arguments.native {
         Some(partition) if is_system => Ok(build_native(&options, partition)?.image),
         Some(partition) => Err(Error::refused(
@@ -732,5 +777,13 @@ mod tests {
         let words = ["bulkhead", "run", "demo.img", "--native", "motion"];
         let Command::Run(arguments) = Cli::parse_from(words).command else { panic!("not run") };
         assert!(image_of(&arguments).unwrap_err().to_string().contains("give the system file"));
+    }
+
+    #[test]
+    fn an_image_stays_on_its_board() {
+        let words = ["bulkhead", "run", "demo.img", "--board", "other.toml"];
+        let Command::Run(arguments) = Cli::parse_from(words).command else { panic!("not run") };
+        let refused = image_of(&arguments).unwrap_err().to_string();
+        assert!(refused.contains("leave --board out"), "{refused}");
     }
 }

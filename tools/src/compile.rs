@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use bulkhead_config::{Compiled, Diagnostics, ImageRequest, Plan, PlannedRole};
+use bulkhead_config::{Compiled, Diagnostics, ImageRequest, Input, Plan, PlannedRole};
 use serde_json::json;
 
 use crate::elf::hex;
@@ -15,16 +15,16 @@ use crate::measure::Format;
 ///
 /// # Errors
 /// The system file is rejected.
-pub fn requests(system: &Path) -> Result<Vec<ImageRequest>> {
-    bulkhead_config::requests(system).map_err(|found| rejected(&found))
+pub fn requests<'p>(input: impl Into<Input<'p>>) -> Result<Vec<ImageRequest>> {
+    bulkhead_config::requests(input).map_err(|found| rejected(&found))
 }
 
 /// The proven system, with its guests' images in `images`. Warnings go to standard error.
 ///
 /// # Errors
 /// The system file is rejected.
-pub fn compile(system: &Path, images: &Path) -> Result<Compiled> {
-    let compiled = bulkhead_config::compile(system, images).map_err(|found| rejected(&found))?;
+pub fn compile<'p>(input: impl Into<Input<'p>>, images: &Path) -> Result<Compiled> {
+    let compiled = bulkhead_config::compile(input, images).map_err(|found| rejected(&found))?;
     warn(compiled.warnings());
     Ok(compiled)
 }
@@ -33,29 +33,35 @@ pub fn compile(system: &Path, images: &Path) -> Result<Compiled> {
 ///
 /// # Errors
 /// The system file is rejected.
-pub fn plan(system: &Path) -> Result<Plan> {
-    bulkhead_config::check_without_images(&located(system)).map_err(|found| rejected(&found))
+pub fn plan<'p>(input: impl Into<Input<'p>>) -> Result<Plan> {
+    proven(input.into()).map_err(|found| rejected(&found))
 }
 
 /// Like [`plan`]; for a program, what is wrong goes to standard output as `check` prints it.
 ///
 /// # Errors
 /// The system file is rejected.
-pub fn plan_for(system: &Path, format: Format) -> Result<Plan> {
+pub fn plan_for<'p>(input: impl Into<Input<'p>>, format: Format) -> Result<Plan> {
+    let input = input.into();
     if format == Format::Human {
-        return plan(system);
+        return plan(input);
     }
-    bulkhead_config::check_without_images(&located(system)).map_err(|found| {
+    proven(input).map_err(|found| {
         println!("{}", verdict_json(false, &found));
         counted(&found)
     })
 }
 
+fn proven(input: Input<'_>) -> std::result::Result<Plan, Diagnostics> {
+    let (system, board) = (located(input.system), input.board.map(located));
+    bulkhead_config::check_without_images(Input { system: &system, board: board.as_deref() })
+}
+
 /// The file itself, whatever link leads there: the paths in it count from its folder. One that is missing keeps its path,
 /// and the compiler says so.
-fn located(system: &Path) -> PathBuf {
-    let absolute = || std::path::absolute(system).unwrap_or_else(|_| system.to_path_buf());
-    std::fs::canonicalize(system).unwrap_or_else(|_| absolute())
+fn located(file: &Path) -> PathBuf {
+    let absolute = || std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
+    std::fs::canonicalize(file).unwrap_or_else(|_| absolute())
 }
 
 /// For those who have read the list already.
@@ -91,8 +97,8 @@ pub fn warn(warnings: &Diagnostics) {
 ///
 /// # Errors
 /// The system file is rejected.
-pub fn check(system: &Path, json: bool) -> Result<()> {
-    let outcome = bulkhead_config::check_without_images(&located(system));
+pub fn check<'p>(input: impl Into<Input<'p>>, json: bool) -> Result<()> {
+    let outcome = proven(input.into());
     if json {
         let (accepted, found) = match &outcome {
             Ok(plan) => (true, plan.warnings()),

@@ -1,6 +1,6 @@
 //! `bulkhead diff`: what a change of a system means, in words, before it goes to a plant.
 
-use std::path::Path;
+use bulkhead_config::Input;
 
 use crate::compile;
 use crate::error::Result;
@@ -10,7 +10,11 @@ use crate::measure::Format;
 ///
 /// # Errors
 /// One of the two is rejected.
-pub fn diff(old: &Path, new: &Path, format: Format) -> Result<(String, bool)> {
+pub fn diff<'p>(
+    old: impl Into<Input<'p>>,
+    new: impl Into<Input<'p>>,
+    format: Format,
+) -> Result<(String, bool)> {
     // A file that is missing is rejected as any other: exit code 1 is for systems that differ.
     let old = compile::plan_for(old, format)?;
     let new = compile::plan_for(new, format)?;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bulkhead_config::{Compiled, ImageKind};
+use bulkhead_config::{Compiled, ImageKind, Input};
 
 use crate::elf;
 use crate::error::{Error, Result};
@@ -17,10 +17,12 @@ use crate::{audit, bare, compile, grub, guests, paths, process};
 pub struct BuildOptions {
     /// The system file.
     pub system: PathBuf,
+    /// The board file that is taken instead of the one that the system names.
+    pub board: Option<PathBuf>,
     /// The image; by default `<work>/<system>.img`.
     pub output: Option<PathBuf>,
     /// Folder for everything that is built for this system; by default below cargo's target directory,
-    /// by the system file's name. Two system files of one name need two folders.
+    /// by the names of the system file and of a board that is not its own. Two system files of one name need two folders.
     pub work: Option<PathBuf>,
     /// The tree whose hypervisor is built; by default the one of this command. The judge plants faults in a copy.
     /// It is built beside itself, in `<tree>-target`.
@@ -81,6 +83,8 @@ pub fn build_image(options: &BuildOptions) -> Result<BuiltImage> {
 pub struct Prepared {
     /// The system file, absolute.
     pub system: PathBuf,
+    /// The board file that is taken instead of the one that the system names, absolute.
+    pub board: Option<PathBuf>,
     /// Folder of everything that is built for this system.
     pub work: PathBuf,
     /// Folder of the guests' ELF files.
@@ -97,7 +101,8 @@ pub struct Prepared {
 /// The system file is rejected, or a guest does not build.
 pub fn prepare(options: &BuildOptions) -> Result<Prepared> {
     let system = paths::absolute(&options.system)?;
-    let stem = system.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let board = options.board.as_deref().map(paths::absolute).transpose()?;
+    let stem = work_name(&system, board.as_deref());
     let work = match &options.work {
         Some(folder) => folder.clone(),
         None => paths::work(&stem)?,
@@ -107,12 +112,22 @@ pub fn prepare(options: &BuildOptions) -> Result<Prepared> {
     let images = work.join("images");
     let compiled = {
         let _lock = build_lock()?;
-        let requests = compile::requests(&system)?;
+        let input = Input { system: &system, board: board.as_deref() };
+        let requests = compile::requests(input)?;
         guests::build_all(&requests, &images, options.quiet)?;
-        compile::compile(&system, &images)?
+        compile::compile(input, &images)?
     };
     let image = options.output.clone().unwrap_or_else(|| work.join(format!("{stem}.img")));
-    Ok(Prepared { system, work, images, image, compiled })
+    Ok(Prepared { system, board, work, images, image, compiled })
+}
+
+/// What the folder and the image of a system are called.
+fn work_name(system: &Path, board: Option<&Path>) -> String {
+    let stem = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    match board {
+        None => stem(system),
+        Some(board) => format!("{}-on-{}", stem(system), stem(board)),
+    }
 }
 
 /// Builds the hypervisor around the table and returns its ELF.
@@ -130,6 +145,8 @@ fn build_hypervisor(prepared: &Prepared, options: &BuildOptions) -> Result<Vec<u
         .args(["--package", "bulkhead-hv"])
         .args(options.floor.then_some("--features=floor"))
         .env("BULKHEAD_SYSTEM", &prepared.system)
+        .env_remove("BULKHEAD_BOARD")
+        .envs(prepared.board.iter().map(|board| ("BULKHEAD_BOARD", board)))
         .env("BULKHEAD_IMAGES", &prepared.images)
         .env("DEFMT_LOG", "debug")
         .env("CARGO_TARGET_DIR", target);
@@ -275,4 +292,17 @@ fn native_cores(prepared: &Prepared, partition: &str) -> Option<usize> {
 fn file_size(path: &Path) -> Result<u64> {
     let data = std::fs::metadata(path).map_err(|cause| Error::file("find", path, &cause))?;
     Ok(data.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_board_has_a_folder_of_its_own() {
+        let demo = Path::new("/a/demo.toml");
+        assert_eq!(work_name(demo, None), "demo");
+        let epyc = Path::new("/boards/qemu-epyc.toml");
+        assert_eq!(work_name(demo, Some(epyc)), "demo-on-qemu-epyc");
+    }
 }

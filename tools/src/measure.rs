@@ -64,7 +64,7 @@ pub fn measure(options: &MeasureOptions) -> Result<()> {
 
 /// What can be said before minutes of measuring is said at once. Returns the earlier figures with their path.
 fn look_ahead(options: &MeasureOptions) -> Result<Option<(&Path, compare::Old)>> {
-    let plan = compile::plan_for(&options.bench.system, options.format)?;
+    let plan = compile::plan_for(options.bench.input(), options.format)?;
     if let Some(rig) = &options.bench.rig {
         Rig::load(rig)?;
     }
@@ -126,7 +126,7 @@ fn write(options: &MeasureOptions, bench: &Bench, plans: &Plans) -> Result<()> {
         plot::write(&report, path)?;
     }
     if let Some(path) = &options.gantt {
-        gantt::write(&report, &compile::plan(&options.bench.system)?, path)?;
+        gantt::write(&report, &compile::plan(options.bench.input())?, path)?;
     }
     Ok(())
 }

@@ -25,13 +25,13 @@ use crate::decode::Event;
 use crate::emulator::Machine;
 use crate::error::{Error, Result};
 use crate::image::{BuildOptions, build_image};
-use crate::interrupt;
 use crate::log::{self, Reader};
 use crate::manifest::Manifest;
 use crate::provision::{self, Need};
 use crate::run::{RunOptions, run_image};
 use crate::screen::Screen;
 use crate::source::Source;
+use crate::{interrupt, paths};
 use model::Model;
 use trace::Trace;
 use view::Status;
@@ -47,6 +47,8 @@ const BEATS_TO_END: usize = 600;
 pub struct MonitorOptions {
     /// A system file or an image, which is run; a serial port, a file, or a FIFO; standard input without one or for `-`.
     pub source: Option<PathBuf>,
+    /// The board file that is taken instead of the one that the system names.
+    pub board: Option<PathBuf>,
     /// The hypervisor's ELF that writes the log.
     pub elf: Option<PathBuf>,
     /// Baud rate of a serial port.
@@ -124,13 +126,14 @@ fn named(options: &MonitorOptions) -> String {
 fn open(options: &MonitorOptions) -> Result<Feed> {
     let source = options.source.as_deref().filter(|path| *path != Path::new("-"));
     let image = match source {
-        Some(path) if path.extension().is_some_and(|extension| extension == "toml") => {
-            Some(build(path, options)?)
-        }
+        Some(path) if paths::is_system(source) => Some(build(path, options)?),
         Some(path) if Manifest::path(path).is_file() => Some(path.to_path_buf()),
         _ => None,
     };
     match image {
+        _ if options.board.is_some() && !paths::is_system(source) => {
+            Err(paths::no_other_board(named(options)))
+        }
         Some(image) => run(image, options),
         None if options.rig.is_some() => Err(Error::refused(
             "cannot watch this on a rig",
@@ -149,7 +152,11 @@ fn open(options: &MonitorOptions) -> Result<Feed> {
 fn build(system: &Path, options: &MonitorOptions) -> Result<PathBuf> {
     let need = if options.rig.is_some() { Need::Build } else { options.machine.target.need() };
     provision::ensure(need, false)?;
-    let build = BuildOptions { system: system.to_path_buf(), ..BuildOptions::default() };
+    let build = BuildOptions {
+        system: system.to_path_buf(),
+        board: options.board.clone(),
+        ..BuildOptions::default()
+    };
     Ok(build_image(&build)?.image)
 }
 

@@ -152,6 +152,22 @@ pub fn remove_stale(path: &Path) -> Result<()> {
     }
 }
 
+/// Whether this is a system file, by its name: anything else is taken for an image or a log.
+#[must_use]
+pub fn is_system(path: Option<&Path>) -> bool {
+    path.and_then(Path::extension).is_some_and(|extension| extension == "toml")
+}
+
+/// What is said where a board is chosen for something that is no system file.
+#[must_use]
+pub fn no_other_board(source: impl std::fmt::Display) -> Error {
+    Error::refused(
+        format!("cannot put {source} on another board"),
+        "an image is built for the board that it names",
+        "give the system file instead, or leave --board out",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use bulkhead_config::Input;
+
 use crate::error::{Error, Result};
 use crate::image::{BuildOptions, prepare};
 use crate::provision::{self, Need};
@@ -12,9 +14,10 @@ use crate::{compile, paths};
 ///
 /// # Errors
 /// The system file is rejected, a guest does not build, or the page cannot be written.
-pub fn report(system: &Path, output: Option<&Path>, build: bool) -> Result<()> {
-    let page = if build { built_page(system)? } else { plain_page(system)? };
-    let output = output.map_or_else(|| beside_here(system), Path::to_path_buf);
+pub fn report<'p>(input: impl Into<Input<'p>>, output: Option<&Path>, build: bool) -> Result<()> {
+    let input = input.into();
+    let page = if build { built_page(input)? } else { plain_page(input)? };
+    let output = output.map_or_else(|| beside_here(input.system), Path::to_path_buf);
     if output.extension().is_some_and(|end| end == "toml") {
         return Err(Error::refused(
             format!("cannot write the page to {}", output.display()),
@@ -27,15 +30,19 @@ pub fn report(system: &Path, output: Option<&Path>, build: bool) -> Result<()> {
     Ok(())
 }
 
-fn plain_page(system: &Path) -> Result<String> {
-    let plan = compile::plan(system)?;
+fn plain_page(input: Input<'_>) -> Result<String> {
+    let plan = compile::plan(input)?;
     compile::warn(plan.warnings());
     Ok(plan.page())
 }
 
-fn built_page(system: &Path) -> Result<String> {
+fn built_page(input: Input<'_>) -> Result<String> {
     provision::ensure(Need::Build, false)?;
-    let options = BuildOptions { system: system.to_path_buf(), ..BuildOptions::default() };
+    let options = BuildOptions {
+        system: input.system.to_path_buf(),
+        board: input.board.map(Path::to_path_buf),
+        ..BuildOptions::default()
+    };
     Ok(prepare(&options)?.compiled.page())
 }
 

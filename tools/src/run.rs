@@ -1,14 +1,14 @@
 //! Runs an image: in an emulator, whose serial port and end it follows, or on a board by its rig.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use crate::decode::Event;
 use crate::elf::LogElf;
-use crate::emulator::bochs::{self, Ending};
-use crate::emulator::{self, Emulator, Machine, Setup, Target, qemu};
+use crate::emulator::{self, Emulator, Ending, Machine, Setup, qemu};
 use crate::error::{Error, Result};
 use crate::listen::{Audience, Listener};
 use crate::manifest::Manifest;
@@ -219,8 +219,8 @@ impl<'a> Session<'a> {
             let bytes = self.emulator.read_serial()?;
             self.listener.hear(&bytes)?;
             let left = self.talk()?;
-            if ended.is_some() {
-                return self.judge_end(options.machine.target);
+            if let Some(status) = ended {
+                return self.judge_end(status);
             }
             if self.listener.ended().is_some() {
                 self.picture(options)?;
@@ -242,14 +242,8 @@ impl<'a> Session<'a> {
     }
 
     /// The emulator ended by itself: whether that was the machine switching itself off.
-    fn judge_end(&mut self, target: Target) -> Result<Exit> {
-        let log = std::fs::read(self.emulator.log()).unwrap_or_default();
-        let ending = if target.is_bochs() {
-            bochs::ending(&String::from_utf8_lossy(&log))
-        } else {
-            Ending::Broken(None)
-        };
-        match ending {
+    fn judge_end(&mut self, status: ExitStatus) -> Result<Exit> {
+        match self.emulator.ending(status) {
             Ending::PoweredOff => Ok(Exit::PoweredOff),
             Ending::Broken(words) => Err(Error::failed(
                 format!("{} ended before the machine switched itself off", self.emulator.name()),

@@ -1,7 +1,8 @@
 //! `bulkhead who`: who owns an address, a port, a core or an instant, with the line that says so.
 
 use std::io::IsTerminal;
-use std::path::Path;
+
+use bulkhead_config::Input;
 
 use crate::compile;
 use crate::error::{Error, Result};
@@ -11,8 +12,8 @@ use crate::measure::Format;
 ///
 /// # Errors
 /// The system file is rejected, or the question is not understood.
-pub fn who(system: &Path, words: &[String], format: Format) -> Result<String> {
-    let plan = compile::plan_for(system, format)?;
+pub fn who<'p>(input: impl Into<Input<'p>>, words: &[String], format: Format) -> Result<String> {
+    let plan = compile::plan_for(input, format)?;
     let query = words.join(" ");
     let answer = plan.who(&query).map_err(|error| {
         Error::refused(format!("cannot answer `{query}`"), error.cause, error.remedy)

@@ -229,6 +229,7 @@ impl Layout for Board {
             memory: view.list(offset_of!(Of, memory))?,
             tsc_hz: view.u64(offset_of!(Of, tsc_hz))?,
             tsc_tolerance_ppm: view.u32(offset_of!(Of, tsc_tolerance_ppm))?,
+            tsc_vouched: view.flag(offset_of!(Of, tsc_vouched))?,
             tsc_skew: view.u64(offset_of!(Of, tsc_skew))?,
             switch_budget: view.u64(offset_of!(Of, switch_budget))?,
             hygiene: view.inner(offset_of!(Of, hygiene))?,

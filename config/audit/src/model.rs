@@ -32,6 +32,7 @@ pub struct Board {
     pub memory: Vec<Range>,
     pub tsc_hz: u64,
     pub tsc_tolerance_ppm: u32,
+    pub tsc_vouched: bool,
     pub tsc_skew: u64,
     pub switch_budget: u64,
     pub hygiene: HygieneCosts,

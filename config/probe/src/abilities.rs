@@ -16,9 +16,19 @@ use crate::power;
 pub struct Ability {
     /// As the board file names it.
     pub name: &'static str,
-    /// Whether the hypervisor refuses a machine without it.
-    pub needed: bool,
+    needed: Needed,
     source: Source,
+}
+
+/// When the hypervisor refuses a machine that lacks an ability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Needed {
+    Never,
+    Always,
+    /// On a machine that has AMD-V.
+    WithAmdV,
+    /// Unless the board file vouches for the clock.
+    UnlessVouched,
 }
 
 /// What tells an ability.
@@ -33,8 +43,14 @@ enum Source {
 /// The processor is free of the iTLB multihit erratum (CVE-2018-12207): code may be mapped by large pages.
 pub const NO_MULTIHIT: &str = "no-itlb-multihit";
 
-/// VT-x in a board file.
+/// The TSC runs at one rate in every state, by CPUID.
+pub const INVARIANT_TSC: &str = "invariant-tsc";
+
+/// VT-x and AMD-V in a board file.
 const VT_X_NAME: &str = "vt-x";
+const AMD_V_NAME: &str = "amd-v";
+/// Named where there is neither.
+const EITHER: &str = "vt-x or amd-v";
 
 /// IA32_FEATURE_CONTROL: bit 0 locks it, bit 2 allows VMX outside SMX. SDM 3C 24.7.
 pub const FEATURE_CONTROL: u32 = 0x3A;
@@ -44,26 +60,42 @@ const VMX_ALLOWED: u64 = 1 << 2;
 /// The bit of CPUID.1:ECX that tells VT-x.
 const VMX: u32 = 1 << 5;
 
+/// The CPUID leaf of AMD-V. APM 3 E.4.9.
+const SVM: u32 = hv_defs::svm::CPUID_LEAF;
+
 const ECX: usize = 2;
 const EDX: usize = 3;
 const EBX: usize = 1;
 
+const fn of(name: &'static str, needed: Needed, leaf: u32, register: usize, bit: u32) -> Ability {
+    Ability { name, needed, source: Source::Bit { leaf, register, bit } }
+}
+
 const fn needed(name: &'static str, leaf: u32, register: usize, bit: u32) -> Ability {
-    Ability { name, needed: true, source: Source::Bit { leaf, register, bit } }
+    of(name, Needed::Always, leaf, register, bit)
 }
 
 const fn useful(name: &'static str, leaf: u32, register: usize, bit: u32) -> Ability {
-    Ability { name, needed: false, source: Source::Bit { leaf, register, bit } }
+    of(name, Needed::Never, leaf, register, bit)
 }
 
-/// Abilities of the processor. SDM 2A, CPUID; the last by IA32_ARCH_CAPABILITIES (SDM 4, table 2-2) and the model.
+/// Abilities of the processor. SDM 2A, CPUID; APM 3 E.4; the last by IA32_ARCH_CAPABILITIES (SDM 4, table 2-2) and the model. Of the two
+/// ways to run guests [`lacking`] wants one.
 pub const PROCESSOR: &[Ability] = &[
-    needed(VT_X_NAME, 1, ECX, 5),
+    useful(VT_X_NAME, 1, ECX, 5),
+    useful(AMD_V_NAME, 0x8000_0001, ECX, 2),
     needed("x2apic", 1, ECX, 21),
-    needed("tsc-deadline", 1, ECX, 24),
+    useful("tsc-deadline", 1, ECX, 24),
     needed("xsave", 1, ECX, 26),
-    needed("invariant-tsc", 0x8000_0007, EDX, 8),
+    of(INVARIANT_TSC, Needed::UnlessVouched, 0x8000_0007, EDX, 8),
     needed("no-execute", 0x8000_0001, EDX, 20),
+    of("nested-paging", Needed::WithAmdV, SVM, EDX, 0),
+    useful("next-rip", SVM, EDX, 3),
+    useful("clean-bits", SVM, EDX, 5),
+    useful("flush-by-asid", SVM, EDX, 6),
+    useful("decode-assists", SVM, EDX, 7),
+    useful("virtual-gif", SVM, EDX, 16),
+    useful("virtual-nmi", SVM, EDX, 25),
     useful("avx", 1, ECX, 28),
     useful("avx2", 7, EBX, 5),
     useful("avx-512", 7, EBX, 16),
@@ -72,8 +104,24 @@ pub const PROCESSOR: &[Ability] = &[
     useful("l1d-flush", 7, EDX, 28),
     useful("buffer-clear", 7, EDX, 10),
     useful("hybrid-cores", 7, EDX, 15),
-    Ability { name: NO_MULTIHIT, needed: false, source: Source::NoMultihit },
+    Ability { name: NO_MULTIHIT, needed: Needed::Never, source: Source::NoMultihit },
 ];
+
+/// What the hypervisor needs of a processor of which `has` tells the abilities, and that it lacks. `vouched`: the board file vouches for
+/// the clock.
+#[must_use]
+pub fn lacking(has: impl Fn(&str) -> bool, vouched: bool) -> Vec<&'static str> {
+    let amd_v = has(AMD_V_NAME);
+    let either = (!amd_v && !has(VT_X_NAME)).then_some(EITHER);
+    let needed = |needed| match needed {
+        Needed::Never => false,
+        Needed::Always => true,
+        Needed::WithAmdV => amd_v,
+        Needed::UnlessVouched => !vouched,
+    };
+    let missing = PROCESSOR.iter().filter(|ability| needed(ability.needed) && !has(ability.name));
+    either.into_iter().chain(missing.map(|ability| ability.name)).collect()
+}
 
 /// An ability of VT-x: a bit of a capability register, and Linux' name for it.
 #[derive(Clone, Copy, Debug)]
@@ -165,7 +213,10 @@ impl Ability {
             Source::Bit { leaf, register, bit } => {
                 core.leaf(leaf, 0).get(register).is_some_and(|value| value >> bit & 1 != 0)
             }
-            Source::NoMultihit => power::is_intel(core) && !errata(core, vmx).may_have_multihit(),
+            Source::NoMultihit => {
+                power::is_amd(core)
+                    || power::is_intel(core) && !errata(core, vmx).may_have_multihit()
+            }
         }
     }
 }
@@ -202,7 +253,7 @@ fn unusable(facts: &Facts) -> Option<String> {
     let boot = facts.cores.first()?;
     if !power::is_intel(boot) {
         return Some(
-            "only that of GenuineIntel is enforced yet. Choose a board with a processor of Intel's"
+            "its vendor is not GenuineIntel. Choose a board with a processor of Intel's or AMD's"
                 .into(),
         );
     }
@@ -316,6 +367,20 @@ mod tests {
         assert_eq!(vmx_registers(None, |_| Some(0)), []);
     }
 
+    #[test]
+    fn one_way_to_run_guests_is_enough_and_each_wants_its_own() {
+        let common = ["x2apic", "xsave", "invariant-tsc", "no-execute"];
+        let lacks = |more: &[&str], vouched| {
+            lacking(|name| common.contains(&name) || more.contains(&name), vouched)
+        };
+        assert_eq!(lacks(&[], false), [EITHER]);
+        assert_eq!(lacks(&["vt-x"], false), [""; 0]);
+        assert_eq!(lacks(&["amd-v"], false), ["nested-paging"]);
+        assert_eq!(lacks(&["amd-v", "nested-paging"], false), [""; 0]);
+        assert_eq!(lacking(|name| name == "vt-x", true), ["x2apic", "xsave", "no-execute"]);
+        assert!(lacking(|name| name == "vt-x", false).contains(&"invariant-tsc"));
+    }
+
     /// A core of this vendor, signature and leaf 7.
     fn core(vendor: [u32; 3], signature: u32, leaf_7_edx: u32) -> Core {
         let leaf = |leaf, registers| Leaf { leaf, sub: 0, registers };
@@ -349,7 +414,9 @@ mod tests {
         assert!(!free(&core(INTEL, skylake, HAS_REGISTER), None), "it could not be read");
         assert!(free(&core(INTEL, skylake, HAS_REGISTER), Some(1 << 6)));
         assert!(free(&core(INTEL, apollo_lake, 0), None));
-        assert!(!free(&core(AMD, apollo_lake, 0), None), "model numbers are each vendor's own");
+        assert!(free(&core(AMD, skylake, 0), None), "no processor of AMD's has it");
+        const OTHER: [u32; 3] = [0x7265_6854, 0x6E69_6175, 0x7561_6854];
+        assert!(!free(&core(OTHER, apollo_lake, 0), None), "model numbers are each vendor's own");
         assert!(!told(&core(INTEL, skylake, 0), Vmx::Unknown));
     }
 }

@@ -164,17 +164,14 @@ impl Board {
     /// Abilities that the hypervisor needs and that this machine lacks, as far as it could be read.
     #[must_use]
     pub fn lacking(&self) -> Vec<&'static str> {
-        let processor = abilities::PROCESSOR
-            .iter()
-            .filter(|ability| ability.needed && !self.abilities.contains(&ability.name))
-            .map(|ability| ability.name);
+        let processor = abilities::lacking(|name| self.abilities.contains(&name), false);
         let vt_x = self.vt_x.iter().flat_map(|known| {
             abilities::VT_X
                 .iter()
                 .filter(|ability| ability.needed && !known.contains(&ability.name))
                 .map(|ability| ability.name)
         });
-        processor.chain(vt_x).collect()
+        processor.into_iter().chain(vt_x).collect()
     }
 
     /// Why the compiler refuses this board, each with the remedy; empty where it accepts it.

@@ -23,6 +23,8 @@ const HWP_ON: u64 = 1 << 0;
 
 /// EBX, EDX and ECX of CPUID leaf 0: whose numbers of registers these are.
 const INTEL: [u32; 3] = [0x756E_6547, 0x4965_6E69, 0x6C65_746E];
+/// AuthenticAMD, in the same order.
+const AMD: [u32; 3] = [0x6874_7541, 0x6974_6E65, 0x444D_4163];
 
 /// The registers that tell; IA32_HWP_CAPABILITIES only once HWP is on. SDM 3B 15.4.2.
 const REGISTERS: [u32; 5] =
@@ -32,6 +34,12 @@ const REGISTERS: [u32; 5] =
 pub(crate) fn is_intel(core: &Core) -> bool {
     let [_, b, c, d] = core.leaf(0, 0);
     [b, d, c] == INTEL
+}
+
+/// Whether a core is one of AMD's.
+pub(crate) fn is_amd(core: &Core) -> bool {
+    let [_, b, c, d] = core.leaf(0, 0);
+    [b, d, c] == AMD
 }
 
 /// The registers of power with their values. `read` reads one where there is such a register and it may be read. A machine that answers

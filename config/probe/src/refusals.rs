@@ -106,7 +106,7 @@ fn abilities(board: &Board, refuse: &mut impl FnMut(&'static str, String, &'stat
     if !lacking.is_empty() {
         let why =
             format!("the hypervisor needs `{}`, which this machine lacks", lacking.join("`, `"));
-        let remedy = "look in the firmware's set-up whether it can be switched on (VT-x, x2APIC, no-execute), and probe again; else choose another board";
+        let remedy = "look in the firmware's set-up whether it can be switched on (VT-x, AMD-V, x2APIC, no-execute), and probe again; else choose another board. Where only `invariant-tsc` is missing and the counter is known to run at one rate all the same, as in an emulator, write `vouched = true` in [clock]";
         refuse("BH0236", why, remedy);
     }
 }

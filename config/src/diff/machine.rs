@@ -126,6 +126,12 @@ fn clock(both: &mut Both<'_>) {
             ["clock.tolerance"],
         ),
         (
+            "vouches for its clock otherwise",
+            before.vouched.to_string(),
+            now.vouched.to_string(),
+            ["clock.vouched"],
+        ),
+        (
             "accepts clocks of two cores further or less far apart",
             duration_text(before.skew, before.hz),
             duration_text(now.skew, now.hz),

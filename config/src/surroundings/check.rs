@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_board::abilities::{PROCESSOR, VT_X};
+use bulkhead_board::abilities::{INVARIANT_TSC, VT_X, lacking};
 use bulkhead_board::pci::{Address, Chipset};
 use bulkhead_table::{Range, Uart};
 
-use super::{Abilities, DMA, Function, Surroundings, processor_words, vt_x_words};
+use super::{Abilities, DMA, Function, Surroundings, has_ability, processor_words, vt_x_words};
 use crate::diagnostics::{Finding, Findings};
 use crate::reader::list;
 use crate::rules::Rule;
@@ -94,7 +94,14 @@ pub(crate) fn check(board: &BoardFile, memory: &[At<Range>], findings: &mut Find
     reserved(around, memory, findings);
     iommus(around, findings);
     if let Some(abilities) = &around.abilities {
-        hypervisor_runs(abilities, findings);
+        let vouched = board.vouched.as_ref().filter(|written| written.value);
+        hypervisor_runs(abilities, vouched.is_some(), findings);
+        if let Some(vouched) = vouched.filter(|_| has_ability(board, INVARIANT_TSC)) {
+            let message = format!("the file vouches for a clock that `{INVARIANT_TSC}` announces");
+            let remedy = "take `vouched` out: the hypervisor asks the processor itself";
+            let finding = Finding::new(Rule::VouchedNeedlessly, message, remedy);
+            findings.push(finding.at(vouched.place, "not needed"));
+        }
     }
     if let Some(place) = around.no_pm_timer {
         let message =
@@ -391,11 +398,10 @@ fn iommus(around: &Surroundings, findings: &mut Findings) {
 }
 
 /// Refuses a board that the hypervisor would refuse at boot.
-fn hypervisor_runs(abilities: &Abilities, findings: &mut Findings) {
+fn hypervisor_runs(abilities: &Abilities, vouched: bool, findings: &mut Findings) {
     let has = |list: &Option<At<Vec<At<String>>>>, name: &str| {
         list.iter().flat_map(|list| &list.value).any(|word| word.value == name)
     };
-    let processor = PROCESSOR.iter().filter(|ability| ability.needed).map(|ability| ability.name);
     let vt_x = VT_X.iter().filter(|ability| ability.needed).map(|ability| ability.name);
     // A misspelt one is told by the reader, and it is not the board that lacks it.
     let known = |list: &Option<At<Vec<At<String>>>>, abilities: &[&str]| {
@@ -406,8 +412,7 @@ fn hypervisor_runs(abilities: &Abilities, findings: &mut Findings) {
     if !known(&abilities.processor, &processor_words()) || !known(&abilities.vt_x, &vt_x_words()) {
         return;
     }
-    let mut missing: Vec<&str> =
-        processor.filter(|name| !has(&abilities.processor, name)).collect();
+    let mut missing = lacking(|name| has(&abilities.processor, name), vouched);
     if abilities.vt_x.is_some() {
         missing.extend(vt_x.filter(|name| !has(&abilities.vt_x, name)));
     }
@@ -415,7 +420,11 @@ fn hypervisor_runs(abilities: &Abilities, findings: &mut Findings) {
         return;
     }
     let message = format!("the hypervisor cannot run on this board: it lacks {}", list(&missing));
-    let remedy = "choose another board; VT-x and x2APIC may also be switched off in the firmware's set-up: probe again then";
+    let remedy = if missing == [INVARIANT_TSC] {
+        "choose another board; or write `vouched = true` in [clock], where the counter is known to run at one rate all the same, as in an emulator"
+    } else {
+        "choose another board; VT-x, AMD-V and x2APIC may also be switched off in the firmware's set-up: probe again then"
+    };
     let Some(place) = abilities.processor.as_ref().map(|list| list.place) else { return };
     findings.push(
         Finding::new(Rule::AbilityMissing, message, remedy).at(place, "not all that is needed"),

@@ -18,7 +18,7 @@ pub mod note;
 pub mod pc;
 
 /// Version of the layout of these types; the hypervisor refuses a table of another version.
-pub const FORMAT: u32 = 6;
+pub const FORMAT: u32 = 7;
 
 /// Most logical processors that a table can name. Bounds every per-core array of the hypervisor.
 pub const MAX_CORES: usize = 256;
@@ -119,6 +119,9 @@ pub struct Board {
     pub tsc_hz: u64,
     /// Largest accepted deviation of the measured frequency, in parts per million.
     pub tsc_tolerance_ppm: u32,
+    /// Whether the board file vouches for a time-stamp counter of one rate in every state, which CPUID need not announce then; boot
+    /// measures it twice.
+    pub tsc_vouched: bool,
     /// Largest accepted difference between the TSCs of two cores, in ticks.
     pub tsc_skew: u64,
     /// Time that precedes each window for the switch into it, in ticks, hygiene not counted.

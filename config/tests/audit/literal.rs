@@ -139,6 +139,7 @@ fn board(value: &Value) -> Board {
         memory: value.field("memory").list(range),
         tsc_hz: value.field("tsc_hz").number(),
         tsc_tolerance_ppm: value.field("tsc_tolerance_ppm").long(),
+        tsc_vouched: value.field("tsc_vouched").flag(),
         tsc_skew: value.field("tsc_skew").number(),
         switch_budget: value.field("switch_budget").number(),
         hygiene: HygieneCosts {

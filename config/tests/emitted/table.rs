@@ -10,7 +10,7 @@ pub const CORES: usize = 4usize;
 pub const EPT_PAGES: usize = 21usize;
 /// The system, as proven at build time.
 pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::PartitionTable {
-    format: 6,
+    format: 7,
     system: "everything",
     digest: [
         39, 102, 88, 182, 244, 131, 225, 14, 97, 246, 204, 192, 150, 192, 10, 215, 187,
@@ -27,6 +27,7 @@ pub static TABLE: ::bulkhead_table::PartitionTable = ::bulkhead_table::Partition
         ],
         tsc_hz: 50000000,
         tsc_tolerance_ppm: 1000,
+        tsc_vouched: false,
         tsc_skew: 5,
         switch_budget: 1000,
         hygiene: ::bulkhead_table::HygieneCosts {

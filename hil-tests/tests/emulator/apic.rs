@@ -94,7 +94,7 @@ fn apic_conformance_is_the_same_without_apic_virtualization() {
 fn planted_self_ipi_open_while_the_apic_is_off() {
     let fault = Fault {
         name: "fault-self-ipi",
-        changes: &[("hv/src/run/partition.rs", "msr::close_self_ipi(&mut apic_off.0);", "")],
+        changes: &[("hv/src/vmx/mod.rs", "msr::close_self_ipi(&mut apic_off.0);", "")],
     };
     let complaints = complaints(&plant::build_faulty(&fault, &system(fault.name)));
     let text = complaints.join("\n");

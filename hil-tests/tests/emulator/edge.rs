@@ -87,8 +87,8 @@ fn planted_long_exit_is_blamed_on_whose_it_is() {
         name: "fault-edge",
         changes: &[(
             "hv/src/vmx/exits.rs",
-            "exit::cpuid(&mut vcpu.registers, &vcpu.state);",
-            "exit::cpuid(&mut vcpu.registers, &vcpu.state);
+            "access::cpuid(&mut vcpu.registers, &vcpu.state);",
+            "access::cpuid(&mut vcpu.registers, &vcpu.state);
              machine::wait_until(machine::tsc() + 500);",
         )],
     };

@@ -226,8 +226,8 @@ const DEAR: (&str, &str, &str) = (
     "hv/src/run/hygiene.rs",
     "fn clean_some(what: Hygiene) {",
     "fn clean_some(what: Hygiene) {
-    let until = super::machine::tsc() + 2_000;
-    while super::machine::tsc() < until {}",
+    let until = crate::cpu::instructions::tsc() + 2_000;
+    while crate::cpu::instructions::tsc() < until {}",
 );
 
 #[test]

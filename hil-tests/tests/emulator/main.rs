@@ -20,6 +20,7 @@ mod long;
 mod mapping;
 mod monitor;
 mod no_serial;
+mod one_shot;
 mod page;
 mod panics;
 mod pc;

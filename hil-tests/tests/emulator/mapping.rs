@@ -67,8 +67,8 @@ const WALKS: [(&str, &str, &str); 4] = [
     ),
     (
         RUN,
-        "let first = shared::start(core, cpu, epoch, plans);",
-        "crate::memory::tell_mapped(core);\n    let first = shared::start(core, cpu, epoch, plans);",
+        "shared::start::<B>(core, cpu, epoch, plans)",
+        "crate::memory::tell_mapped(core);\n    shared::start::<B>(core, cpu, epoch, plans)",
     ),
 ];
 

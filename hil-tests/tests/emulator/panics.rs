@@ -7,14 +7,7 @@ use hil_tests::calls::Calls;
 use crate::shared::{DEMO, PC};
 
 /// Where execution enters the hypervisor once the partitions run: exits, entries that failed, NMIs, interrupts that are let in.
-const ROOTS: [&str; 6] = [
-    "dedicated_exit",
-    "shared_exit",
-    "dedicated_pc_exit",
-    "shared_pc_exit",
-    "nmi_stub",
-    "shared_stubs",
-];
+const ROOTS: [&str; 3] = ["on_exit", "nmi_stub", "shared_stubs"];
 
 /// Where every panic ends up. Panics are not allowed to hide behind a library's own function.
 const PANIC: [&str; 2] = ["rust_begin_unwind", "panic_fmt"];

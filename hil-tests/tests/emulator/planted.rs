@@ -47,9 +47,9 @@ fn planted_lock_shared_with_the_real_time_core() {
             ),
             (
                 "hv/src/vmx/exits.rs",
-                "let exit = decode(vcpu, raw);",
-                "if raw == 12 { drop(crate::serial::SHARED.lock()); vcpu::advance(); return Next::Enter; }
-                 let exit = decode(vcpu, raw);",
+                "match reason_with_flags() {",
+                "match reason_with_flags() {
+                 12 => { drop(crate::serial::SHARED.lock()); vcpu.state.counters.count(ExitKind::Unknown); guest::advance(); vcpu }",
             ),
         ],
     };
@@ -61,7 +61,7 @@ fn planted_log_call_that_blocks() {
     let fault = Fault {
         name: "fault-log",
         changes: &[(
-            "hv/src/run/mod.rs",
+            "hv/src/vmx/exits.rs",
             "frequent::IO_INSTRUCTION => ",
             "frequent::IO_INSTRUCTION if { crate::serial::write_text(\"a port was denied\\r\\n\");
                  crate::serial::wait_until_sent(); true } => ",
@@ -117,8 +117,15 @@ fn planted_lock_in_the_switch() {
             ),
             (
                 SHARED,
-                "Some(state) => state.next_window(since),",
-                "Some(state) => { let _held = crate::serial::SHARED.lock(); state.next_window(since) }",
+                "let before = self.before();\n        let decided",
+                "let held = crate::serial::SHARED.lock();
+                 let before = self.before();\n        let decided",
+            ),
+            (
+                SHARED,
+                "let ready = machine::tsc();\n        self.note_switch",
+                "drop(held);
+                 let ready = machine::tsc();\n        self.note_switch",
             ),
         ],
     };
@@ -129,7 +136,7 @@ fn planted_lock_in_the_switch() {
 fn planted_register_that_a_switch_forgets() {
     let fault = Fault {
         name: "fault-cr2",
-        changes: &[("hv/src/vmx/vcpu.rs", "self.cr2 = Cr2::read_raw();", "")],
+        changes: &[("hv/src/switched.rs", "self.cr2 = Cr2::read_raw();", "")],
     };
     let system = crate::fidelity::system(fault.name, 200);
     let report = bench::run(&plant::build_faulty(&fault, &system).image).report;
@@ -137,8 +144,8 @@ fn planted_register_that_a_switch_forgets() {
 }
 
 /// Where the hypervisor answers hypercalls.
-const RUN: &str = "hv/src/run/mod.rs";
-const HYPERCALL: &str = "if exits::answer_hypercall(vcpu)";
+const EXITS: &str = "hv/src/vmx/exits.rs";
+const HYPERCALL: &str = "let privileged = guest_privilege() == 0;\n    let answered";
 
 /// A panic that a guest can reach, on a dedicated core: that core is lost and named, and costs the others nothing.
 #[test]
@@ -146,10 +153,11 @@ fn planted_panic_on_a_dedicated_core() {
     let fault = Fault {
         name: "fault-panic-dedicated",
         changes: &[(
-            RUN,
+            EXITS,
             HYPERCALL,
-            "if vcpu.state.counters.exits[hv_core::exit::ExitKind::Hypercall as usize] > 100 && percpu::core_index() == Some(2) { panic!(\"planted\") }
-             if exits::answer_hypercall(vcpu)",
+            "if vcpu.state.counters.exits[ExitKind::Hypercall as usize] > 100 && vcpu.core == 2 { panic!(\"planted\") }
+             let privileged = guest_privilege() == 0;
+    let answered",
         )],
     };
     let report = lose_a_core(&fault, 2);
@@ -165,10 +173,11 @@ fn planted_panic_on_a_shared_core() {
     let fault = Fault {
         name: "fault-panic-shared",
         changes: &[(
-            RUN,
+            EXITS,
             HYPERCALL,
-            "if vcpu.state.counters.exits[hv_core::exit::ExitKind::Hypercall as usize] > 100 && percpu::core_index() == Some(3) { panic!(\"planted\") }
-             if exits::answer_hypercall(vcpu)",
+            "if vcpu.state.counters.exits[ExitKind::Hypercall as usize] > 100 && vcpu.core == 3 { panic!(\"planted\") }
+             let privileged = guest_privilege() == 0;
+    let answered",
         )],
     };
     let report = lose_a_core(&fault, 3);
@@ -204,7 +213,7 @@ fn lose_a_core(fault: &Fault, cpu: u16) -> Report {
     assert!(run.report.complete, "the run comes to its orderly end");
     let verdict = bulkhead::run::judge(&run, &built.manifest).unwrap_err().to_string();
     assert!(verdict.contains(&format!("core {cpu} was lost")), "{verdict}");
-    assert!(verdict.contains("planted (hv/src/run/mod.rs"), "{verdict}");
+    assert!(verdict.contains("planted (hv/src/vmx/exits.rs"), "{verdict}");
     checks::want_none(&checks::check_passed(&run.report, "motion"));
     checks::want_none(&checks::check_plc(&run.report, "plc"));
     assert_eq!(run.report.partition("motion").unwrap().span_exits, Some(0));

@@ -44,6 +44,27 @@ fn probe_of_q35_says_the_board_that_ships() {
     assert!(lit >= LIT, "the screen is blank");
 }
 
+#[test]
+fn probe_of_epyc_says_the_board_that_ships() {
+    let found = facts(&probed("probe-epyc", &Machine::epyc(), false));
+    let shipped = facts(&read_board("qemu-epyc"));
+    assert_eq!(differences(&shipped, &found, Ram::Same), [] as [&str; 0]);
+}
+
+/// The other machine with AMD-V: every core comes up, and says what it can do.
+#[test]
+fn probe_of_ryzen_finds_amd_v_on_all_cores() {
+    let model = Some("ryzen,+x2apic".to_string());
+    let emulated = bulkhead::Machine::chosen(Some(Target::Bochs3), Firmware::Bios, model);
+    let found = facts(&probed("probe-ryzen", &Machine { emulated, ..Machine::bochs() }, false));
+    assert_eq!(found["core"].as_array().map(Vec::len), Some(4));
+    let abilities = found["abilities"]["processor"].as_array().unwrap();
+    for ability in ["amd-v", "x2apic", "nested-paging", "next-rip", "no-itlb-multihit"] {
+        assert!(abilities.contains(&ability.into()), "no {ability} in {abilities:?}");
+    }
+    assert!(!abilities.contains(&"tsc-deadline".into()));
+}
+
 /// Firmware of another kind lays out memory and devices in its own way; the hardware is the same. By the clock of the host: with
 /// counted instructions this firmware takes minutes.
 #[test]

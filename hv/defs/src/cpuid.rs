@@ -201,6 +201,7 @@ bitflags! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct ExtendedEcx: u32 {
         const LAHF_64 = 1 << 0;
+        const SVM = 1 << 2;
         const LZCNT = 1 << 5;
         const PREFETCHW = 1 << 8;
     }

@@ -4,6 +4,8 @@
 pub const PRESENT: u64 = 1 << 0;
 /// Writes are allowed.
 pub const WRITABLE: u64 = 1 << 1;
+/// User accesses are allowed. In nested page tables each entry needs it: they are walked as a user's (APM 2 15.25.5).
+pub const USER: u64 = 1 << 2;
 /// Page-level write-through.
 pub const WRITE_THROUGH: u64 = 1 << 3;
 /// Page-level cache disable. With [`WRITE_THROUGH`] it picks PAT entry 3, uncacheable at reset (SDM 3A 12.12.4).

@@ -24,6 +24,8 @@ const READINGS: u32 = 50_000_000;
 pub struct Clock {
     /// Ticks a second.
     pub tsc_hz: u64,
+    /// What it was measured against.
+    timer: PmTimer,
 }
 
 impl Clock {
@@ -50,14 +52,32 @@ pub fn verify(timer: PmTimer, defects: &mut Defects) -> Option<Clock> {
         ));
         return None;
     };
-    let (declared, tolerance) = (TABLE.board.tsc_hz, u64::from(TABLE.board.tsc_tolerance_ppm));
-    let allowed = (u128::from(declared) * u128::from(tolerance) / 1_000_000) as u64;
-    if tsc_hz.abs_diff(declared) > allowed {
+    let (declared, tolerance) = (TABLE.board.tsc_hz, TABLE.board.tsc_tolerance_ppm);
+    if tsc_hz.abs_diff(declared) > allowed() {
         defects.add(format_args!(
             "the TSC runs at {tsc_hz} Hz by the PM timer, and the board file declares {declared} Hz within {tolerance} ppm; correct [clock] tsc"
         ));
     }
-    Some(Clock { tsc_hz })
+    Some(Clock { tsc_hz, timer })
+}
+
+/// Measures a clock that the board file vouches for once more, with all cores running: its rate must still be the same.
+pub fn verify_vouched(clock: &Clock, defects: &mut Defects) {
+    if !TABLE.board.tsc_vouched {
+        return;
+    }
+    let (first, again) = (clock.tsc_hz, measure(clock.timer).unwrap_or_default());
+    if first.abs_diff(again) > allowed() {
+        defects.add(format_args!(
+            "the TSC ran at {first} Hz by the PM timer, and with all cores running at {again} Hz, so it is not the clock of one rate that the board file vouches for; take `vouched` out of [clock], and choose another board"
+        ));
+    }
+}
+
+/// Largest deviation of a measurement, in hertz.
+fn allowed() -> u64 {
+    let (declared, tolerance) = (TABLE.board.tsc_hz, TABLE.board.tsc_tolerance_ppm);
+    (u128::from(declared) * u128::from(tolerance) / 1_000_000) as u64
 }
 
 fn read(timer: PmTimer) -> u32 {

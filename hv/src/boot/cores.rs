@@ -173,7 +173,7 @@ pub extern "C" fn application_core_main() -> ! {
     while !RELEASED.load(Ordering::Acquire) {
         core::hint::spin_loop();
     }
-    crate::run::core_main(core, super::machine())
+    crate::core_main(core, super::machine())
 }
 
 fn verify_self() -> Missing {

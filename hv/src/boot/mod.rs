@@ -4,6 +4,7 @@
 //! the final page tables, start the other cores, verify those, release all. Nothing of a partition runs before the
 //! whole board is verified.
 
+mod amd_v;
 mod clock;
 mod cores;
 mod defects;
@@ -67,6 +68,7 @@ extern "C" fn boot_core_main(information: u64) -> ! {
     set_up_memory(&info);
     cpu::apic::silence_legacy_controllers();
     let skew = cores::start_all(&clock, &mut defects);
+    clock::verify_vouched(&clock, &mut defects);
     defects.halt_if_any();
     release(staged, &clock, skew)
 }
@@ -140,5 +142,5 @@ fn release(staged: staging::Images, clock: &Clock, tsc_skew: u64) -> ! {
     );
     serial::wait_until_sent();
     cores::release();
-    crate::run::core_main(BOOT_CORE, machine)
+    crate::core_main(BOOT_CORE, machine)
 }

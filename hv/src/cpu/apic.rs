@@ -5,7 +5,6 @@
 )]
 
 use hv_defs::apic::{self, delivery, lvt};
-use hv_defs::msr::TSC_DEADLINE;
 use x2apic::lapic::{LocalApic, LocalApicBuilder, TimerDivide, TimerMode};
 use x86_64::instructions::port::Port;
 use x86_64::registers::model_specific::{ApicBase, ApicBaseFlags, Msr};
@@ -35,7 +34,7 @@ pub fn init() -> Result<LocalApic, &'static str> {
         .timer_vector(TIMER_VECTOR)
         .error_vector(ERROR_VECTOR)
         .spurious_vector(SPURIOUS_VECTOR)
-        .timer_mode(TimerMode::TscDeadline)
+        .timer_mode(TimerMode::OneShot)
         .timer_divide(TimerDivide::Div1)
         .timer_initial(0)
         .build()?;
@@ -49,7 +48,7 @@ pub fn init() -> Result<LocalApic, &'static str> {
         apic.enable();
         apic.disable_timer();
     }
-    // `enable` leaves the timer and both pins unmasked; the deadline is disarmed, so nothing came in between.
+    // `enable` leaves the timer and both pins unmasked; the timer is stopped, so nothing came in between.
     mask_local_sources(&apic);
     finish_in_service();
     discard_pending();
@@ -78,8 +77,8 @@ pub fn reset_to_enabled() {
 /// 3. Interrupts in service and the task priority hold others back, so both are cleared before requests are taken.
 fn forget_interrupts() {
     GUEST_SOURCES.into_iter().for_each(|source| write(source, lvt::MASKED));
-    // SDM 3A 11.5.4, 11.5.4.1: 0 stops the timer in each of its modes.
-    [apic::INITIAL_COUNT, apic::DIVIDE_CONFIGURATION, TSC_DEADLINE]
+    // A count of 0 stops the timer. A deadline was disarmed above, when the entry left that mode. SDM 3A 11.5.4, 11.5.4.1.
+    [apic::INITIAL_COUNT, apic::DIVIDE_CONFIGURATION]
         .into_iter()
         .for_each(|register| write(register, 0));
     write(apic::SVR, SWITCHED_ON);

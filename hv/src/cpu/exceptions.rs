@@ -236,7 +236,7 @@ fn is_guarded(address: u64) -> bool {
 }
 
 extern "C" fn on_nmi() {
-    crate::run::nmi();
+    crate::on_nmi();
 }
 
 static IDT: Once<[Gate; VECTORS]> = Once::new();

@@ -4,6 +4,7 @@ pub mod apic;
 mod descriptors;
 mod exceptions;
 pub mod guarded;
+pub mod instructions;
 pub mod machine_check;
 pub mod stacks;
 

@@ -11,7 +11,8 @@ use bulkhead_table::{PartitionId, Role};
 use hv_core::wire::{Fate, MAX_PAYLOAD};
 
 use super::cell::CoreCell;
-use super::{interrupts, machine, module, percpu};
+use super::{interrupts, module, percpu};
+use crate::cpu::instructions as machine;
 use crate::table::{CORES, TABLE};
 
 /// Last words of a core, cut where they do not fit, and when they were said.

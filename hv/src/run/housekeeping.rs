@@ -18,12 +18,13 @@ use hv_core::wire::{self, Kind, Packet, Stat, StatKey, channel};
 
 use super::cell::CoreCell;
 use super::partition::VcpuIndex;
-use super::{defect, incidents, machine, module, partition, pc, percpu, restart, shared};
+use super::{defect, incidents, module, partition, pc, percpu, restart, shared};
 use crate::cpu::guarded;
+use crate::cpu::instructions as machine;
 use crate::log::RINGS;
 use crate::table::{CORES, PARTITIONS, TABLE};
 use crate::text::say;
-use crate::vmx::vcpu::Vcpu;
+use crate::vcpu::Vcpu;
 
 /// One packet may take this long to encode, in ticks (160 us); none is begun with less time left in a window.
 const ENCODING: u64 = TABLE.board.tsc_hz / 1_000_000 * 160;

@@ -6,11 +6,10 @@
 use bulkhead_table::PartitionId;
 use hv_core::exit::{Refusal, Violation};
 use hv_core::health::{INCIDENT_BYTES, Incident, Queue, What};
-use hv_defs::vmcs::field;
 
-use super::{machine, module, percpu};
+use super::{module, percpu};
+use crate::cpu::instructions as machine;
 use crate::table::CORES;
-use crate::vmx::instructions as vmx;
 
 /// Incidents of a core that can wait to be told.
 const KEPT: usize = 32;
@@ -29,20 +28,20 @@ pub fn record(incident: Incident) {
     }
 }
 
-/// Records what a partition did to itself, by the guest whose VMCS is current.
+/// Records what a partition did to itself.
 fn record_own(id: PartitionId, what: What) {
     record(Incident::own(what, id, module::frame_at(machine::tsc())));
 }
 
-/// Partition `id` did what it may not, at the RIP of the current VMCS.
-pub fn violation(id: PartitionId, violation: Violation) {
-    record_own(id, What::Violation { violation, rip: vmx::read(field::GUEST_RIP) });
+/// Partition `id` did what it may not, at this RIP.
+pub fn violation(id: PartitionId, violation: Violation, rip: u64) {
+    record_own(id, What::Violation { violation, rip });
 }
 
 /// Partition `id` was refused something of this kind for the first time.
-pub fn refusal(id: PartitionId, Refusal { denial, detail }: Refusal) {
+pub fn refusal(id: PartitionId, Refusal { denial, detail }: Refusal, rip: u64) {
     let detail = u64::from(detail);
-    record_own(id, What::Refusal { denial, detail, rip: vmx::read(field::GUEST_RIP) });
+    record_own(id, What::Refusal { denial, detail, rip });
 }
 
 /// Partition `id` starts again.
@@ -55,9 +54,9 @@ pub fn off(id: PartitionId) {
     record_own(id, What::Off);
 }
 
-/// The processor did not take the VMCS of a vCPU of partition `id`: a defect of the hypervisor.
-pub fn entry_failed(id: PartitionId) {
-    record_own(id, What::EntryFailed { error: vmx::read(field::INSTRUCTION_ERROR) });
+/// The processor did not take the control block of a vCPU of partition `id`, with this error: a defect of the hypervisor.
+pub fn entry_failed(id: PartitionId, error: u64) {
+    record_own(id, What::EntryFailed { error });
 }
 
 /// The oldest incident of a core that was not told yet: when it was seen, and the payload of its packet. Housekeeping only.

@@ -20,10 +20,12 @@ use hv_core::inbox::{Inbox, News};
 use hv_core::ipi::{Kind, Peers};
 use hv_core::wire::Fate;
 
-use super::{machine, module, restart, shared};
+use super::{module, restart, shared};
+use crate::backend::Backend;
 use crate::cpu::apic;
+use crate::cpu::instructions as machine;
 use crate::table::{CORES, PARTITIONS, TABLE, VCPUS};
-use crate::vmx::vcpu::{self, Life, Vcpu};
+use crate::vcpu::{Life, Vcpu};
 
 /// The vector of notifications on time-shared cores, whose machine APIC is the hypervisor's. Nothing but the exit looks at it.
 const NOTIFICATION: u8 = 0xFC;
@@ -91,16 +93,16 @@ fn first_vcpu(id: PartitionId) -> usize {
 }
 
 /// Sends what the guest of `vcpu` asked for. Every target is a vCPU of its own partition.
-pub fn send(vcpu: &mut Vcpu) {
+pub fn send<B: Backend>(vcpu: &mut Vcpu) {
     if vcpu.is_dedicated() {
-        send_from_dedicated(vcpu);
+        send_from_dedicated::<B>(vcpu);
     } else {
         run_errand(vcpu);
     }
 }
 
 /// The core is the partition's alone, so that nobody waits for it.
-fn send_from_dedicated(vcpu: &mut Vcpu) {
+fn send_from_dedicated<B: Backend>(vcpu: &mut Vcpu) {
     let mut own = false;
     // Ends: each round takes a target out.
     while let Some((target, kind)) = vcpu.state.errand.take() {
@@ -111,7 +113,7 @@ fn send_from_dedicated(vcpu: &mut Vcpu) {
         }
     }
     if own {
-        take_news(vcpu);
+        take_news::<B>(vcpu);
     }
 }
 
@@ -227,53 +229,53 @@ pub fn end_window(core: usize) {
 }
 
 /// Takes what came for `vcpu`, whose VMCS is current, and hands the guest what it can take now.
-pub fn deliver(vcpu: &mut Vcpu) {
+pub fn deliver<B: Backend>(vcpu: &mut Vcpu) {
     if vcpu.inbox.has_news() {
-        take_news(vcpu);
+        take_news::<B>(vcpu);
     }
     if vcpu.apic_virtualization {
         // The entry evaluates priorities and delivers. SDM 3C 27.3.2.5, 30.2.
-        vcpu.tell_interrupt_status();
+        B::tell_interrupt_status(vcpu);
         // It also ends a HLT that the guest was left in, by the manual; the emulator's entry does not.
-        if vcpu.state.apic.deliverable().is_some() && vcpu::accepts_interrupt() {
-            vcpu::wake();
+        if vcpu.state.apic.deliverable().is_some() && B::accepts_interrupt(vcpu) {
+            B::wake(vcpu);
         }
     } else {
-        inject_deliverable(vcpu);
+        inject_deliverable::<B>(vcpu);
     }
 }
 
-fn inject_deliverable(vcpu: &mut Vcpu) {
+fn inject_deliverable<B: Backend>(vcpu: &mut Vcpu) {
     let Some(vector) = vcpu.state.apic.deliverable() else {
-        vcpu.ask_for_interrupt_window(false);
+        B::ask_for_interrupt_window(vcpu, false);
         return;
     };
-    if vcpu::injection_is_pending() || !vcpu::accepts_interrupt() {
-        vcpu.ask_for_interrupt_window(true);
+    if B::injection_is_pending(vcpu) || !B::accepts_interrupt(vcpu) {
+        B::ask_for_interrupt_window(vcpu, true);
         return;
     }
     vcpu.state.apic.acknowledge(vector);
-    vcpu::inject_interrupt(vector);
+    B::inject_interrupt(vcpu, vector);
     // Another may wait behind it; it is looked at when the guest ends this one, which exits.
-    vcpu.ask_for_interrupt_window(false);
+    B::ask_for_interrupt_window(vcpu, false);
 }
 
 /// Empties the inbox of `vcpu`, whose VMCS is current. Behind an INIT without a start-up a dedicated core waits here for that; a
 /// time-shared one leaves the window, as `vcpu.life` tells it to.
 #[cold]
-pub fn take_news(vcpu: &mut Vcpu) {
+pub fn take_news<B: Backend>(vcpu: &mut Vcpu) {
     let news = vcpu.inbox.drain();
     if news.init {
         reset(vcpu);
     } else {
         vcpu.state.apic.accept_all(news.requests);
         if news.nmi {
-            offer_nmi(vcpu);
+            offer_nmi::<B>(vcpu);
         }
     }
-    start_if_asked(vcpu, &news);
+    start_if_asked::<B>(vcpu, &news);
     if vcpu.life != Life::Runs && vcpu.is_dedicated() {
-        await_start(vcpu);
+        await_start::<B>(vcpu);
     }
 }
 
@@ -289,44 +291,44 @@ fn reset(vcpu: &mut Vcpu) {
 }
 
 /// A vCPU that runs ignores a start-up interrupt. SDM 3A 9.4.3.
-fn start_if_asked(vcpu: &mut Vcpu, news: &News) {
+fn start_if_asked<B: Backend>(vcpu: &mut Vcpu, news: &News) {
     if let (Life::AwaitsStart, Some(vector)) = (vcpu.life, news.start_up) {
-        vcpu.start_up(vector);
+        B::start_up(vcpu, vector);
     }
 }
 
 /// Gives the guest an NMI, now or as soon as it takes one.
-pub fn offer_nmi(vcpu: &mut Vcpu) {
-    if vcpu::accepts_nmi() && !vcpu::injection_is_pending() {
-        vcpu::inject(hv_core::exit::Event::Nmi);
+pub fn offer_nmi<B: Backend>(vcpu: &mut Vcpu) {
+    if B::accepts_nmi(vcpu) && !B::injection_is_pending(vcpu) {
+        B::inject(vcpu, hv_core::exit::Event::Nmi);
     } else {
-        vcpu.ask_for_nmi_window(true);
+        B::ask_for_nmi_window(vcpu, true);
     }
 }
 
 /// The first wait of a vCPU that another one starts.
-pub fn await_first_start(vcpu: &mut Vcpu) {
+pub fn await_first_start<B: Backend>(vcpu: &mut Vcpu) {
     if vcpu.life == Life::AwaitsStart {
         apic::reset();
-        await_start(vcpu);
+        await_start::<B>(vcpu);
     }
 }
 
 /// A dedicated core whose vCPU waits for its start-up interrupt sits here; the core is its partition's alone. The inbox is looked at
 /// behind a notification only: an NMI that came after the start would else be taken for the guest's own.
-pub fn await_start(vcpu: &mut Vcpu) {
+pub fn await_start<B: Backend>(vcpu: &mut Vcpu) {
     while vcpu.life == Life::AwaitsStart {
         if module::is_stopping() || is_over(vcpu) {
             module::park();
         }
         if restart::is_asked(vcpu.state.partition) {
-            restart::carry_out(vcpu);
+            restart::carry_out::<B>(vcpu);
         }
         if module::take_root_nmi(vcpu.core) {
-            vcpu::stop_timer();
+            B::forget_exit_soon(vcpu);
             if take_notification(vcpu.core) {
                 let news = vcpu.inbox.drain();
-                start_if_asked(vcpu, &news);
+                start_if_asked::<B>(vcpu, &news);
             }
         }
         core::hint::spin_loop();

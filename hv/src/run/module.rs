@@ -11,7 +11,8 @@ use hv_core::pace;
 use hv_core::schedule::PlanWord;
 use hv_core::wire::Fate;
 
-use super::{machine, percpu};
+use super::percpu;
+use crate::cpu::instructions as machine;
 use crate::table::{CORES, PARTITIONS, TABLE};
 
 static FATES: [FateCell; PARTITIONS] = [const { FateCell::new() }; PARTITIONS];

@@ -1,4 +1,4 @@
-//! Makes a partition ready to run: its EPT, its memory, its vCPUs.
+//! Makes a partition ready to run: its nested page tables, its memory, its vCPUs.
 #![expect(unsafe_code, reason = "hands out static pages, and places them among the private ones")]
 
 use core::mem::MaybeUninit;
@@ -7,23 +7,24 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use bulkhead_table::{PAGE_SIZE, Partition, PartitionId, Range};
 use hv_core::cpuid::{CpuidPolicy, Facts, Leaf};
 use hv_core::exit::{ConsoleRing, Counters, EXIT_KINDS, ScheduleRights, VcpuState};
-use hv_core::ipi::{Errand, Peers};
+use hv_core::ipi::Errand;
 use hv_core::load::Load;
 use hv_core::mappings::{SchedulePages, View};
-use hv_core::msr::{self, CoreKind, MsrState};
-use hv_core::paging::{self, Format, LargePages, PageTable};
+use hv_core::msr::{CoreKind, MsrState};
+use hv_core::paging::{self, PageTable};
 use hv_core::ring::Ring;
 use hv_core::vapic::{ApicPage, VirtualApic};
 use hv_core::wire::LiveCounts;
 
 use super::cell::CoreCell;
-use super::{incidents, interrupts, machine, pc, restart, shared, window};
+use super::{incidents, interrupts, pc, restart, shared, window};
+use crate::backend::{Backend, Handlers, Page, Refused, Settings, Setup};
+use crate::cpu::instructions as machine;
 use crate::cpu::stacks::Stacks;
 use crate::memory::{self, VcpuPages};
+use crate::switched;
 use crate::table::{CORES, EPT_PAGES, TABLE, VCPUS as VCPU_COUNT};
-use crate::vmx::controls;
-use crate::vmx::setup::{self, Page, Pages, Start};
-use crate::vmx::vcpu::{self, MsrBitmaps, Parts, Vcpu};
+use crate::vcpu::{self, MsrMaps, Parts, Vcpu};
 
 /// The consoles, by vCPU: each has one producer, the core of its vCPU. Which vCPU's it is says whose the bytes are.
 static CONSOLES: [ConsoleRing; VCPU_COUNT] = [const { Ring::new() }; VCPU_COUNT];
@@ -34,24 +35,24 @@ static VCPUS: [CoreCell<MaybeUninit<Vcpu>>; VCPU_COUNT] =
     [const { CoreCell::new(MaybeUninit::uninit()) }; VCPU_COUNT];
 static MADE: [AtomicBool; VCPU_COUNT] = [const { AtomicBool::new(false) }; VCPU_COUNT];
 // SAFETY: as above.
-#[unsafe(link_section = ".bss.private.vmcs")]
-static VMCS: [CoreCell<Page>; VCPU_COUNT] = [const { CoreCell::new(Page([0; 512])) }; VCPU_COUNT];
+#[unsafe(link_section = ".bss.private.blocks")]
+static BLOCKS: [CoreCell<Page>; VCPU_COUNT] = [const { CoreCell::new(Page([0; 512])) }; VCPU_COUNT];
 // SAFETY: as above.
 #[unsafe(link_section = ".bss.private.apic")]
 static APIC_PAGES: [CoreCell<ApicPage>; VCPU_COUNT] =
     [const { CoreCell::new(ApicPage::new()) }; VCPU_COUNT];
-static VMXON: [CoreCell<Page>; CORES] = [const { CoreCell::new(Page([0; 512])) }; CORES];
-static MSR_BITMAPS: [CoreCell<Page>; CORES] = [const { CoreCell::new(Page([0; 512])) }; CORES];
-/// The same for vCPUs of a time-shared core whose guest has its APIC disabled.
-static APIC_OFF_BITMAPS: [CoreCell<Page>; CORES] = [const { CoreCell::new(Page([0; 512])) }; CORES];
+/// By core: what the processor keeps for itself while virtualization is on.
+static REGIONS: [CoreCell<Page>; CORES] = [const { CoreCell::new(Page([0; 512])) }; CORES];
+/// By core: its MSR permission maps.
+static MSR_MAPS: [CoreCell<[Page; 2]>; CORES] =
+    [const { CoreCell::new([Page([0; 512]), Page([0; 512])]) }; CORES];
 static EPT: [CoreCell<PageTable>; EPT_PAGES] =
     [const { CoreCell::new(PageTable([0; 512])) }; EPT_PAGES];
 /// Every port exits: none is granted. SDM 3C 25.6.4.
-static IO_BITMAP: Page = Page([u64::MAX; 512]);
+static PORT_MAP: Page = Page([u64::MAX; 512]);
 
 /// Bytes of static memory that one core and its one partition take: figures for the report.
-pub const PER_CPU_BYTES: usize = 3 * size_of::<Page>()
-    + size_of::<Page>()
+pub const PER_CPU_BYTES: usize = 4 * size_of::<Page>()
     + size_of::<ApicPage>()
     + size_of::<Vcpu>()
     + size_of::<ConsoleRing>()
@@ -73,7 +74,7 @@ pub fn vcpu_pages()
     let private = (0..VCPU_COUNT).filter_map(move |index| {
         let pages = [
             range(VCPUS.get(index)?.address() as u64, vcpu::STATE),
-            range(VMCS.get(index)?.address() as u64, size_of::<Page>()),
+            range(BLOCKS.get(index)?.address() as u64, size_of::<Page>()),
             range(APIC_PAGES.get(index)?.address() as u64, size_of::<ApicPage>()),
         ];
         Some((interrupts::home(index)?, pages))
@@ -88,31 +89,24 @@ pub fn vcpu_pages()
 /// Why a partition cannot be made ready; each is a defect of ours or of the board, never of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, defmt::Format)]
 pub enum Unready {
-    /// The processor refused a VMX region.
-    Vmx,
-    /// The EPT could not be built from the table.
-    Ept,
+    /// The processor refused a control block.
+    Processor,
+    /// The nested page tables could not be built from the table.
+    Nested,
 }
 
-/// Enters VMX operation on this core and fills its MSR bitmap.
+/// Switches virtualization on, on this core, and fills its MSR permission maps.
 ///
 /// # Errors
-/// [`Unready::Vmx`] when the processor refuses.
-pub fn enable_core(core: usize, kind: CoreKind) -> Result<(), Unready> {
-    let (Some(region), Some(bitmap), Some(apic_off)) =
-        (VMXON.get(core), MSR_BITMAPS.get(core), APIC_OFF_BITMAPS.get(core))
-    else {
-        return Err(Unready::Vmx);
+/// [`Unready::Processor`] when the processor refuses.
+pub fn enable_core<B: Backend>(core: usize, kind: CoreKind) -> Result<(), Unready> {
+    let (Some(region), Some(maps)) = (REGIONS.get(core), MSR_MAPS.get(core)) else {
+        return Err(Unready::Processor);
     };
     // SAFETY: the pages are indexed by this core, which runs this once.
-    let (region, bitmap, apic_off) = unsafe { (region.get(), bitmap.get(), apic_off.get()) };
-    let apic_virtualization = controls::has_apic_virtualization();
-    let speculation = vcpu::speculation_msrs();
-    msr::bitmap(kind, apic_virtualization, speculation, &mut bitmap.0);
-    msr::bitmap(kind, apic_virtualization, speculation, &mut apic_off.0);
-    msr::close_self_ipi(&mut apic_off.0);
-    vcpu::prepare_extended_state();
-    setup::enable(region).map_err(|_| Unready::Vmx)
+    let (region, maps) = unsafe { (region.get(), maps.get()) };
+    switched::prepare_extended_state();
+    B::enable(kind, region, maps).map_err(|Refused| Unready::Processor)
 }
 
 /// Which vCPU, among those of all partitions: an index into the pools above.
@@ -158,68 +152,62 @@ pub struct Place {
     pub core: usize,
     /// Board CPU number of the core.
     pub cpu: u16,
-    /// Kind of the core.
-    pub kind: CoreKind,
     /// Top of the core's stack.
     pub host_stack: u64,
+    /// See [`Vcpu::entry_failed`].
+    pub entry_failed: extern "C" fn(*mut Vcpu) -> *mut Vcpu,
 }
 
-/// Makes the vCPU of partition `id` on this core, with its VMCS filled. The core of vCPU 0 also loads the memory that all vCPUs of
-/// the partition share; nobody runs before the epoch, so the others need not wait for it.
+/// Makes the vCPU of partition `id` on this core, with its control block filled; its exits go to `H`. The core of vCPU 0 also loads the
+/// memory that all vCPUs of the partition share; nobody runs before the epoch, so the others need not wait for it.
 ///
 /// # Errors
 /// An [`Unready`] that names what failed.
-pub fn make(id: PartitionId, image: &Range, place: &Place) -> Result<(), Unready> {
-    let partition = TABLE.partitions.get(usize::from(id)).ok_or(Unready::Vmx)?;
-    let vcpu = partition.vcpu_on(place.cpu).ok_or(Unready::Vmx)?;
-    let index = usize::from(partition.first_vcpu) + vcpu;
-    let (Some(cell), Some(region), Some(apic_page), Some(console)) =
-        (VCPUS.get(index), VMCS.get(index), APIC_PAGES.get(index), CONSOLES.get(index))
+pub fn make<B: Backend, H: Handlers>(
+    id: PartitionId,
+    image: &Range,
+    place: &Place,
+) -> Result<(), Unready> {
+    let partition = TABLE.partitions.get(usize::from(id)).ok_or(Unready::Processor)?;
+    let number = partition.vcpu_on(place.cpu).ok_or(Unready::Processor)?;
+    let index = usize::from(partition.first_vcpu) + number;
+    let (Some(cell), Some(block), Some(maps)) =
+        (VCPUS.get(index), BLOCKS.get(index), MSR_MAPS.get(place.core))
     else {
-        return Err(Unready::Vmx);
+        return Err(Unready::Processor);
     };
-    let ept_pool = ept_pool(usize::from(id), partition).ok_or(Unready::Ept)?;
-    let ept_root = ept_pool.as_ptr() as u64;
-    if vcpu == 0 {
+    let pool = nested_pool(usize::from(id), partition).ok_or(Unready::Nested)?;
+    let settings = B::settings(H::KIND);
+    if number == 0 {
         load_memory(partition, image);
-        build_ept(partition, ept_pool)?;
+        build_nested(partition, pool, &settings)?;
     }
-    crate::vmx::instructions::invept_all();
-    // SAFETY: this vCPU belongs to this core alone, and it is made once, before the epoch.
-    let apic_page = unsafe { apic_page.get() };
-    let peers = interrupts::peers(partition, vcpu);
-    let state = decisions(id, partition, peers, apic_page, console, place);
-    let cr4_allowed = state.cr4_allowed;
-    let settings = match place.kind {
-        CoreKind::Dedicated => controls::dedicated(),
-        CoreKind::Shared => controls::shared(controls::has_apic_virtualization()),
-    };
+    B::flush_nested();
+    let maps = maps.address() as u64;
     let parts = Parts {
-        vmcs: region.address() as u64,
+        block: block.address() as u64,
+        entry_failed: place.entry_failed,
         core: place.core,
         most_timer_lead: shared::MOST_TIMER_LEAD,
         host_stack: place.host_stack,
-        state,
-        number: vcpu as u32,
+        state: decisions::<H>(id, partition, number, &settings)?,
+        number: number as u32,
+        timer_shift: settings.timer_shift,
+        controls: settings.controls,
+        apic_virtualization: settings.apic_virtualization,
         start: vcpu::Start { entry: partition.image.entry, boot_info: partition.boot_info_at },
-        inbox: interrupts::inbox(partition, vcpu).ok_or(Unready::Vmx)?,
-        msr_bitmaps: MsrBitmaps {
-            apic_on: MSR_BITMAPS.get(place.core).ok_or(Unready::Vmx)?.address() as u64,
-            apic_off: APIC_OFF_BITMAPS.get(place.core).ok_or(Unready::Vmx)?.address() as u64,
-        },
+        inbox: interrupts::inbox(partition, number).ok_or(Unready::Processor)?,
+        msr_maps: MsrMaps { apic_on: maps, apic_off: maps + PAGE_SIZE },
     };
-    // SAFETY: as above.
-    let vcpu = unsafe { cell.get() }.write(Vcpu::new(parts, &settings));
-    // SAFETY: as above.
-    let region = unsafe { region.get() };
-    let pages = Pages {
-        io_bitmaps: [&raw const IO_BITMAP as u64; 2],
-        msr_bitmap: vcpu.msr_bitmaps.apic_on,
-        ept_root,
-        virtual_apic: vcpu.apic_virtualization.then(|| vcpu.state.apic.page_address()),
+    // SAFETY: this vCPU belongs to this core alone, and it is made once, before the epoch.
+    let (vcpu, block) = unsafe { (cell.get().write(Vcpu::new(parts)), block.get()) };
+    let setup = Setup {
+        nested_root: pool.as_ptr() as u64,
+        port_map: &raw const PORT_MAP as u64,
+        tag: index as u16 + 1,
+        entry: partition.image.entry,
     };
-    let start = Start { entry: partition.image.entry, vpid: index as u16 + 1, cr4_allowed };
-    setup::fill(vcpu, region, &settings, &pages, &start).map_err(|_| Unready::Vmx)?;
+    B::fill::<H>(vcpu, block, &setup).map_err(|Refused| Unready::Processor)?;
     if let Some(made) = MADE.get(index) {
         made.store(true, Ordering::Release);
     }
@@ -291,41 +279,43 @@ fn schedule_page_at(partition: &Partition, vcpu: usize) -> u64 {
     }
 }
 
-fn decisions(
+/// What decisions about vCPU `number` of a partition are made from.
+fn decisions<H: Handlers>(
     id: PartitionId,
     partition: &Partition,
-    peers: Peers,
-    apic_page: &'static mut ApicPage,
-    console: &'static ConsoleRing,
-    place: &Place,
-) -> VcpuState {
-    let vcpu = peers.own();
-    let xcr0_allowed = vcpu::xcr0_allowed();
+    number: usize,
+    settings: &Settings,
+) -> Result<VcpuState, Unready> {
+    let index = usize::from(partition.first_vcpu) + number;
+    let (Some(apic_page), Some(console)) = (APIC_PAGES.get(index), CONSOLES.get(index)) else {
+        return Err(Unready::Processor);
+    };
+    // SAFETY: the page is the vCPU's, which is made once, on its own core.
+    let apic_page = unsafe { apic_page.get() };
+    let peers = interrupts::peers(partition, number);
+    let xcr0_allowed = switched::xcr0_allowed();
     let host = |leaf: u32, sub: u32| {
         let found = core::arch::x86_64::__cpuid_count(leaf, sub);
         Leaf { eax: found.eax, ebx: found.ebx, ecx: found.ecx, edx: found.edx }
     };
-    let cpuid = CpuidPolicy::build(
-        host,
-        &Facts {
-            apic_id: peers.own_id(),
-            tsc_khz: (TABLE.board.tsc_hz / 1000) as u32,
-            partition: id,
-            vcpu: vcpu as u16,
-            vcpus: partition.cpus.len() as u16,
-            schedule_page: schedule_page_at(partition, vcpu),
-            kind: place.kind,
-            xcr0_allowed,
-            random_numbers: !controls::intercepts_random_numbers(),
-            platform: partition.platform,
-        },
-    );
-    VcpuState {
+    let facts = Facts {
+        apic_id: peers.own_id(),
+        tsc_khz: (TABLE.board.tsc_hz / 1000) as u32,
         partition: id,
-        kind: place.kind,
-        cpuid,
+        vcpu: number as u16,
+        vcpus: partition.cpus.len() as u16,
+        schedule_page: schedule_page_at(partition, number),
+        kind: H::KIND,
         xcr0_allowed,
-        cr4_allowed: cr4_allowed(),
+        random_numbers: settings.random_numbers,
+        platform: partition.platform,
+    };
+    Ok(VcpuState {
+        partition: id,
+        kind: H::KIND,
+        cpuid: CpuidPolicy::build(host, &facts),
+        xcr0_allowed,
+        cr4_allowed: CR4_OFFERED & settings.cr4_possible,
         msr: MsrState::new(peers),
         apic: VirtualApic::new(apic_page, peers),
         window: None,
@@ -336,22 +326,15 @@ fn decisions(
         errand: Errand::NONE,
         violation: None,
         refusal: None,
-    }
+    })
 }
+
+/// CR4 bits that a guest may set where the processor has them: those of SDM 3A 2.5 up to SMAP, without MCE, VMXE and SMXE.
+const CR4_OFFERED: u64 = 0x37_0FFF & !(1 << 6);
 
 fn schedule_rights(partition: &Partition) -> ScheduleRights {
     let plans = if partition.may_switch_plan { TABLE.plans.len() as u16 } else { 0 };
     ScheduleRights { plans, donates_to: partition.donates_to.copied() }
-}
-
-/// CR4 bits that a guest may set: those of SDM 3A 2.5 up to SMAP, without MCE, VMXE and SMXE, as far as the
-/// processor has them (SDM 3D A.8).
-fn cr4_allowed() -> u64 {
-    const OFFERED: u64 = 0x37_0FFF & !(1 << 6);
-    const IA32_VMX_CR4_FIXED1: u32 = 0x489;
-    // SAFETY: the MSR exists where CPUID reports VMX.
-    let fixed = unsafe { x86_64::registers::model_specific::Msr::new(IA32_VMX_CR4_FIXED1).read() };
-    OFFERED & fixed
 }
 
 /// Clears the partition's memory, then copies image and boot information to where the table says. The compiler proved that both
@@ -365,21 +348,24 @@ fn load_memory(partition: &Partition, image: &Range) {
 }
 
 /// The pages of a partition's nested page tables; the first is the root.
-fn ept_pool(id: usize, partition: &Partition) -> Option<&'static [CoreCell<PageTable>]> {
+fn nested_pool(id: usize, partition: &Partition) -> Option<&'static [CoreCell<PageTable>]> {
     let first: usize = TABLE.partitions.iter().take(id).map(|other| other.ept_pages).sum();
     EPT.get(first..first + partition.ept_pages)
 }
 
-fn build_ept(partition: &Partition, pages: &'static [CoreCell<PageTable>]) -> Result<(), Unready> {
+fn build_nested(
+    partition: &Partition,
+    pages: &'static [CoreCell<PageTable>],
+    settings: &Settings,
+) -> Result<(), Unready> {
     let base = pages.as_ptr().cast::<PageTable>().cast_mut();
     // SAFETY: these cells are contiguous pages that belong to this partition, by the prefix sum; `CoreCell` and `PageTable` have the
     // same layout; only the core of its vCPU 0 builds them, once.
     let pool = unsafe { core::slice::from_raw_parts_mut(base, pages.len()) };
     // The pool is cut for pages of 2 MiB; larger ones need fewer tables.
-    let largest = if controls::has_huge_ept_pages() { LargePages::Up1G } else { LargePages::Up2M };
-    paging::build(Format::Ept, largest, view(partition).mappings(), pool, base as u64)
+    paging::build(settings.nested, settings.largest, view(partition).mappings(), pool, base as u64)
         .map(|_| ())
-        .map_err(|_| Unready::Ept)
+        .map_err(|_| Unready::Nested)
 }
 
 /// The memory that a partition sees.

@@ -11,9 +11,10 @@ use hv_core::pc::typed::Delivery;
 use hv_core::pc::{Devices, Pc};
 
 use super::incidents;
+use crate::backend::Backend;
 use crate::memory::{self, Side};
 use crate::table::{PARTITIONS, TABLE};
-use crate::vmx::vcpu::Vcpu;
+use crate::vcpu::Vcpu;
 
 /// Partitions with such a platform.
 pub const COUNT: usize = PLACES.1;
@@ -81,18 +82,19 @@ pub fn type_to(id: PartitionId, bytes: &[u8]) -> Delivery {
 
 /// Records each kind of refused access once, behind the first exit with one.
 #[inline(always)]
-pub fn note_refusal(vcpu: &mut Vcpu) {
+pub fn note_refusal<B: Backend>(vcpu: &mut Vcpu) {
     if let Some(refusal) = vcpu.state.refusal.take() {
-        record_refusal(vcpu.state.partition, refusal);
+        record_refusal::<B>(vcpu, refusal);
     }
 }
 
 #[cold]
-fn record_refusal(id: PartitionId, refusal: Refusal) {
+fn record_refusal<B: Backend>(vcpu: &Vcpu, refusal: Refusal) {
+    let id = vcpu.state.partition;
     let kind = 1 << refusal.denial as u8;
     let told = place(id).and_then(|at| TOLD.get(at));
     // Another vCPU may have told it already.
     if told.is_some_and(|told| told.fetch_or(kind, Ordering::Relaxed) & kind == 0) {
-        incidents::refusal(id, refusal);
+        incidents::refusal(id, refusal, B::instruction_pointer(vcpu));
     }
 }

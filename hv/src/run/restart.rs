@@ -15,11 +15,13 @@ use hv_core::load::{Load, Piece, Source};
 use hv_core::wire::Fate;
 
 use super::cell::CoreCell;
-use super::{incidents, interrupts, machine, module, pc};
+use super::{incidents, interrupts, module, pc};
+use crate::backend::Backend;
 use crate::cpu::apic;
+use crate::cpu::instructions as machine;
 use crate::memory::{self, Mapped, Side};
 use crate::table::TABLE;
-use crate::vmx::vcpu::{Life, Vcpu};
+use crate::vcpu::{Life, Vcpu};
 
 /// The restarts of one partition.
 struct Restart {
@@ -88,7 +90,7 @@ pub fn ask(vcpu: &Vcpu, fault: bool) {
 
 /// On a dedicated core: does this vCPU's part of a restart that was asked for, and returns when it is time to enter the guest; for
 /// any vCPU but vCPU 0 the caller waits for its start.
-pub fn carry_out(vcpu: &mut Vcpu) {
+pub fn carry_out<B: Backend>(vcpu: &mut Vcpu) {
     let (Some(restart), Some(partition)) =
         (of(vcpu.state.partition), TABLE.partitions.get(usize::from(vcpu.state.partition)))
     else {
@@ -100,7 +102,7 @@ pub fn carry_out(vcpu: &mut Vcpu) {
         // vCPU 0 may have asked for the next one before this core looks.
         let behind = |done: u32| number.wrapping_sub(done).cast_signed() <= 0;
         wait(vcpu, || behind(restart.done.load(Ordering::SeqCst)));
-        vcpu.refresh();
+        B::refresh(vcpu);
         vcpu.life = Life::AwaitsStart;
         apic::reset();
         return;
@@ -113,7 +115,7 @@ pub fn carry_out(vcpu: &mut Vcpu) {
             module::park();
         }
     }
-    vcpu.refresh();
+    B::refresh(vcpu);
     apic::reset_to_enabled();
     finish(restart, partition, vcpu.state.partition);
 }
@@ -129,9 +131,9 @@ fn wait(vcpu: &Vcpu, done: impl Fn() -> bool) {
 }
 
 /// On a time-shared core, in a window of the partition: another of its vCPUs than vCPU 0 stops. The VMCS of `vcpu` is current.
-pub fn stop(vcpu: &mut Vcpu) {
+pub fn stop<B: Backend>(vcpu: &mut Vcpu) {
     if let Some(restart) = of(vcpu.state.partition) {
-        vcpu.refresh();
+        B::refresh(vcpu);
         vcpu.life = Life::AwaitsStart;
         vcpu.state.apic.reset();
         vcpu.stopped_for = restart.asked.load(Ordering::SeqCst);
@@ -165,10 +167,10 @@ pub fn load_until(vcpu: &Vcpu, instant: u64) -> bool {
 }
 
 /// On a time-shared core: vCPU 0, whose VMCS is current, is as at its first start, and the restart is done.
-pub fn start(vcpu: &mut Vcpu) {
+pub fn start<B: Backend>(vcpu: &mut Vcpu) {
     let id = vcpu.state.partition;
     if let (Some(restart), Some(partition)) = (of(id), TABLE.partitions.get(usize::from(id))) {
-        vcpu.refresh();
+        B::refresh(vcpu);
         vcpu.state.apic.reset_to_enabled();
         finish(restart, partition, id);
     }

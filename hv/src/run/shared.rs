@@ -15,15 +15,15 @@ use hv_core::pace;
 use hv_core::schedule::{Cursor, NextWindows, PlanWord, Schedule, Slot, timer_value};
 use hv_core::trace::{Trace, WindowRecord};
 use hv_core::wire::{Fate, SwitchStep};
-use hv_defs::vmcs::field;
 
 use super::cell::CoreCell;
 use super::housekeeping::Course;
 use super::partition::VcpuIndex;
-use super::{housekeeping, hygiene, incidents, interrupts, machine, module, partition, restart};
+use super::{housekeeping, hygiene, incidents, interrupts, module, partition, restart};
+use crate::backend::Backend;
+use crate::cpu::instructions as machine;
 use crate::table::{CORES, PARTITIONS, TABLE};
-use crate::vmx::vcpu::{Life, Vcpu};
-use crate::vmx::{entry, instructions as vmx};
+use crate::vcpu::{Life, Vcpu};
 
 /// Number of plans.
 const PLANS: usize = TABLE.plans.len();
@@ -126,7 +126,12 @@ pub unsafe fn trace(core: usize) -> Option<&'static Trace<TRACED>> {
 }
 
 /// Starts the cyclic schedule on this core, and enters its first guest.
-pub fn start(core: usize, cpu: u16, epoch: u64, plans: &'static [&'static [Window]]) -> ! {
+pub fn start<B: Backend>(
+    core: usize,
+    cpu: u16,
+    epoch: u64,
+    plans: &'static [&'static [Window]],
+) -> ! {
     let schedule = Schedule { epoch, frame: TABLE.frame, plans };
     let word = module::plan_word();
     let cursor = schedule.first_not_ended(machine::tsc(), word);
@@ -158,7 +163,7 @@ pub fn start(core: usize, cpu: u16, epoch: u64, plans: &'static [&'static [Windo
         steps: [0; SwitchStep::ALL.len()],
     });
     let slot = state.schedule.slot(cursor, word);
-    state.run_until_guest(slot, word, machine::tsc());
+    state.run_until_guest::<B>(slot, word, machine::tsc());
     housekeeping::end_module()
 }
 
@@ -166,10 +171,10 @@ impl SharedCore {
     /// Enters the guest of the next window in time, running housekeeping windows on the way. `since` is when the last guest was left.
     /// Returns when a housekeeping window found that the module is over.
     #[inline(always)]
-    fn next_window(&mut self, since: u64) {
+    fn next_window<B: Backend>(&mut self, since: u64) {
         self.note_end(since);
         let (slot, word) = self.advance();
-        self.run_until_guest(slot, word, since)
+        self.run_until_guest::<B>(slot, word, since)
     }
 
     /// Goes on to the next window; returns it, and the word that says which plan it is of.
@@ -181,7 +186,7 @@ impl SharedCore {
         (step.slot, word)
     }
 
-    fn run_until_guest(&mut self, mut slot: Slot, mut word: PlanWord, mut since: u64) {
+    fn run_until_guest<B: Backend>(&mut self, mut slot: Slot, mut word: PlanWord, mut since: u64) {
         // Ends at the next window of a partition that can run; a core with none left serves its housekeeping windows for good.
         loop {
             // A core that drains the logs is the one that ends the module, so it never sees this.
@@ -200,11 +205,11 @@ impl SharedCore {
                     let starts_again = restart::is_under_way(id);
                     if starts_again {
                         self.clean_unloaded(cleaning);
-                        self.restart_in(id, &slot);
+                        self.restart_in::<B>(id, &slot);
                     } else if let Some((index, vcpu)) = self.ready_for(id, &slot, word, &mut since)
                     {
                         let turn = Turn { id, index, slot, word, cleaning };
-                        self.begin(vcpu, &turn, since);
+                        self.begin::<B>(vcpu, &turn, since);
                     } else {
                         self.clean_unloaded(cleaning);
                     }
@@ -222,7 +227,7 @@ impl SharedCore {
 
     /// A window of a partition that starts again: its vCPU here stops, or its memory is loaded. All of it ends before the window does, and
     /// what takes a part of a switch is begun only with the time of a whole one left.
-    fn restart_in(&mut self, id: PartitionId, slot: &Slot) {
+    fn restart_in<B: Backend>(&mut self, id: PartitionId, slot: &Slot) {
         let index = self.vcpus.get(usize::from(id)).copied().flatten();
         // SAFETY: the vCPU is this core's, by its CPU number; no other reference to it is alive between windows.
         let Some((index, vcpu)) =
@@ -234,11 +239,11 @@ impl SharedCore {
         let last = slot.end.saturating_sub(TABLE.board.switch_budget).max(slot.start + 1);
         let is_first = vcpu.state.msr.peers.own() == BOOTSTRAP;
         if is_first && restart::load_until(vcpu, last) && machine::tsc() < last {
-            self.put_in(index, vcpu, Hygiene::NONE, machine::tsc());
-            restart::start(vcpu);
+            self.put_in::<B>(index, vcpu, Hygiene::NONE, machine::tsc());
+            restart::start::<B>(vcpu);
         } else if !is_first && !restart::has_stopped(vcpu) && machine::tsc() < last {
-            self.put_in(index, vcpu, Hygiene::NONE, machine::tsc());
-            restart::stop(vcpu);
+            self.put_in::<B>(index, vcpu, Hygiene::NONE, machine::tsc());
+            restart::stop::<B>(vcpu);
         }
     }
 
@@ -304,42 +309,42 @@ impl SharedCore {
 
     /// The switch: everything that can be done ahead of the window, then its start. After the wait only the VM entry remains. Its cost is
     /// constant, because no frame of a caller is left between the two.
-    fn begin(&mut self, vcpu: &'static mut Vcpu, turn: &Turn, since: u64) -> ! {
+    fn begin<B: Backend>(&mut self, vcpu: &'static mut Vcpu, turn: &Turn, since: u64) -> ! {
         let before = self.before();
         let decided = machine::tsc();
-        let [saved, loaded, cleaned] = self.put_in(turn.index, vcpu, turn.cleaning, decided);
-        self.give(vcpu, turn, false);
+        let [saved, loaded, cleaned] = self.put_in::<B>(turn.index, vcpu, turn.cleaning, decided);
+        self.give::<B>(vcpu, turn, false);
         vcpu.windows.run += 1;
         partition::note_first_entry(vcpu);
         let told = machine::tsc();
-        settle_at_start(vcpu, turn.slot.start);
+        settle_at_start::<B>(vcpu, turn.slot.start);
         let ready = machine::tsc();
         self.note_switch(&[since, decided, saved, loaded, cleaned, told, ready]);
         if ready > turn.slot.start {
             self.note_late(vcpu, turn, before, [since, cleaned, ready]);
             let now = machine::tsc();
-            settle_at_start(vcpu, now);
+            settle_at_start::<B>(vcpu, now);
             self.running.entered = now;
         } else {
             self.running.entered = machine::wait_until(turn.slot.start);
         }
-        enter(vcpu)
+        enter::<B>(vcpu)
     }
 
     /// The same for the rest of another's window: at once, and with no start to be late for.
-    fn begin_donated(&mut self, vcpu: &'static mut Vcpu, turn: &Turn) -> ! {
-        self.put_in(turn.index, vcpu, turn.cleaning, machine::tsc());
-        self.give(vcpu, turn, true);
+    fn begin_donated<B: Backend>(&mut self, vcpu: &'static mut Vcpu, turn: &Turn) -> ! {
+        self.put_in::<B>(turn.index, vcpu, turn.cleaning, machine::tsc());
+        self.give::<B>(vcpu, turn, true);
         partition::note_first_entry(vcpu);
         let now = machine::tsc();
-        settle_at_start(vcpu, now);
+        settle_at_start::<B>(vcpu, now);
         self.running.entered = now;
-        enter(vcpu)
+        enter::<B>(vcpu)
     }
 
     /// Puts the state of `vcpu` into the machine, in place of another's, and cleans. Begun at `begun`; returns when the other's was
     /// saved, this one's loaded, and the core cleaned.
-    fn put_in(
+    fn put_in<B: Backend>(
         &mut self,
         index: VcpuIndex,
         vcpu: &mut Vcpu,
@@ -354,7 +359,7 @@ impl SharedCore {
         }
         self.save_loaded();
         let saved = machine::tsc();
-        vcpu.load();
+        B::load(vcpu);
         let loaded = machine::tsc();
         hygiene::clean(cleaning);
         self.loaded = Some(index);
@@ -380,7 +385,7 @@ impl SharedCore {
     }
 
     /// Gives a vCPU its window and tells its guest.
-    fn give(&mut self, vcpu: &mut Vcpu, turn: &Turn, donated: bool) {
+    fn give<B: Backend>(&mut self, vcpu: &mut Vcpu, turn: &Turn, donated: bool) {
         let slot = turn.slot;
         vcpu.window_end = slot.end;
         vcpu.state.window = Some(WindowView {
@@ -392,7 +397,7 @@ impl SharedCore {
             quiet: QUIET,
         });
         if let Life::StartsAt(vector) = vcpu.life {
-            vcpu.start_up(vector);
+            B::start_up(vcpu, vector);
         }
         interrupts::begin_window(self.core, vcpu);
         // The latest instant that settling calls outside: a timer due since then is due in the window.
@@ -566,7 +571,7 @@ impl SharedCore {
     }
 
     /// The running vCPU gave the rest of its window to partition `id` at `since`.
-    fn donate(&mut self, id: PartitionId, since: u64) {
+    fn donate<B: Backend>(&mut self, id: PartitionId, since: u64) {
         let (slot, word) = (self.running.slot, self.running.word);
         let time_left = slot.end.saturating_sub(since);
         let cost = TABLE.board.hygiene.of(self.holder.cleaning_for(id, hygiene::asked_by));
@@ -574,9 +579,9 @@ impl SharedCore {
             Some((index, vcpu)) if gift_fits(time_left, TABLE.board.switch_budget, cost) => {
                 self.note_end(since);
                 let cleaning = self.holder.pass_to(id, hygiene::asked_by);
-                self.begin_donated(vcpu, &Turn { id, index, slot, word, cleaning })
+                self.begin_donated::<B>(vcpu, &Turn { id, index, slot, word, cleaning })
             }
-            _ => self.next_window(since),
+            _ => self.next_window::<B>(since),
         }
     }
 }
@@ -584,34 +589,28 @@ impl SharedCore {
 /// After an exit that changed nothing but the time that it took: arms the timer anew, which stood still since the exit. False when
 /// it is time for [`clock`] instead.
 #[inline(always)]
-pub fn rearm(vcpu: &Vcpu) -> bool {
+pub fn rearm<B: Backend>(vcpu: &mut Vcpu) -> bool {
     let now = machine::tsc();
     let in_time = now < vcpu.deadline;
     if in_time {
         // `settle` keeps the deadline so near that this fits the timer.
-        write_timer((vcpu.deadline - now) >> (vcpu.timer_shift & 63));
+        B::arm(vcpu, (vcpu.deadline - now) >> (vcpu.timer_shift & 63));
     }
     in_time
 }
 
 /// As [`settle`], for the first entry of a window. Where the vCPU was reset meanwhile, or has a command of its last window to finish, the core
 /// looks up before the guest's first instruction. SDM 3C 26.5.1: a timer of 0 exits before any.
-fn settle_at_start(vcpu: &mut Vcpu, instant: u64) {
-    settle(vcpu, instant);
+fn settle_at_start<B: Backend>(vcpu: &mut Vcpu, instant: u64) {
+    settle::<B>(vcpu, instant);
     if vcpu.life != Life::Runs || !vcpu.state.errand.is_done() {
         vcpu.deadline = instant;
-        arm(vcpu, instant);
+        arm::<B>(vcpu, instant);
     }
 }
 
-fn arm(vcpu: &Vcpu, now: u64) {
-    write_timer(u64::from(timer_value(now, vcpu.deadline, vcpu.timer_shift, NO_LEAD)));
-}
-
-#[inline(always)]
-fn write_timer(value: u64) {
-    // SAFETY: any 32-bit value is valid; an early exit only looks at the clock again. SDM 3C 26.5.1.
-    unsafe { vmx::write(field::PREEMPTION_TIMER, value) };
+fn arm<B: Backend>(vcpu: &mut Vcpu, now: u64) {
+    B::arm(vcpu, u64::from(timer_value(now, vcpu.deadline, vcpu.timer_shift, NO_LEAD)));
 }
 
 /// Most ticks ahead that the core looks up again: what a 32-bit timer holds whatever its shift.
@@ -623,7 +622,7 @@ const NO_LEAD: u64 = 0;
 /// Looks at the clock: settles timer and interrupts, unless the window is over or the module ends. Returns the TSC when the window has to
 /// be left.
 #[inline(never)]
-pub fn clock(vcpu: &mut Vcpu) -> Option<u64> {
+pub fn clock<B: Backend>(vcpu: &mut Vcpu) -> Option<u64> {
     if !vcpu.state.errand.is_done() {
         interrupts::run_errand(vcpu);
     }
@@ -633,7 +632,7 @@ pub fn clock(vcpu: &mut Vcpu) -> Option<u64> {
     if now.saturating_add(needed) >= vcpu.window_end || module::is_stopping() {
         return Some(now);
     }
-    settle_now(vcpu, now);
+    settle_now::<B>(vcpu, now);
     if vcpu.life == Life::Runs { None } else { Some(machine::tsc()) }
 }
 
@@ -643,14 +642,14 @@ pub const LEAST_SETTLING: u64 = pace::least_settling(TABLE.board.switch_budget);
 
 /// Settles for an entry now, or at the instant of a guest timer that is due in a moment: the core looks up that much earlier (see
 /// [`pace::TimerLead`]), does its work ahead and waits the rest out, so that the interrupt comes when the guest asked for it.
-fn settle_now(vcpu: &mut Vcpu, now: u64) {
+fn settle_now<B: Backend>(vcpu: &mut Vcpu, now: u64) {
     vcpu.timer_lead.take_in();
     let due = vcpu.state.apic.next_deadline().unwrap_or(u64::MAX);
     let lead = vcpu.timer_lead.ticks();
     let looked_up = due.saturating_sub(lead);
     let soon = now.saturating_add(lead);
     let instant = if due <= soon && due < vcpu.window_end { due.max(now) } else { now };
-    settle(vcpu, instant);
+    settle::<B>(vcpu, instant);
     let ready = machine::tsc();
     if due <= soon && due.saturating_add(MOST_TIMER_LEAD) > now {
         vcpu.timer_lead.note(ready.saturating_sub(looked_up));
@@ -660,7 +659,7 @@ fn settle_now(vcpu: &mut Vcpu, now: u64) {
         return;
     }
     // Again, and by a fresh look: the timer stands still until the entry.
-    arm(vcpu, machine::tsc());
+    arm::<B>(vcpu, machine::tsc());
 }
 
 /// See [`pace::most_timer_lead`].
@@ -669,29 +668,29 @@ pub const MOST_TIMER_LEAD: u64 = pace::most_timer_lead(TABLE.board.switch_budget
 /// Goes from the guest that was left at `since` to the next window. `core` is this core's index in the table; the caller holds no reference
 /// to a vCPU.
 #[inline(never)]
-pub fn leave(core: usize, since: u64) -> ! {
+pub fn leave<B: Backend>(core: usize, since: u64) -> ! {
     interrupts::end_window(core);
     // SAFETY: this core's own state. The reference ends with this line, or its frames are never returned to.
     match unsafe { state(core) } {
-        Some(state) => state.next_window(since),
+        Some(state) => state.next_window::<B>(since),
         None => module::park(),
     }
     housekeeping::end_module()
 }
 
 /// Enters a vCPU. No frame of the stack is returned to: the next exit begins at its top.
-fn enter(vcpu: &'static mut Vcpu) -> ! {
+fn enter<B: Backend>(vcpu: &'static mut Vcpu) -> ! {
     // SAFETY: the switch loaded the VMCS of this vCPU; the host stack is this core's.
-    unsafe { entry::enter(vcpu) }
+    unsafe { B::enter(vcpu) }
 }
 
 /// As [`leave`], for a guest that gave the rest of its window to partition `id`.
 #[inline(never)]
-pub fn donate(core: usize, id: PartitionId, since: u64) -> ! {
+pub fn donate<B: Backend>(core: usize, id: PartitionId, since: u64) -> ! {
     interrupts::end_window(core);
     // SAFETY: as in `leave`.
     match unsafe { state(core) } {
-        Some(state) => state.donate(id, since),
+        Some(state) => state.donate::<B>(id, since),
         None => module::park(),
     }
     housekeeping::end_module()
@@ -718,14 +717,14 @@ pub fn answer(vcpu: &mut Vcpu, request: Request) {
 
 /// Moves timers that are due at `instant` into the virtual APIC, hands the guest what it can take, and arms the preemption timer
 /// for an entry at that instant.
-fn settle(vcpu: &mut Vcpu, instant: u64) {
+fn settle<B: Backend>(vcpu: &mut Vcpu, instant: u64) {
     vcpu.state.apic.expire(instant);
-    interrupts::deliver(vcpu);
+    interrupts::deliver::<B>(vcpu);
     // A timer that is due behind the window is not looked up for: ahead of it nothing could be done, and the core would exit over and
     // over until the end.
     let end = vcpu.window_end;
     let due = vcpu.state.apic.next_deadline().filter(|due| *due < end);
     let next = due.map_or(end, |due| due.saturating_sub(vcpu.timer_lead.ticks()));
     vcpu.deadline = next.min(instant.saturating_add(MOST_AHEAD));
-    arm(vcpu, instant);
+    arm::<B>(vcpu, instant);
 }

@@ -3,6 +3,7 @@
 //! SDM 3D appendix A: a capability MSR has the bits that must be 1 in its low half and those that may be 1 in
 //! its high half.
 
+use hv_core::msr::CoreKind;
 use hv_defs::vmcs::{entry_control, exit_control, pin, processor, secondary};
 use x86_64::registers::model_specific::Msr;
 
@@ -206,9 +207,23 @@ fn random_number_exits() -> u32 {
     if crate::cpu::errata().shares_random_numbers() { wanted & SECONDARY.allowed() } else { 0 }
 }
 
+/// Controls of a core of this kind.
+pub fn of(kind: CoreKind) -> Controls {
+    match kind {
+        CoreKind::Dedicated => dedicated(),
+        CoreKind::Shared => shared(has_apic_virtualization()),
+    }
+}
+
+/// CR4 bits that the processor lets be set in VMX operation. SDM 3D A.8.
+pub fn cr4_possible() -> u64 {
+    const IA32_VMX_CR4_FIXED1: u32 = 0x489;
+    capability(IA32_VMX_CR4_FIXED1)
+}
+
 /// Controls of a dedicated core: no external-interrupt exiting, no HLT exiting, the preemption timer off
 /// until a kick turns it on.
-pub fn dedicated() -> Controls {
+fn dedicated() -> Controls {
     Controls {
         pin: PIN.settle(0) & !pin::PREEMPTION_TIMER,
         processor: PROCESSOR.settle(0),
@@ -226,7 +241,7 @@ pub fn has_apic_virtualization() -> bool {
 }
 
 /// Controls of a time-shared core. Without APIC virtualization each access to the APIC exits, CR8 included.
-pub fn shared(apic_virtualization: bool) -> Controls {
+fn shared(apic_virtualization: bool) -> Controls {
     let (processor, secondary) = if apic_virtualization {
         (processor::TPR_SHADOW, APIC_VIRTUALIZATION)
     } else {

@@ -11,9 +11,10 @@
 use core::arch::naked_asm;
 use core::mem::offset_of;
 
-use super::vcpu::Vcpu;
+use super::exits::first_half;
+use crate::backend::{Handlers, SecondHalf};
+use crate::vcpu::Vcpu;
 use hv_core::exit::{Preserved, Registers};
-use hv_core::msr::CoreKind;
 use hv_defs::vmcs::field;
 
 /// Where the stubs find the hypervisor's stack, counted from the vCPU.
@@ -43,100 +44,70 @@ macro_rules! restore_and_enter {
 }
 
 /// The second half of an exit. The VMCS says which vCPU ran: its registers are stored down to where RSP is put.
-macro_rules! second_half {
-    ($name:ident, $long:path) => {
-        /// # Safety
-        /// Only an exit stub jumps here, with RBP and R12 to R15 as the guest left them.
-        #[unsafe(naked)]
-        unsafe extern "C" fn $name() -> ! {
-            naked_asm!(
-                "mov eax, {host_rsp}",
-                "vmread rax, rax",
-                "lea rsp, [rax - {registers_length}]",
-                "push rbp",
-                "push r12",
-                "push r13",
-                "push r14",
-                "push r15",
-                "mov rdi, rsp",
-                "mov rsp, [rdi + {host_stack}]",
-                "call {second}",
-                "mov rdi, rax",
-                "jmp {enter}",
-                host_rsp = const field::HOST_RSP,
-                registers_length = const REGISTERS_LENGTH,
-                host_stack = const HOST_STACK,
-                second = sym $long,
-                enter = sym enter,
-            )
-        }
-    };
+///
+/// # Safety
+/// Only an exit stub jumps here, with RBP and R12 to R15 as the guest left them.
+#[unsafe(naked)]
+unsafe extern "C" fn second_half<S: SecondHalf>() -> ! {
+    naked_asm!(
+        "mov eax, {host_rsp}",
+        "vmread rax, rax",
+        "lea rsp, [rax - {registers_length}]",
+        "push rbp",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "mov rdi, rsp",
+        "mov rsp, [rdi + {host_stack}]",
+        "call {second}",
+        "mov rdi, rax",
+        "jmp {enter}",
+        host_rsp = const field::HOST_RSP,
+        registers_length = const REGISTERS_LENGTH,
+        host_stack = const HOST_STACK,
+        second = sym S::run,
+        enter = sym enter,
+    )
 }
 
 /// Where the processor lands on an exit: RSP points just behind the vCPU's register area, so that pushing the registers stores
-/// them there. `$first` is the first half; `$second` is a name for the way to the second one, `$long`.
-macro_rules! exit_stub {
-    ($name:ident, $first:path, $second:ident, $long:path) => {
-        second_half!($second, $long);
-
-
-        /// # Safety
-        /// Only the processor jumps here, with HOST_RSP as `Vcpu::host_rsp` gives it.
-        #[unsafe(naked)]
-        unsafe extern "C" fn $name() -> ! {
-            naked_asm!(
-                "push rax",
-                "push rcx",
-                "push rdx",
-                "push rbx",
-                "push rsi",
-                "push rdi",
-                "push r8",
-                "push r9",
-                "push r10",
-                "push r11",
-                "lea rdi, [rsp - {registers}]",
-                "mov rsp, [rdi + {host_stack}]",
-                "call {first}",
-                "test rax, rax",
-                "jz {second}",
-                "lea rsp, [rax + {registers}]",
-                restore_and_enter!(),
-                "jmp {launch}",
-                registers = const REGISTERS,
-                host_stack = const HOST_STACK,
-                first = sym $first,
-                second = sym $second,
-                launch = sym launch,
-            )
-        }
-    };
+/// them there.
+///
+/// # Safety
+/// Only the processor jumps here, with HOST_RSP as `Vcpu::behind_registers` gives it.
+#[unsafe(naked)]
+unsafe extern "C" fn on_exit<H: Handlers>() -> ! {
+    naked_asm!(
+        "push rax",
+        "push rcx",
+        "push rdx",
+        "push rbx",
+        "push rsi",
+        "push rdi",
+        "push r8",
+        "push r9",
+        "push r10",
+        "push r11",
+        "lea rdi, [rsp - {registers}]",
+        "mov rsp, [rdi + {host_stack}]",
+        "call {first}",
+        "test rax, rax",
+        "jz {second}",
+        "lea rsp, [rax + {registers}]",
+        restore_and_enter!(),
+        "jmp {launch}",
+        registers = const REGISTERS,
+        host_stack = const HOST_STACK,
+        first = sym first_half::<H>,
+        second = sym second_half::<H::Second>,
+        launch = sym launch,
+    )
 }
 
-exit_stub!(dedicated_exit, crate::run::on_dedicated_exit, second_half, crate::run::on_long_exit);
-exit_stub!(shared_exit, crate::run::on_shared_exit, shared_second_half, crate::run::on_long_exit);
-exit_stub!(
-    dedicated_pc_exit,
-    crate::run::on_dedicated_pc_exit,
-    dedicated_pc_second_half,
-    crate::run::on_long_pc_exit
-);
-exit_stub!(
-    shared_pc_exit,
-    crate::run::on_shared_pc_exit,
-    shared_pc_second_half,
-    crate::run::on_long_pc_exit
-);
-
-/// HOST_RIP of the vCPUs of a core of this kind, with the devices of a PC or without.
-pub fn exit_stub(kind: CoreKind, has_pc: bool) -> u64 {
-    let stub = match (kind, has_pc) {
-        (CoreKind::Dedicated, false) => dedicated_exit as *const (),
-        (CoreKind::Shared, false) => shared_exit as *const (),
-        (CoreKind::Dedicated, true) => dedicated_pc_exit as *const (),
-        (CoreKind::Shared, true) => shared_pc_exit as *const (),
-    };
-    stub as u64
+/// HOST_RIP of the vCPUs whose exits go to `H`.
+pub fn exit_stub<H: Handlers>() -> u64 {
+    on_exit::<H> as *const () as u64
 }
 
 /// Leaves whatever ran on this stack for good and enters `vcpu`.
@@ -176,14 +147,14 @@ unsafe extern "C" fn launch() -> ! {
         "2:",
         "lea rdi, [rsp - {behind_registers}]",
         "mov rsp, [rdi + {host_stack}]",
-        "call {failed}",
+        "call [rdi + {failed}]",
         "mov rdi, rax",
         "jmp {enter}",
         instruction_error = const field::INSTRUCTION_ERROR,
         not_launched = const NOT_LAUNCHED,
         behind_registers = const REGISTERS + REGISTERS_LENGTH,
         host_stack = const HOST_STACK,
-        failed = sym crate::run::entry_failed,
+        failed = const offset_of!(Vcpu, entry_failed),
         enter = sym enter,
     )
 }

@@ -1,29 +1,33 @@
 //! From the processor's account of an exit to a vendor-neutral [`Exit`], and from an [`Operation`] back to fields.
+#![expect(unsafe_code, reason = "is entered by the exit stubs, and RSP lives in the VMCS")]
 
 use hv_core::exit::access;
 use hv_core::exit::{
     self, Asked, Control, ControlState, Exit, ExitKind, Operation, PortAccess, Request,
 };
+#[cfg(feature = "floor")]
 use hv_core::msr::CoreKind;
 use hv_defs::exit::reason;
 use hv_defs::vmcs::{field, interruption};
 
+use super::guest::{self, Interrupted};
 use super::instructions as vmx;
-use super::vcpu::{self, Interrupted, Pending, Vcpu};
-use crate::run::machine;
+use crate::backend::Handlers;
+use crate::cpu::instructions as machine;
+use crate::vcpu::{Pending, Vcpu};
 
 /// Bit 31 of the exit reason: the entry failed. SDM 3C 25.9.1.
 const ENTRY_FAILURE: u32 = 1 << 31;
 
 /// The reason of the exit that the current VMCS describes, with the flags.
 #[inline(always)]
-pub fn reason_with_flags() -> u32 {
+fn reason_with_flags() -> u32 {
     vmx::read(field::EXIT_REASON) as u32
 }
 
 /// The reasons of the exits that software takes most, with no flag set: bits 16 and up carry flags, and an entry failure has its own
 /// numbers and is never one of these.
-pub mod frequent {
+mod frequent {
     use hv_defs::exit::reason;
 
     /// CPUID.
@@ -38,64 +42,92 @@ pub mod frequent {
     pub const IO_INSTRUCTION: u32 = reason::IO_INSTRUCTION as u32;
 }
 
-/// Answers CPUID.
-#[inline(always)]
-pub fn answer_cpuid(vcpu: &mut Vcpu) {
-    vcpu.state.counters.count(ExitKind::Cpuid);
-    access::cpuid(&mut vcpu.registers, &vcpu.state);
-    vcpu::advance();
+/// The first half of an exit: returns the vCPU, to be entered again, or null when the second half has more to do. RBP and R12 to R15 are
+/// still the guest's.
+///
+/// Each of the exits that software takes most has a function of its own, to which this one jumps. So the way of each is a straight
+/// line without a stack frame.
+pub extern "C" fn first_half<H: Handlers>(vcpu: *mut Vcpu) -> *mut Vcpu {
+    // SAFETY: the stub passes the vCPU that just ran, which is this core's, and no other reference to it is alive.
+    let vcpu = unsafe { &mut *vcpu };
+    #[cfg(feature = "floor")]
+    if H::KIND == CoreKind::Dedicated
+        && vcpu.registers.rax == u64::from(bulkhead_table::abi::FLOOR_MARK)
+    {
+        guest::advance();
+        return vcpu;
+    }
+    match reason_with_flags() {
+        frequent::CPUID => {
+            vcpu.state.counters.count(ExitKind::Cpuid);
+            if H::HAS_PC {
+                access::cpuid_of_pc(&mut vcpu.registers, &vcpu.state);
+            } else {
+                access::cpuid(&mut vcpu.registers, &vcpu.state);
+            }
+            guest::advance();
+            H::enter_again(vcpu)
+        }
+        frequent::RDMSR => on_read_msr::<H>(vcpu),
+        frequent::WRMSR => on_write_msr::<H>(vcpu),
+        // The devices of a PC are the second half's, and so are refused hypercalls, of which the first is recorded.
+        frequent::IO_INSTRUCTION | frequent::VMCALL if H::HAS_PC => leave_whole(vcpu),
+        frequent::VMCALL => on_hypercall::<H>(vcpu),
+        frequent::IO_INSTRUCTION => on_port::<H>(vcpu),
+        _ => leave_whole(vcpu),
+    }
 }
 
-/// The same for a vCPU with the devices of a PC.
-#[inline(always)]
-pub fn answer_cpuid_of_pc(vcpu: &mut Vcpu) {
-    vcpu.state.counters.count(ExitKind::Cpuid);
-    access::cpuid_of_pc(&mut vcpu.registers, &vcpu.state);
-    vcpu::advance();
-}
-
-/// Answers a hypercall, if an answer is all that it takes; else returns false, with nothing done.
-#[inline(always)]
-pub fn answer_hypercall(vcpu: &mut Vcpu) -> bool {
+/// An answer is all that such a hypercall takes, or it is left whole.
+#[inline(never)]
+fn on_hypercall<H: Handlers>(vcpu: &mut Vcpu) -> *mut Vcpu {
     let privileged = guest_privilege() == 0;
     let answered =
         exit::hypercall::answer_hypercall(&mut vcpu.registers, &mut vcpu.state, privileged);
-    close(vcpu, answered, ExitKind::Hypercall)
+    again_if::<H>(close(vcpu, answered, ExitKind::Hypercall), vcpu)
 }
 
-/// The same for RDMSR. `kind` is the vCPU's.
-#[inline(always)]
-pub fn answer_read_msr(vcpu: &mut Vcpu, kind: CoreKind) -> bool {
-    let operation = access::answer_read_msr(kind, &mut vcpu.registers, &mut vcpu.state);
-    close_with(vcpu, operation, ExitKind::ReadMsr)
+#[inline(never)]
+fn on_read_msr<H: Handlers>(vcpu: &mut Vcpu) -> *mut Vcpu {
+    let (registers, state) = (&mut vcpu.registers, &mut vcpu.state);
+    let answered = if H::HAS_PC {
+        let answered = access::answer_read_msr_of_pc(registers, state);
+        close(vcpu, answered, ExitKind::ReadMsr)
+    } else {
+        let operation = access::answer_read_msr(H::KIND, registers, state);
+        close_with(vcpu, operation, ExitKind::ReadMsr)
+    };
+    again_if::<H>(answered, vcpu)
 }
 
-/// The same for WRMSR, which may have to be carried out on this core. `kind` is the vCPU's.
-#[inline(always)]
-pub fn answer_write_msr(vcpu: &mut Vcpu, kind: CoreKind) -> bool {
-    let operation = access::answer_write_msr(kind, &vcpu.registers, &mut vcpu.state);
-    close_with(vcpu, operation, ExitKind::WriteMsr)
+/// A write may have to be carried out on this core.
+#[inline(never)]
+fn on_write_msr<H: Handlers>(vcpu: &mut Vcpu) -> *mut Vcpu {
+    let (registers, state) = (&vcpu.registers, &mut vcpu.state);
+    let operation = if H::HAS_PC {
+        access::answer_write_msr_of_pc(H::KIND, registers, state)
+    } else {
+        access::answer_write_msr(H::KIND, registers, state)
+    };
+    again_if::<H>(close_with(vcpu, operation, ExitKind::WriteMsr), vcpu)
 }
 
-/// The same for a vCPU with the devices of a PC.
-#[inline(always)]
-pub fn answer_read_msr_of_pc(vcpu: &mut Vcpu) -> bool {
-    let answered = access::answer_read_msr_of_pc(&mut vcpu.registers, &vcpu.state);
-    close(vcpu, answered, ExitKind::ReadMsr)
-}
-
-/// The same for WRMSR.
-#[inline(always)]
-pub fn answer_write_msr_of_pc(vcpu: &mut Vcpu, kind: CoreKind) -> bool {
-    let operation = access::answer_write_msr_of_pc(kind, &vcpu.registers, &mut vcpu.state);
-    close_with(vcpu, operation, ExitKind::WriteMsr)
-}
-
-/// The same for IN and OUT.
-#[inline(always)]
-pub fn answer_port(vcpu: &mut Vcpu) -> bool {
+#[inline(never)]
+fn on_port<H: Handlers>(vcpu: &mut Vcpu) -> *mut Vcpu {
     let answered = access::answer_port(port_access(), &mut vcpu.registers, &mut vcpu.state);
-    close(vcpu, answered, ExitKind::Port)
+    again_if::<H>(close(vcpu, answered, ExitKind::Port), vcpu)
+}
+
+#[inline(always)]
+fn again_if<H: Handlers>(answered: bool, vcpu: &mut Vcpu) -> *mut Vcpu {
+    if answered { H::enter_again(vcpu) } else { leave_whole(vcpu) }
+}
+
+/// Nothing was done about the exit: it is the second half's.
+#[inline(always)]
+fn leave_whole(vcpu: &mut Vcpu) -> *mut Vcpu {
+    vcpu.pending = Pending::Exit;
+    core::ptr::null_mut()
 }
 
 /// An exit that is answered is counted here, by a number that the compiler knows; another by the second half.
@@ -103,7 +135,7 @@ pub fn answer_port(vcpu: &mut Vcpu) -> bool {
 fn close(vcpu: &mut Vcpu, answered: bool, kind: ExitKind) -> bool {
     if answered {
         vcpu.state.counters.count(kind);
-        vcpu::advance();
+        guest::advance();
     }
     answered
 }
@@ -112,12 +144,12 @@ fn close(vcpu: &mut Vcpu, answered: bool, kind: ExitKind) -> bool {
 #[inline(always)]
 fn close_with(vcpu: &mut Vcpu, operation: Option<Operation>, kind: ExitKind) -> bool {
     match operation {
-        Some(Operation::Advance) => vcpu::advance(),
+        Some(Operation::Advance) => guest::advance(),
         Some(Operation::WriteMsr { msr, value }) => {
             machine::write_checked_msr(msr, value);
-            vcpu::advance();
+            guest::advance();
         }
-        Some(Operation::Inject(event)) => vcpu::inject(event),
+        Some(Operation::Inject(event)) => guest::inject(event),
         _ => return false,
     }
     vcpu.state.counters.count(kind);
@@ -148,7 +180,7 @@ fn read_and_deal(vcpu: &mut Vcpu) -> Request {
         reason::PREEMPTION_TIMER => deal_with(vcpu, &Exit::Timer),
         reason::EXTERNAL_INTERRUPT => deal_with(vcpu, &Exit::Interrupt),
         reason::EXCEPTION_OR_NMI if is_nmi() => {
-            vcpu::unblock_nmis();
+            guest::unblock_nmis();
             deal_with(vcpu, &Exit::Nmi)
         }
         reason::EPT_VIOLATION => deal_with_violation(vcpu),
@@ -170,7 +202,7 @@ fn deal_with_rare(vcpu: &mut Vcpu, reason: u16) -> Request {
         reason::APIC_WRITE => deal_with(vcpu, &Exit::SelfIpiWritten),
         reason::INTERRUPT_WINDOW => deal_with(vcpu, &Exit::InterruptWindow),
         reason::NMI_WINDOW => {
-            vcpu.ask_for_nmi_window(false);
+            guest::ask_for_nmi_window(vcpu, false);
             deal_with(vcpu, &Exit::NmiWindow)
         }
         reason::TASK_SWITCH => {
@@ -208,7 +240,7 @@ fn deal_with_failure(vcpu: &mut Vcpu, reason: u16) -> Request {
     if reason == reason::MACHINE_CHECK {
         return deal_with(vcpu, &Exit::MachineCheck);
     }
-    if vcpu::wrap_instruction_pointer() {
+    if guest::wrap_instruction_pointer() {
         vcpu.state.counters.count(ExitKind::InvalidState);
         return Request::Enter;
     }
@@ -238,7 +270,7 @@ impl Asked for Vmcs {
             cr3: vmx::read(field::GUEST_CR3),
             cr4: vmx::read(field::GUEST_CR4),
             efer: vmx::read(field::GUEST_EFER),
-            code_64: vcpu::is_64_bit(),
+            code_64: guest::is_64_bit(),
         }
     }
 }
@@ -247,26 +279,26 @@ impl Asked for Vmcs {
 fn carry_out(vcpu: &mut Vcpu, operation: Operation) {
     match operation {
         Operation::Stay => return,
-        Operation::Inject(event) => return vcpu::inject(event),
+        Operation::Inject(event) => return guest::inject(event),
         Operation::ForwardDebug => return forward_debug(),
         Operation::Advance => {}
-        Operation::LoadXcr0(value) => vcpu.set_xcr0(value),
+        Operation::LoadXcr0(value) => vcpu.switched.set_xcr0(value),
         Operation::WriteMsr { msr, value } => machine::write_checked_msr(msr, value),
-        Operation::LoadCr0(load) => vcpu::load_cr0(&load),
-        Operation::LoadCr4(value) => vcpu::load_cr4(value),
+        Operation::LoadCr0(load) => guest::load_cr0(&load),
+        Operation::LoadCr4(value) => guest::load_cr4(value),
         Operation::LoadRegister { register, value } => write_register(vcpu, register, value),
     }
-    vcpu::advance();
+    guest::advance();
 }
 
 /// The debug exception goes on to the guest. DR6 gets its causes, which an intercepted exception leaves out. SDM 3C 28.2.1.
 fn forward_debug() {
     machine::raise_debug_status(vmx::read(field::EXIT_QUALIFICATION));
-    vcpu::forward_debug();
+    guest::forward_debug();
     if is_int1() {
-        vcpu::inject_int1();
+        guest::inject_int1();
     } else {
-        vcpu::inject(exit::Event::Exception { vector: DEBUG_EXCEPTION, error: None });
+        guest::inject(exit::Event::Exception { vector: DEBUG_EXCEPTION, error: None });
     }
 }
 
@@ -298,18 +330,18 @@ fn keep_interrupted(vcpu: &mut Vcpu) {
         && info & interruption::NMI_UNBLOCKING != 0
         && info & 0xFF != DOUBLE_FAULT
     {
-        vcpu::block_nmis(true);
+        guest::block_nmis(true);
     }
-    match vcpu::interrupted_event() {
+    match guest::interrupted_event() {
         Some(Interrupted::Nmi) => {
-            vcpu::block_nmis(false);
-            vcpu.ask_for_nmi_window(true);
+            guest::block_nmis(false);
+            guest::ask_for_nmi_window(vcpu, true);
         }
         Some(Interrupted::Interrupt(vector)) if vcpu.is_dedicated() => {
             vcpu.requeued = Some(vector);
-            vcpu.ask_for_interrupt_window(true);
+            guest::ask_for_interrupt_window(vcpu, true);
         }
-        Some(Interrupted::Interrupt(vector)) => vcpu.take_back(vector),
+        Some(Interrupted::Interrupt(vector)) => guest::take_back(vcpu, vector),
         None => {}
     }
 }
@@ -362,7 +394,7 @@ fn deal_with_control(vcpu: &mut Vcpu) -> Request {
     let register = (access >> 8 & 0xF) as u8;
     let value = read_register(vcpu, register);
     // Outside 64-bit code the move takes 32 bits, whatever the upper half of the register holds.
-    let value = if vcpu::is_64_bit() { value } else { value & 0xFFFF_FFFF };
+    let value = if guest::is_64_bit() { value } else { value & 0xFFFF_FFFF };
     match (access >> 4 & 3, access & 0xF) {
         (0, 0) => deal_with(vcpu, &Exit::WriteControl { register: Control::Cr0, value }),
         (0, 4) => deal_with(vcpu, &Exit::WriteControl { register: Control::Cr4, value }),
@@ -406,7 +438,6 @@ fn write_register(vcpu: &mut Vcpu, number: u8, value: u64) {
         2 => &mut registers.rdx,
         3 => &mut registers.rbx,
         RSP => {
-            #[expect(unsafe_code, reason = "RSP lives in the VMCS")]
             // SAFETY: the guest asked for this very load of its own stack pointer.
             unsafe {
                 vmx::write(field::GUEST_RSP, value);

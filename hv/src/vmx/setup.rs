@@ -8,37 +8,11 @@ use x86_64::registers::control::{Cr0, Cr3, Cr4, Cr4Flags};
 use x86_64::registers::model_specific::{Efer, FsBase, GsBase, Msr};
 use x86_64::registers::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
 
-use super::controls::Controls;
+use super::controls::{self, Controls};
+use super::entry;
 use super::instructions::{self as vmx, Failed};
-use super::vcpu::Vcpu;
-
-/// A page that the processor reads and writes behind our back: VMXON region, VMCS, bitmaps.
-#[repr(C, align(4096))]
-pub struct Page(pub [u64; 512]);
-
-/// Physical addresses of the pages that a VMCS names.
-#[derive(Clone, Copy)]
-pub struct Pages {
-    /// The two pages of the I/O bitmaps: ports 0-0x7FFF and 0x8000-0xFFFF.
-    pub io_bitmaps: [u64; 2],
-    /// MSR bitmap of this kind of core.
-    pub msr_bitmap: u64,
-    /// Root of the partition's EPT.
-    pub ept_root: u64,
-    /// The virtual-APIC page, where the processor virtualizes the APIC.
-    pub virtual_apic: Option<u64>,
-}
-
-/// Where a guest starts.
-#[derive(Clone, Copy)]
-pub struct Start {
-    /// Guest-physical address of the first instruction.
-    pub entry: u64,
-    /// VPID, not 0, unique on this core.
-    pub vpid: u16,
-    /// CR4 bits that the guest may set.
-    pub cr4_allowed: u64,
-}
+use crate::backend::{Handlers, Page, Setup};
+use crate::vcpu::Vcpu;
 
 const IA32_PAT: u32 = 0x277;
 /// IA32_PAT after reset. SDM 3A 12.12.4.
@@ -61,32 +35,30 @@ fn set(field: u32, value: u64) {
     unsafe { vmx::write(field, value) };
 }
 
-/// Clears, loads and fills the VMCS of `vcpu`.
+/// Clears, loads and fills the VMCS of `vcpu`, whose exits go to `H`.
 ///
 /// # Errors
 /// [`Failed`] when the processor refuses the region.
-pub fn fill(
+pub fn fill<H: Handlers>(
     vcpu: &Vcpu,
     region: &'static mut Page,
-    controls: &Controls,
-    pages: &Pages,
-    start: &Start,
+    setup: &Setup,
 ) -> Result<(), Failed> {
     region.0[0] = u64::from(super::controls::revision());
     // SAFETY: the region is a static page of this vCPU's own, identity-mapped, with its revision in place.
     unsafe {
-        vmx::vmclear(vcpu.vmcs)?;
-        vmx::vmptrld(vcpu.vmcs)?;
+        vmx::vmclear(vcpu.block)?;
+        vmx::vmptrld(vcpu.block)?;
     }
-    fill_controls(controls, pages, start);
-    fill_host(vcpu);
+    fill_controls(&controls::of(H::KIND), vcpu, setup);
+    fill_host(vcpu, entry::exit_stub::<H>());
     fill_guest_segments(&MULTIBOOT2_SEGMENTS);
-    fill_guest_registers(GUEST_CR0, start.entry);
+    fill_guest_registers(GUEST_CR0, setup.entry);
     fill_guest_msrs();
     Ok(())
 }
 
-fn fill_controls(controls: &Controls, pages: &Pages, start: &Start) {
+fn fill_controls(controls: &Controls, vcpu: &Vcpu, setup: &Setup) {
     set(field::PIN_CONTROLS, u64::from(controls.pin)); // SDM 3C 25.6.1
     set(field::PROCESSOR_CONTROLS, u64::from(controls.processor)); // SDM 3C 25.6.2
     set(field::SECONDARY_CONTROLS, u64::from(controls.secondary)); // SDM 3C 25.6.2
@@ -98,19 +70,19 @@ fn fill_controls(controls: &Controls, pages: &Pages, start: &Start) {
     // Mask and match of 0 meet every page fault, so the bitmap's bit 14, which is 0, decides: none exits. SDM 3C 25.6.3
     set(field::PAGE_FAULT_MASK, 0);
     set(field::PAGE_FAULT_MATCH, 0);
-    set(field::IO_BITMAP_A, pages.io_bitmaps[0]); // SDM 3C 25.6.4
-    set(field::IO_BITMAP_B, pages.io_bitmaps[1]); // SDM 3C 25.6.4
-    set(field::MSR_BITMAP, pages.msr_bitmap); // SDM 3C 25.6.9
-    set(field::EPT_POINTER, pages.ept_root | EPTP_WRITE_BACK_4_LEVELS); // SDM 3C 25.6.11
-    if let Some(page) = pages.virtual_apic {
-        set(field::VIRTUAL_APIC_ADDRESS, page); // SDM 3C 25.6.8
+    set(field::IO_BITMAP_A, setup.port_map); // SDM 3C 25.6.4
+    set(field::IO_BITMAP_B, setup.port_map); // SDM 3C 25.6.4
+    set(field::MSR_BITMAP, vcpu.msr_maps.apic_on); // SDM 3C 25.6.9
+    set(field::EPT_POINTER, setup.nested_root | EPTP_WRITE_BACK_4_LEVELS); // SDM 3C 25.6.11
+    if vcpu.apic_virtualization {
+        set(field::VIRTUAL_APIC_ADDRESS, vcpu.state.apic.page_address()); // SDM 3C 25.6.8
         // Unused where the processor delivers interrupts, which looks at the priority itself; its upper bits must be 0. SDM 3C 25.6.8
         set(field::TPR_THRESHOLD, 0);
         // Every interrupt is edge-triggered and nobody waits for its end. SDM 3C 25.6.8, 30.1.4
         (0..4).for_each(|word| set(field::EOI_EXIT_BITMAP + 2 * word, 0));
         set(field::GUEST_INTERRUPT_STATUS, 0); // SDM 3C 25.4.2
     }
-    set(field::VPID, u64::from(start.vpid)); // SDM 3C 25.6.12
+    set(field::VPID, u64::from(setup.tag)); // SDM 3C 25.6.12
     set(field::CR3_TARGET_COUNT, 0); // SDM 3C 25.6.7
     set(field::EXIT_MSR_STORE_COUNT, 0); // SDM 3C 25.7.2
     set(field::EXIT_MSR_LOAD_COUNT, 0); // SDM 3C 25.7.2
@@ -118,11 +90,11 @@ fn fill_controls(controls: &Controls, pages: &Pages, start: &Start) {
     // CD, NW and NE are not the guest's: it reads what it wrote, from the shadow. SDM 3C 25.6.6
     set(field::CR0_MASK, (1 << 30) | (1 << 29) | (1 << 5));
     // What is not the guest's to set, and OSXSAVE, which CPUID follows. SDM 3C 25.6.6
-    set(field::CR4_MASK, !start.cr4_allowed | CR4_OSXSAVE);
+    set(field::CR4_MASK, !vcpu.state.cr4_allowed | CR4_OSXSAVE);
     set(field::VMCS_LINK_POINTER, u64::MAX); // SDM 3C 25.4.2
 }
 
-fn fill_host(vcpu: &Vcpu) {
+fn fill_host(vcpu: &Vcpu, exit_stub: u64) {
     let tr = task_register();
     // SDM 3C 25.5: what the processor loads on each exit is what this core runs with now.
     set(field::HOST_CR0, Cr0::read_raw());
@@ -146,8 +118,8 @@ fn fill_host(vcpu: &Vcpu) {
     set(field::HOST_EFER, Efer::read_raw());
     // SAFETY: IA32_PAT exists on every 64-bit processor.
     set(field::HOST_PAT, unsafe { Msr::new(IA32_PAT).read() });
-    set(field::HOST_RSP, vcpu.host_rsp());
-    set(field::HOST_RIP, super::entry::exit_stub(vcpu.state.kind, vcpu.state.pc.is_some()));
+    set(field::HOST_RSP, vcpu.behind_registers());
+    set(field::HOST_RIP, exit_stub);
 }
 
 fn task_register() -> u16 {

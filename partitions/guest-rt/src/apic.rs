@@ -1,11 +1,10 @@
 //! The local APIC in x2APIC mode, by its MSRs.
 #![expect(unsafe_code, reason = "writes APIC registers")]
 
-use core::sync::atomic::{AtomicU8, Ordering};
-
 use crate::guest::under_hypervisor;
 use crate::interrupts::check_free;
 use crate::machine::{cpuid, port_out, read_msr, write_msr};
+use crate::timer;
 
 /// IA32_APIC_BASE.
 pub const APIC_BASE: u32 = 0x1B;
@@ -17,7 +16,7 @@ pub(crate) const EOI: u32 = 0x80B;
 pub(crate) const SPURIOUS: u32 = 0x80F;
 /// The interrupt command register; [`command`] makes its values.
 pub const COMMAND: u32 = 0x830;
-const LVT_TIMER: u32 = 0x832;
+pub(crate) const LVT_TIMER: u32 = 0x832;
 const LVT_LINT0: u32 = 0x835;
 const LVT_LINT1: u32 = 0x836;
 /// The entry of the local vector table for errors.
@@ -28,14 +27,10 @@ pub const TSC_DEADLINE: u32 = 0x6E0;
 
 /// In an entry of the local vector table: nothing comes from it.
 pub const LVT_MASKED: u64 = 1 << 16;
-const LVT_TSC_DEADLINE: u64 = 2 << 17;
 pub(crate) const SPURIOUS_APIC_ENABLED: u64 = 1 << 8;
 
 /// The vector of spurious interrupts; needs no end of interrupt.
 pub(crate) const SPURIOUS_VECTOR: u8 = 0xFF;
-
-/// Where the timer's LVT entry points now; 0: masked.
-static TIMER_VECTOR: AtomicU8 = AtomicU8::new(0);
 
 /// Brings the APIC into a known state: x2APIC mode, every local source masked, no priority threshold.
 /// Returns what the machine lacks, if it lacks something.
@@ -44,11 +39,6 @@ pub(crate) fn set_up() -> Result<(), &'static str> {
     if features & 1 << 21 == 0 {
         return Err(
             "this CPU has no x2APIC mode (CPUID.1:ECX[21]); choose a CPU model that has it",
-        );
-    }
-    if features & 1 << 24 == 0 {
-        return Err(
-            "this CPU has no TSC-deadline timer (CPUID.1:ECX[24]); choose a CPU model that has it",
         );
     }
     if !under_hypervisor() {
@@ -64,7 +54,7 @@ pub(crate) fn set_up() -> Result<(), &'static str> {
         write_msr(TASK_PRIORITY, 0);
         write_msr(SPURIOUS, SPURIOUS_APIC_ENABLED | u64::from(SPURIOUS_VECTOR));
     }
-    Ok(())
+    timer::set_up()
 }
 
 /// Brings the APIC into x2APIC mode, where a partition's is from the start.
@@ -97,24 +87,6 @@ pub fn apic_id() -> u32 {
 pub(crate) fn end_of_interrupt() {
     // SAFETY: affects only which interrupt is delivered next.
     unsafe { write_msr(EOI, 0) };
-}
-
-/// Lets the timer raise `vector`, in TSC-deadline mode. Writes the register only on a change, so that a
-/// measured path stays free of it.
-#[inline(always)]
-pub(crate) fn route_timer(vector: u8) {
-    if TIMER_VECTOR.load(Ordering::Relaxed) != vector {
-        // SAFETY: every vector has a handler.
-        unsafe { write_msr(LVT_TIMER, LVT_TSC_DEADLINE | u64::from(vector)) };
-        TIMER_VECTOR.store(vector, Ordering::Relaxed);
-    }
-}
-
-/// Arms the timer for the TSC value `deadline`; 0 disarms it. A deadline that has passed fires at once.
-#[inline(always)]
-pub(crate) fn arm_timer(deadline: u64) {
-    // SAFETY: every vector has a handler.
-    unsafe { write_msr(TSC_DEADLINE, deadline) };
 }
 
 /// What an inter-processor interrupt does to its target.

@@ -1,11 +1,12 @@
-//! The TSC-deadline timer: waiting for an instant, and alarms at an instant.
+//! Waiting for an instant, and alarms at an instant, by the local APIC's timer.
 #![expect(unsafe_code, reason = "waits in assembly for its own interrupt stub")]
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
-use crate::apic;
 use crate::interrupts::{DEADLINE_VECTOR, on_interrupt};
 use crate::machine::disable_interrupts;
+use crate::timer;
 
 /// How [`Deadline::wait`] spends its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,19 +27,39 @@ impl Deadline {
     /// Points the timer here. An [`Alarm`] takes it away again when it is set.
     #[must_use]
     pub fn new(wait: Wait) -> Self {
-        apic::route_timer(DEADLINE_VECTOR);
+        timer::prepare(DEADLINE_VECTOR);
         Self { wait }
     }
 
     /// Waits until the TSC reaches `deadline` and returns the TSC as the first instruction of the
-    /// interrupt handler read it. A deadline that has passed interrupts at once. Other interrupts are taken
+    /// interrupt handler read it. A deadline that has passed interrupts at once. In one-shot mode that is never
+    /// before the deadline; in TSC-deadline mode it is when the processor says. Other interrupts are taken
     /// meanwhile; interrupts are off afterwards.
     #[inline(always)]
     #[must_use]
     pub fn wait(&self, deadline: u64) -> u64 {
         disable_interrupts(); // the stub must find nothing but the wait below
-        apic::route_timer(DEADLINE_VECTOR);
-        apic::arm_timer(deadline.max(1)); // 0 would disarm, and the wait never end
+        // 0 would disarm, and the wait never end
+        if timer::set(DEADLINE_VECTOR, deadline.max(1)) {
+            self.woken()
+        } else {
+            self.wait_by_counts(deadline)
+        }
+    }
+
+    #[inline(never)]
+    fn wait_by_counts(&self, deadline: u64) -> u64 {
+        loop {
+            timer::count(DEADLINE_VECTOR, deadline);
+            let woken = self.woken();
+            if woken >= deadline {
+                return woken;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn woken(&self) -> u64 {
         match self.wait {
             Wait::Halted => wait_halted(),
             Wait::Spinning => wait_spinning(),
@@ -71,7 +92,7 @@ fn wait_halted() -> u64 {
 }
 
 #[inline(always)]
-fn wait_spinning() -> u64 {
+pub(crate) fn wait_spinning() -> u64 {
     let woken: u64;
     // SAFETY: the registers that the stub changes are declared.
     unsafe {
@@ -87,10 +108,14 @@ fn wait_spinning() -> u64 {
     woken
 }
 
+/// In one-shot mode: the handler of the alarm that was set last, a `fn(u64)`.
+static HANDLER: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
 /// Calls a function at an instant while the guest goes on with interrupts enabled.
 #[derive(Debug)]
 pub struct Alarm {
     vector: u8,
+    handler: fn(u64),
 }
 
 impl Alarm {
@@ -98,18 +123,32 @@ impl Alarm {
     /// at which it was entered.
     #[must_use]
     pub fn new(vector: u8, handler: fn(u64)) -> Self {
-        on_interrupt(vector, handler);
-        Self { vector }
+        on_interrupt(vector, if timer::counts() { counted } else { handler });
+        Self { vector, handler }
     }
 
     /// Sets the alarm to the TSC value `deadline`, in place of the one before.
     pub fn set(&self, deadline: u64) {
-        apic::route_timer(self.vector);
-        apic::arm_timer(deadline.max(1));
+        let deadline = deadline.max(1);
+        if !timer::set(self.vector, deadline) {
+            HANDLER.store(self.handler as *mut (), Ordering::Relaxed);
+            timer::count(self.vector, deadline);
+        }
     }
 
     /// Withdraws the alarm.
     pub fn clear(&self) {
-        apic::arm_timer(0);
+        timer::stop();
     }
+}
+
+/// What every alarm calls in one-shot mode: the timer may have come before its time.
+fn counted(tsc: u64) {
+    let handler = HANDLER.load(Ordering::Relaxed);
+    if timer::goes_on(tsc) || handler.is_null() {
+        return;
+    }
+    // SAFETY: only `Alarm::set` stores here, and it stores a `fn(u64)`.
+    let handler: fn(u64) = unsafe { core::mem::transmute(handler) };
+    handler(tsc);
 }

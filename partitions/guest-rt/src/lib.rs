@@ -25,7 +25,7 @@
 //! [`enable_interrupts`]; [`start_cpu`] starts others. It runs in long mode, ring 0, with 4 GiB mapped one to one. Nothing here
 //! allocates.
 //!
-//! [`arguments`], [`histogram`], [`schedule`], [`tally`] and [`timeline`] are plain logic and are tested on the host; the rest exists on the bare machine only.
+//! [`arguments`], [`histogram`], [`rate`], [`schedule`], [`tally`] and [`timeline`] are plain logic and are tested on the host; the rest exists on the bare machine only.
 #![no_std]
 #![deny(missing_docs)]
 
@@ -34,6 +34,7 @@ extern crate std;
 
 pub mod arguments;
 pub mod histogram;
+pub mod rate;
 pub mod schedule;
 pub mod tally;
 pub mod timeline;
@@ -78,7 +79,8 @@ mod schedule_page;
 mod smp;
 #[cfg(target_os = "none")]
 mod start_up;
-
+#[cfg(target_os = "none")]
+pub mod timer;
 #[cfg(all(target_os = "none", feature = "hostile"))]
 pub mod traps;
 

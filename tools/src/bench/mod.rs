@@ -14,6 +14,7 @@ pub mod systems;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bulkhead_config::Input;
 use serde::{Deserialize, Serialize};
 
 use crate::emulator::Machine;
@@ -142,6 +143,8 @@ impl Bench {
 pub struct BenchOptions {
     /// The system file.
     pub system: PathBuf,
+    /// The board file that is taken instead of the one that the system names.
+    pub board: Option<PathBuf>,
     /// How thoroughly; the system alone without one.
     pub suite: Option<Suite>,
     /// Folder for everything that is built; by default below cargo's target directory.
@@ -178,7 +181,8 @@ pub fn measure(options: &BenchOptions) -> Result<Outcome> {
     options.machine.check_exact()?;
     let mut progress = Progress::new(options);
     progress.next("the system");
-    let built = build_image(&options.build(options.system.clone(), options.work.clone()))?;
+    let own = options.build(options.system.clone(), options.work.clone());
+    let built = build_image(&BuildOptions { board: options.board.clone(), ..own })?;
     let run = options.run(&built)?;
     let verdict = judge(&run, &built.manifest);
     let suite = options.suite.map_or("", Suite::name);
@@ -223,6 +227,12 @@ fn measure_board(
 }
 
 impl BenchOptions {
+    /// The system that is measured, and its board.
+    #[must_use]
+    pub fn input(&self) -> Input<'_> {
+        Input { system: &self.system, board: self.board.as_deref() }
+    }
+
     fn build(&self, system: PathBuf, work: Option<PathBuf>) -> BuildOptions {
         let tree = self.tree.clone();
         BuildOptions { system, work, tree, quiet: self.quiet, ..BuildOptions::default() }

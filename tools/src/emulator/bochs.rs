@@ -5,9 +5,9 @@ use std::process::{Command, Stdio};
 
 use super::acpi::{self, Piece, Table};
 use super::line::Line;
-use super::{Emulator, Firmware, Setup, Target, uefi};
+use super::{Emulator, Ending, Firmware, Setup, Target, uefi};
 use crate::error::{Error, Result};
-use crate::provision::bochs::{Edition, Installed};
+use crate::provision::bochs::{Edition, Installed, THREE};
 use crate::{interrupt, paths};
 
 /// As reports name it, with `-fast` behind it without its debugger.
@@ -83,6 +83,21 @@ fn check_path(path: &Path) -> Result<()> {
 /// With its debugger Bochs waits for a command: the machine runs.
 const LET_IT_RUN: &str = "c\n";
 
+/// Lets an unknown MSR raise #GP, as a processor does; otherwise Bochs reads 0 there. The figures of Bochs 2.7 are without it.
+const STRICT: &str = ", ignore_bad_msrs=0";
+
+/// A model in Bochs' settings: `ryzen,+x2apic,-avx2` is a ryzen with x2APIC and without AVX2.
+fn processor(model: &str) -> String {
+    let mut words = model.split(',');
+    let name = words.next().unwrap_or_default();
+    let words: Vec<&str> = words.collect();
+    let list = |key: &str, sign: char| {
+        let named: Vec<&str> = words.iter().filter_map(|word| word.strip_prefix(sign)).collect();
+        if named.is_empty() { String::new() } else { format!(", {key}=\"{}\"", named.join(" ")) }
+    };
+    format!("model={name}{}{}", list("add_features", '+'), list("exclude_features", '-'))
+}
+
 /// A machine, as Bochs' settings describe it.
 struct Settings {
     /// Which Bochs, and whether its debugger runs: without it ticks are not exact.
@@ -146,7 +161,7 @@ display_library: rfb, options=\"timeout=0\"
 romimage: {firmware}
 vgaromimage: file={video}
 memory: guest={memory}, host={host}
-cpu: model={model}, count={cores}, ips={TSC_HZ}, quantum=16, reset_on_triple_fault=0
+cpu: {processor}, count={cores}, ips={TSC_HZ}, quantum=16, reset_on_triple_fault=0{strict}
 clock: sync=none, time0={START_TIME}
 {disks}boot: disk
 sound: driver=dummy
@@ -161,7 +176,8 @@ debug: action=ignore{debug}
             memory = self.megabytes,
             host = self.megabytes.min(MOST_HOST_MEMORY),
             cores = self.cores,
-            model = self.model,
+            processor = processor(&self.model),
+            strict = if self.target.edition() == Some(THREE) { STRICT } else { "" },
             log = self.log.display(),
             debug = if self.serial_ticks { ", serial=report" } else { "" },
         )
@@ -273,15 +289,6 @@ pub fn version(log: &str) -> Option<&str> {
     rest.split_whitespace().next()
 }
 
-/// How Bochs ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// The guest switched the machine off.
-    PoweredOff,
-    /// Anything else, with Bochs' own words where it left some.
-    Broken(Option<String>),
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,6 +327,23 @@ mod tests {
             assert!(text.contains(part), "{part} is missing in:\n{text}");
         }
         assert!(!text.contains("ata0-slave"), "{text}");
+    }
+
+    #[test]
+    fn features_of_a_model_are_added_and_taken_away() {
+        assert_eq!(processor("tigerlake"), "model=tigerlake");
+        assert_eq!(processor("ryzen,+x2apic"), "model=ryzen, add_features=\"x2apic\"");
+        assert_eq!(
+            processor("ryzen,+x2apic,-avx2,+tsc_deadline"),
+            "model=ryzen, add_features=\"x2apic tsc_deadline\", exclude_features=\"avx2\""
+        );
+    }
+
+    #[test]
+    fn unknown_registers_fault_in_the_newer_one() {
+        let strict = |target| settings(target).text().contains("ignore_bad_msrs=0\n");
+        let targets = [Target::Bochs, Target::Bochs3, Target::Bochs3Fast];
+        assert_eq!(targets.map(strict), [false, true, true]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub enum Target {
     /// Bochs 2.7, an industrial PC with VT-x, by BIOS: the machine of the committed figures
     #[default]
     Bochs,
-    /// Bochs 3.0, the same PC by BIOS or UEFI; it counts ticks as exactly
+    /// Bochs 3.0, the same PC by BIOS or UEFI; it counts ticks as exactly. With `--cpu-model ryzen,+x2apic` it has AMD-V
     #[value(name = "bochs-3")]
     Bochs3,
     /// Bochs 3.0 at twice the speed: what it says of time is not right
@@ -129,6 +129,13 @@ impl Machine {
                 "use --target bochs-3, or leave --target or --firmware out",
             ));
         }
+        if self.target == Target::Bochs && self.processor().contains(',') {
+            return Err(Error::refused(
+                format!("cannot be {} in Bochs 2.7", self.processor()),
+                "that Bochs takes no features beside a model",
+                "use --target bochs-3, or name the model alone",
+            ));
+        }
         Ok(())
     }
 
@@ -157,7 +164,8 @@ pub fn model(name: &str) -> std::result::Result<String, String> {
     if !name.is_empty() && name.bytes().all(plain) {
         return Ok(name.to_string());
     }
-    Err("a model is a name such as `tigerlake` (Bochs) or `EPYC,+x2apic` (QEMU)".to_string())
+    Err("a model is a name such as `tigerlake` (Bochs) or `EPYC,+x2apic` (both take features so)"
+        .to_string())
 }
 
 impl fmt::Display for Machine {
@@ -185,6 +193,17 @@ mod tests {
         for target in Target::value_variants().iter().filter(|it| **it != Target::Bochs) {
             Machine::chosen(Some(*target), Firmware::Uefi, None).check().unwrap();
         }
+    }
+
+    #[test]
+    fn features_want_the_newer_bochs() {
+        let check = |target| {
+            let model = Some("ryzen,+x2apic".to_string());
+            Machine::chosen(Some(target), Firmware::Bios, model).check()
+        };
+        assert!(check(Target::Bochs).unwrap_err().to_string().contains("--target bochs-3"));
+        check(Target::Bochs3).unwrap();
+        check(Target::Qemu).unwrap();
     }
 
     #[test]

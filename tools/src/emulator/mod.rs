@@ -55,6 +55,9 @@ impl Setup<'_> {
     }
 }
 
+/// What the name of the file ends with, beside the emulator's own log, that holds what it prints.
+const OUTPUT: &str = ".out";
+
 /// Room above the board's memory, in MiB. A BIOS keeps its tables there. OVMF keeps some 21 MiB, and GRUB works below that.
 const ABOVE_BIOS: u64 = 1;
 const ABOVE_UEFI: u64 = 48;
@@ -83,6 +86,15 @@ pub fn start(setup: &Setup<'_>) -> Result<(Emulator, Option<qemu::Monitor>)> {
     Ok((emulator, Some(monitor)))
 }
 
+/// How an emulator ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The machine switched itself off.
+    PoweredOff,
+    /// Anything else, with the emulator's own words where it left some.
+    Broken(Option<String>),
+}
+
 /// A running emulator. Dropping it ends it.
 pub struct Emulator {
     child: Child,
@@ -95,7 +107,7 @@ pub struct Emulator {
 impl Emulator {
     /// Starts `command` in a process group of its own: Ctrl-C reaches us alone, and we end it in order.
     fn start(mut command: Command, name: String, serial: &Path, log: &Path) -> Result<Self> {
-        let output = File::create(paths::beside(log, ".out"))
+        let output = File::create(paths::beside(log, OUTPUT))
             .map_err(|cause| Error::file("write", log, &cause))?;
         let errors = output.try_clone().map_err(|cause| Error::file("write", log, &cause))?;
         let child = command
@@ -177,6 +189,28 @@ impl Emulator {
                 "run it again",
             )
         })
+    }
+
+    /// How it ended that left this status.
+    #[must_use]
+    pub fn ending(&self, status: ExitStatus) -> Ending {
+        let read = |path: &Path| {
+            let bytes = std::fs::read(path).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let log = read(&self.log);
+        let ending = if self.name.starts_with(qemu::NAME) {
+            qemu::ending(status.success(), &log)
+        } else {
+            bochs::ending(&log)
+        };
+        match ending {
+            Ending::Broken(None) => {
+                let said = read(&paths::beside(&self.log, OUTPUT));
+                Ending::Broken(said.lines().next_back().map(str::to_string))
+            }
+            known => known,
+        }
     }
 
     /// Ends it now.

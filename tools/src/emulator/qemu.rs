@@ -1,5 +1,4 @@
-//! QEMU as a PC with AMD-V and without VT-x, by BIOS and by UEFI. It shows what is said on a machine that cannot run us, and is one that
-//! the probe looks at.
+//! QEMU as a PC with AMD-V and without VT-x, by BIOS and by UEFI.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -8,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{Emulator, Firmware, Setup, uefi};
+use super::{Emulator, Ending, Firmware, Setup, uefi};
 use crate::error::{Error, Result};
 use crate::paths;
 
 /// As reports name it, with `-fast` behind it by the clock of the host.
-const NAME: &str = "qemu";
+pub(super) const NAME: &str = "qemu";
 
 /// The program, on the search path.
 pub const PROGRAM: &str = "qemu-system-x86_64";
@@ -21,11 +20,20 @@ pub const PROGRAM: &str = "qemu-system-x86_64";
 /// The processor: of those with AMD-V one that QEMU emulates whole, with the x2APIC that the hypervisor wants.
 pub const MODEL: &str = "EPYC,+x2apic";
 
+/// The machine: a chipset with PCI Express.
+const MACHINE: &str = "q35";
+
 /// Makes the time-stamp counter count instructions: an instruction is a nanosecond, and halted processors do not wait for the host.
 const EXACT: [&str; 2] = ["-icount", "shift=0,sleep=off"];
 
 /// The least major version: with its `-icount` the time-stamp counter counts instructions exactly.
 pub const LEAST_VERSION: u32 = 10;
+
+/// Notes resets and triple faults in QEMU's log: with `-no-reboot` they end QEMU as orderly as power off does.
+const NOTED: [&str; 2] = ["-d", "cpu_reset"];
+
+/// QEMU's word for a triple fault in that log.
+const TRIPLE_FAULT: &str = "Triple fault";
 
 /// How long QEMU may take to write a picture of its screen.
 const PICTURE_TIME: Duration = Duration::from_secs(10);
@@ -114,6 +122,7 @@ pub fn start(setup: &Setup<'_>) -> Result<(Emulator, Monitor)> {
     command
         .args(["-accel", "tcg", "-display", "none", "-vga", "std", "-nic", "none", "-no-reboot"])
         .args(["-no-user-config", "-nodefaults"])
+        .args(NOTED)
         .args(board(setup))
         .args(setup.qemu)
         .arg("-drive")
@@ -138,9 +147,20 @@ pub fn start(setup: &Setup<'_>) -> Result<(Emulator, Monitor)> {
     Ok((Emulator::start(command, name, &serial, &log)?, monitor))
 }
 
+/// How a QEMU ended that wrote this log: whether the machine switched itself off, by ACPI.
+#[must_use]
+pub fn ending(orderly: bool, log: &str) -> Ending {
+    let fault = log.contains(TRIPLE_FAULT).then(|| "the machine had a triple fault".to_string());
+    match fault {
+        None if orderly => Ending::PoweredOff,
+        words => Ending::Broken(words),
+    }
+}
+
 /// What makes the machine that `setup` names.
 fn board(setup: &Setup<'_>) -> Vec<String> {
-    let mut words = vec!["-cpu".to_string(), setup.machine.processor().to_string()];
+    let mut words: Vec<String> = ["-machine", MACHINE, "-cpu"].map(str::to_string).into();
+    words.push(setup.machine.processor().to_string());
     words.extend(["-m".to_string(), format!("{}M", setup.megabytes)]);
     words.extend(["-smp".to_string(), setup.cores.to_string()]);
     if setup.machine.target.is_exact() {
@@ -184,9 +204,21 @@ mod tests {
         };
         assert_eq!(
             line(Target::Qemu, None),
-            "-cpu EPYC,+x2apic -m 528M -smp 2 -icount shift=0,sleep=off"
+            "-machine q35 -cpu EPYC,+x2apic -m 528M -smp 2 -icount shift=0,sleep=off"
         );
-        assert_eq!(line(Target::QemuFast, Some("Haswell")), "-cpu Haswell -m 528M -smp 2");
+        assert_eq!(
+            line(Target::QemuFast, Some("Haswell")),
+            "-machine q35 -cpu Haswell -m 528M -smp 2"
+        );
+    }
+
+    #[test]
+    fn a_triple_fault_is_no_power_off() {
+        let reset = "CPU Reset (CPU 0)\nEAX=00000000\n";
+        assert_eq!(ending(true, reset), Ending::PoweredOff);
+        assert_eq!(ending(false, reset), Ending::Broken(None));
+        let fault = ending(true, "Triple fault\nCPU Reset (CPU 0)\n");
+        assert_eq!(fault, Ending::Broken(Some("the machine had a triple fault".into())));
     }
 
     #[test]

@@ -50,6 +50,16 @@ impl Machine {
         }
     }
 
+    /// The machine of `partitions/boards/qemu-epyc.toml`: QEMU's own here.
+    #[must_use]
+    pub fn epyc() -> Self {
+        Self {
+            emulated: emulator::Machine::chosen(Some(Target::Qemu), Firmware::Bios, None),
+            megabytes: 512,
+            ..Self::bochs()
+        }
+    }
+
     /// The machine of `partitions/boards/qemu-q35.toml`: two cores of two threads, an IOMMU, a network card with MSI, an
     /// NVMe disk. One tick is a nanosecond, so that its clock can be measured.
     #[must_use]

@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest_rt::{on_interrupt, tsc};
 
+use crate::Needs::{Both, CurrentCount, Deadline};
 use crate::access::{
     CURRENT_COUNT, DIVIDE, DIVIDE_BY_1, ESR, INITIAL_COUNT, LVT_TIMER, MASKED, TSC_DEADLINE, read,
     write,
@@ -40,30 +41,33 @@ pub const CASES: &[Case] = &[
     case("one-shot-comes", || comes(ONE_SHOT, arm_count), 1),
     case("one-shot-is-not-early", || not_early(ONE_SHOT, arm_count), 1),
     case("one-shot-comes-once", || comes_once(ONE_SHOT, arm_count), 1),
-    case("one-shot-ends-at-zero", one_shot_ends, 0),
+    case("one-shot-ends-at-zero", one_shot_ends, 0).with(CurrentCount),
     case("initial-count-is-kept", initial_is_kept, SOON),
-    case("current-count-falls", current_falls, 1),
-    case("zero-stops", zero_stops, 0),
+    case("current-count-falls", current_falls, 1).with(CurrentCount),
+    case("zero-stops", zero_stops, 0).with(CurrentCount),
     case("masked-one-shot-is-quiet", || quiet(MASKED | ONE_SHOT, arm_count), 0),
-    case("masked-one-shot-counts", masked_counts, 1),
+    case("masked-one-shot-counts", masked_counts, 1).with(CurrentCount),
     case("periodic-comes-again", periodic_comes_again, 1),
-    case("periodic-starts-over", periodic_starts_over, 1),
+    case("periodic-starts-over", periodic_starts_over, 1).with(CurrentCount),
     case("periodic-stops", periodic_stops, 0),
-    case("deadline-comes", || comes(DEADLINE, arm_deadline), 1),
-    case("deadline-is-not-early", || not_early(DEADLINE, arm_deadline), 1),
-    case("deadline-comes-once", || comes_once(DEADLINE, arm_deadline), 1),
-    case("deadline-reads-back", deadline_reads_back, 1),
-    case("deadline-reads-zero-behind-it", deadline_reads_zero, 0),
-    case("deadline-that-has-passed-comes", deadline_passed, 1),
-    case("deadline-of-zero-disarms", deadline_disarms, 0),
-    case("masked-deadline-is-quiet", || quiet(MASKED | DEADLINE, arm_deadline), 0),
-    case("deadline-ignored-in-one-shot", || quiet(ONE_SHOT, arm_deadline), 0),
-    case("deadline-reads-zero-in-one-shot", deadline_in_one_shot, 0),
-    case("count-ignored-in-deadline", || quiet(DEADLINE, arm_count), 0),
-    case("current-count-reads-zero-in-deadline", current_in_deadline, 0),
-    case("deadline-to-one-shot-disarms", || changed(DEADLINE, arm_deadline, ONE_SHOT), 0),
-    case("one-shot-to-deadline-disarms", || changed(ONE_SHOT, arm_count, DEADLINE), 0),
-    case("divisors", divisors, u64::from_le_bytes([2, 4, 8, 16, 32, 64, 128, 1])),
+    case("deadline-comes", || comes(DEADLINE, arm_deadline), 1).with(Deadline),
+    case("deadline-is-not-early", || not_early(DEADLINE, arm_deadline), 1).with(Deadline),
+    case("deadline-comes-once", || comes_once(DEADLINE, arm_deadline), 1).with(Deadline),
+    case("deadline-reads-back", deadline_reads_back, 1).with(Deadline),
+    case("deadline-reads-zero-behind-it", deadline_reads_zero, 0).with(Deadline),
+    case("deadline-that-has-passed-comes", deadline_passed, 1).with(Deadline),
+    case("deadline-of-zero-disarms", deadline_disarms, 0).with(Deadline),
+    case("masked-deadline-is-quiet", || quiet(MASKED | DEADLINE, arm_deadline), 0).with(Deadline),
+    case("deadline-ignored-in-one-shot", || quiet(ONE_SHOT, arm_deadline), 0).with(Deadline),
+    case("deadline-reads-zero-in-one-shot", deadline_in_one_shot, 0).with(Deadline),
+    case("count-ignored-in-deadline", || quiet(DEADLINE, arm_count), 0).with(Deadline),
+    case("current-count-reads-zero-in-deadline", current_in_deadline, 0).with(Both),
+    case("deadline-to-one-shot-disarms", || changed(DEADLINE, arm_deadline, ONE_SHOT), 0)
+        .with(Deadline),
+    case("one-shot-to-deadline-disarms", || changed(ONE_SHOT, arm_count, DEADLINE), 0)
+        .with(Deadline),
+    case("divisors", divisors, u64::from_le_bytes([2, 4, 8, 16, 32, 64, 128, 1]))
+        .with(CurrentCount),
     case("illegal-vector-of-an-entry", illegal_vector, 0x40),
 ];
 

@@ -1,4 +1,4 @@
-//! A cyclic TSC-deadline task that measures its own wake-up latency.
+//! A cyclic task of the APIC timer that measures its own wake-up latency.
 //!
 //! Arguments: `period=100us`, `samples=20000`, `mode=hlt|spin` (how it waits).
 //!
