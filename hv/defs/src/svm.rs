@@ -186,7 +186,7 @@ pub mod vm_cr {
     /// INIT becomes the exception #SX, with error code 1. APM 2 15.21.8, 15.28.
     pub const REDIRECT_INIT: u64 = 1 << 1;
     pub const DISABLE_A20: u64 = 1 << 2;
-    /// [`SVM_DISABLED`] and this bit are read-only until reset, or until [`msr::SVM_KEY`] is written.
+    /// [`SVM_DISABLED`] and this bit are read-only until reset, or until [`msr::SVM_KEY`](super::msr::SVM_KEY) is written.
     pub const LOCK: u64 = 1 << 3;
     /// EFER.SVME cannot be set.
     pub const SVM_DISABLED: u64 = 1 << 4;
