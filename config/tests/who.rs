@@ -5,12 +5,16 @@
 mod common;
 
 use std::fmt::Write;
+use std::sync::LazyLock;
 
 use bulkhead_config::Plan;
 use common::Case;
 use proptest::prelude::*;
 
 const SYSTEM: &str = include_str!("seeing/line.toml");
+
+/// The plan of [`SYSTEM`], made once for a thousand questions.
+static LINE: LazyLock<Plan> = LazyLock::new(|| plan(&Case::new("line.toml", SYSTEM)));
 
 fn plan(case: &Case) -> Plan {
     bulkhead_config::check_without_images(&case.system).unwrap()
@@ -149,13 +153,11 @@ fn a_program_reads_who_and_where() {
 proptest! {
     #[test]
     fn each_byte_and_instant_has_one_answer(address: u64, ticks in 0_u64..1 << 40, words in ".{0,24}") {
-        let case = Case::new("line.toml", SYSTEM);
-        let plan = plan(&case);
         for question in [format!("{address:#x}"), format!("plc:{address:#x}"), format!("at {ticks} ticks core 0")] {
-            let answer = plan.who(&question).unwrap();
+            let answer = LINE.who(&question).unwrap();
             prop_assert_eq!(answer.to_json().matches("\"verdict\"").count(), 1);
         }
-        let _ = plan.who(&words);
+        let _ = LINE.who(&words);
     }
 }
 

@@ -9,6 +9,9 @@ use crate::provision::BARE_TARGET;
 /// How the folder of the crates' sources is called in what is built: its own name follows the host that they came from.
 const CRATES: &str = "/crates";
 
+/// The profile of what runs on the bare machine, which names the folder of what builds it too.
+pub const PROFILE: &str = "image";
+
 /// `cargo build` for the bare machine in `tree`, with its messages as JSON. What to build is for the caller to say; so is
 /// `CARGO_TARGET_DIR`, when `target` is not where cargo builds anyway. A guest with a workspace of its own keeps its own.
 ///
@@ -18,7 +21,7 @@ const CRATES: &str = "/crates";
 pub fn cargo(tree: &Path, target: &Path) -> Command {
     let mut command = process::cargo();
     command
-        .args(["build", "--profile", "image", "--target", BARE_TARGET])
+        .args(["build", "--profile", PROFILE, "--target", BARE_TARGET])
         .arg("--message-format=json-render-diagnostics")
         .args(["--config", &flags(&renamed(tree, target, &crate_folders()))])
         .current_dir(tree);

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use bulkhead_config::{Compiled, ImageKind, Input};
 
@@ -136,7 +137,7 @@ fn build_hypervisor(prepared: &Prepared, options: &BuildOptions) -> Result<Vec<u
     // Cargo tells packages apart by their place in the workspace alone: in one target directory it would take what it built of another
     // tree for this one's.
     let (tree, target) = match &options.tree {
-        Some(tree) => (tree.clone(), paths::beside(tree, "-target")),
+        Some(tree) => (tree.clone(), target_beside(tree)?),
         None => (paths::root()?, paths::target()?),
     };
     let mut command = bare::cargo(&tree, &target);
@@ -157,6 +158,22 @@ fn build_hypervisor(prepared: &Prepared, options: &BuildOptions) -> Result<Vec<u
     let elf = paths::read(&path)?;
     step.done();
     Ok(elf)
+}
+
+/// The target directory of another tree. A new one begins with what the compiler of system files is made of, as it was built for this
+/// tree: cargo takes the crates that come from elsewhere, and builds those of the other tree, whose files are newer.
+fn target_beside(tree: &Path) -> Result<PathBuf> {
+    let target = paths::beside(tree, "-target");
+    let built = paths::target()?.join(bare::PROFILE);
+    if target.exists() || !built.exists() {
+        return Ok(target);
+    }
+    paths::create(&target)?;
+    let what = format!("cannot copy {}", built.display());
+    // Cargo goes by the files' times.
+    let mut copy = Command::new("cp");
+    process::run(copy.arg("-a").arg(&built).arg(&target), &what, "free some space there")?;
+    Ok(target)
 }
 
 /// Builds share cargo's target directory: between a build and the copying of what it built no other build may

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::image::{BuildOptions, BuiltImage, build_image};
 use crate::provision::{self, BARE_TARGET, Need};
-use crate::{interrupt, linux, paths, process};
+use crate::{bare, interrupt, linux, paths, process};
 
 /// How one check went.
 struct Outcome {
@@ -81,7 +81,8 @@ fn lint_bare(system: &Path, built: &BuiltImage) -> Result<()> {
     let settings = [("BULKHEAD_SYSTEM", system.as_str()), ("BULKHEAD_IMAGES", images.as_str())];
     let host_rooms =
         ["bulkhead-audit", "bulkhead-config", "hil-tests", "linux-console", "bulkhead"];
-    let mut words = vec!["clippy", "--workspace", "--profile", "image", "--target", BARE_TARGET];
+    let mut words =
+        vec!["clippy", "--workspace", "--profile", bare::PROFILE, "--target", BARE_TARGET];
     words.extend(host_rooms.iter().flat_map(|room| ["--exclude", room]));
     words.extend(["--", "-D", "warnings"]);
     cargo(&words, &settings)
@@ -90,10 +91,13 @@ fn lint_bare(system: &Path, built: &BuiltImage) -> Result<()> {
 /// Tells the build of the tests that Debian's kernels could not be fetched. `hil-tests/build.rs` reads it.
 const NO_KERNELS: &str = "BULKHEAD_NO_KERNELS";
 
+/// Two tests run emulators at a time, and a third may build its image beside them.
+const TEST_THREADS: &str = "--test-threads=3";
+
 /// What boots. The tests that take minutes carry `#[ignore]`.
 fn emulator(outcomes: &mut Vec<Outcome>, long: bool) -> Result<()> {
     let mut settings = Vec::new();
-    let mut words = vec!["test", "--package", "hil-tests", "--", "--test-threads=2"];
+    let mut words = vec!["test", "--package", "hil-tests", "--", TEST_THREADS];
     if long {
         settings.push(("BULKHEAD_LONG", "1"));
         words.push("--include-ignored");

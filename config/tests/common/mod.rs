@@ -9,6 +9,7 @@ pub mod scale;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use bulkhead_config::{Compiled, Diagnostics, ImageRequest, Plan, Rule};
 use tempfile::TempDir;
@@ -266,8 +267,30 @@ fn protocols() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// The images that the tests' systems name, by file name.
-pub fn images() -> Vec<(&'static str, Vec<u8>)> {
-    [elf_images(), protocols(), kernels()].concat()
+pub fn images() -> &'static [(&'static str, Vec<u8>)] {
+    static MADE: LazyLock<Vec<(&str, Vec<u8>)>> =
+        LazyLock::new(|| [elf_images(), protocols(), kernels()].concat());
+    &MADE
+}
+
+/// Boards and fragments that the tests' systems name, by their path from the system file. The corpus is written for a switch budget of
+/// 20 us, whatever a shipped board needs.
+fn surroundings() -> &'static [(PathBuf, String)] {
+    static READ: LazyLock<Vec<(PathBuf, String)>> = LazyLock::new(|| {
+        let folders = [
+            ("tests/reject/boards", "boards"),
+            ("../partitions/boards", "boards"),
+            ("tests/reject/shared", "shared"),
+        ];
+        let texts = folders.into_iter().flat_map(|(source, target)| {
+            toml_files(source).into_iter().map(move |(path, text)| {
+                let text = text.replace("switch-budget = \"25 us\"", "switch-budget = \"20 us\"");
+                (Path::new(target).join(path.file_name().unwrap()), text)
+            })
+        });
+        texts.collect()
+    });
+    &READ
 }
 
 fn elf_images() -> Vec<(&'static str, Vec<u8>)> {
@@ -322,18 +345,11 @@ impl Case {
     /// The system of this text, beside the boards of the tests and of the project, and the fragments of the tests.
     pub fn new(name: &str, text: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        for (source, target) in [
-            ("tests/reject/boards", "boards"),
-            ("../partitions/boards", "boards"),
-            ("tests/reject/shared", "shared"),
-        ] {
-            let target = folder.path().join(target);
-            fs::create_dir_all(&target).unwrap();
-            for (path, text) in toml_files(source) {
-                // The corpus is written for 20 us, whatever a shipped board needs.
-                let text = text.replace("switch-budget = \"25 us\"", "switch-budget = \"20 us\"");
-                fs::write(target.join(path.file_name().unwrap()), text).unwrap();
-            }
+        for part in ["boards", "shared"] {
+            fs::create_dir_all(folder.path().join(part)).unwrap();
+        }
+        for (path, text) in surroundings() {
+            fs::write(folder.path().join(path), text).unwrap();
         }
         for (name, bytes) in images() {
             fs::write(folder.path().join(name), bytes).unwrap();

@@ -15,8 +15,7 @@ const ALONE: u64 = 48;
 const INTERRUPTS: u64 = 17;
 
 #[test]
-#[ignore = "a sweep takes minutes, and not every one has passed; `cargo verify --long` runs it"]
-fn long_edge_of_one_vcpu_on_both_platforms() {
+fn edge_of_one_vcpu_on_both_platforms() {
     let (run, judge) = run("edge-alone", Edge::alone(ALONE + INTERRUPTS), 1);
     let mut complaints = judge.check(&run.report);
     complaints.extend(judge.check_fates(&run.report, |_| "passed"));
@@ -24,14 +23,12 @@ fn long_edge_of_one_vcpu_on_both_platforms() {
 }
 
 #[test]
-#[ignore = "a sweep takes minutes, and not every one has passed; `cargo verify --long` runs it"]
-fn long_edge_of_eight_vcpus_that_run() {
+fn edge_of_eight_vcpus_that_run() {
     many("edge-running", 8, 7);
 }
 
 #[test]
-#[ignore = "a sweep takes minutes, and not every one has passed; `cargo verify --long` runs it"]
-fn long_edge_of_ten_vcpus_that_wait() {
+fn edge_of_ten_vcpus_that_wait() {
     many("edge-waiting", 10, 0);
 }
 
@@ -54,8 +51,7 @@ const ENDS: [(&str, &str); 7] = [
 ];
 
 #[test]
-#[ignore = "a sweep takes minutes, and not every one has passed; `cargo verify --long` runs it"]
-fn long_edge_where_partitions_end() {
+fn edge_where_partitions_end() {
     let (run, judge) = run("edge-ends", Edge::ends(&ENDS, 7), 4);
     let mut complaints = judge.check(&run.report);
     complaints.extend(judge.check_fates(&run.report, |name| match name {
@@ -66,13 +62,13 @@ fn long_edge_where_partitions_end() {
     checks::want_none(&complaints);
 }
 
-/// Fewest restarts of each partition.
+/// Fewest restarts of each partition, and the frames that they take: a life is a dozen of them, most of which clear its memory.
 const RESTARTS: u64 = 60;
+const LIVES: u64 = 900;
 
 #[test]
-#[ignore = "a sweep takes minutes, and not every one has passed; `cargo verify --long` runs it"]
-fn long_edge_where_partitions_start_again() {
-    let (run, judge) = run("edge-restarts", Edge::restarts(400), 1);
+fn edge_where_partitions_start_again() {
+    let (run, judge) = run("edge-restarts", Edge::restarts(LIVES), 1);
     let mut complaints = judge.check(&run.report);
     for name in ["reset", "triple-fault"] {
         let restarts = run.report.partition(name).and_then(|it| it.restarts);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::progress::Step;
-use crate::{guests, paths, process};
+use crate::{bare, guests, paths, process};
 use packages::Packages;
 use ramdisk::Wanted;
 
@@ -106,7 +106,7 @@ fn console(quiet: bool) -> Result<Wanted> {
     let step = Step::begin("the shared console's program (cargo)", quiet);
     let mut command = process::cargo();
     command
-        .args(["rustc", "--package", CONSOLE, "--profile", "image"])
+        .args(["rustc", "--package", CONSOLE, "--profile", bare::PROFILE])
         .args(["--message-format=json-render-diagnostics", "--"])
         .args(["-C", "target-feature=+crt-static", "-C", "strip=symbols"])
         .current_dir(paths::root()?);
