@@ -178,6 +178,7 @@ impl SharedCore {
     }
 
     /// Goes on to the next window; returns it, and the word that says which plan it is of.
+    #[inline(always)]
     fn advance(&mut self) -> (Slot, PlanWord) {
         let word = module::plan_word();
         let step = self.schedule.advance(self.cursor, machine::tsc(), word);
@@ -277,6 +278,7 @@ impl SharedCore {
     }
 
     /// The same, or one that waits for its start-up interrupt.
+    #[inline(always)]
     fn awake(&self, id: PartitionId, frame: u64) -> Option<(VcpuIndex, &'static mut Vcpu)> {
         if module::fate(usize::from(id)) != Fate::Running {
             return None;
@@ -289,6 +291,7 @@ impl SharedCore {
 
     /// The vCPU of a partition for its window. One that waits for its start-up interrupt can get that until the switch into the
     /// window begins, which moves `since`.
+    #[inline(always)]
     fn ready_for(
         &self,
         id: PartitionId,
@@ -375,6 +378,7 @@ impl SharedCore {
         }
     }
 
+    #[inline(always)]
     fn save_loaded(&mut self) {
         if let Some(index) = self.loaded.take()
             // SAFETY: only vCPUs of this core are ever loaded here, and the reference ends with this function.
@@ -385,6 +389,7 @@ impl SharedCore {
     }
 
     /// Gives a vCPU its window and tells its guest.
+    #[inline(always)]
     fn give<B: Backend>(&mut self, vcpu: &mut Vcpu, turn: &Turn, donated: bool) {
         let slot = turn.slot;
         vcpu.window_end = slot.end;
@@ -416,6 +421,7 @@ impl SharedCore {
         self.tell(vcpu, turn, donated);
     }
 
+    #[inline(always)]
     fn tell(&self, vcpu: &Vcpu, turn: &Turn, donated: bool) {
         let Some(page) = turn.index.schedule_page() else {
             return;
@@ -444,6 +450,7 @@ impl SharedCore {
     }
 
     /// `instants`: the last exit, then the end of each step.
+    #[inline(always)]
     fn note_switch(&mut self, instants: &[u64; SwitchStep::ALL.len() + 1]) {
         let [first, .., last] = *instants;
         let switch = last - first;
@@ -458,6 +465,7 @@ impl SharedCore {
 
     /// The running window is over, for whatever reason, at `left`: the guest's restrictions of speculation go first of all; then come its
     /// figures and its record. Done here and not at its start, where they would delay the guest.
+    #[inline(always)]
     fn note_end(&mut self, left: u64) {
         self.running.left = left;
         let running = &self.running;
@@ -517,6 +525,7 @@ impl SharedCore {
 
     /// Counts windows that passed whole while the core was not free, one by one as their owners' late windows. At most
     /// one frame's worth is told apart; beyond it only the count of the event grows.
+    #[inline(always)]
     fn note_missed(&mut self, missed: u64, word: PlanWord) {
         if missed > 0 {
             self.blame_for_missed(missed, word);
