@@ -52,6 +52,16 @@ pub fn build(system: &Path, name: &str) -> BuiltImage {
     built
 }
 
+/// As [`build`], on another board than the system's own.
+///
+/// # Panics
+/// It does not build.
+#[must_use]
+pub fn build_on(system: &Path, name: &str, board: &Path) -> BuiltImage {
+    let options = BuildOptions { board: Some(board.to_path_buf()), ..options(system, name) };
+    sure(name, build_image(&options))
+}
+
 /// Builds an image of one partition's guest alone, without the hypervisor.
 ///
 /// # Panics

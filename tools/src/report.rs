@@ -107,14 +107,14 @@ pub struct Partition {
     pub fate: String,
     /// The guest's own verdict.
     pub verdict: Option<Verdict>,
-    /// Exits over the partition's life by VT-x basic exit reason.
+    /// Exits over the partition's life by kind ([`hv_core::exit::ExitKind`]).
     pub exits: BTreeMap<String, u64>,
     /// The same on the way: what it had taken when it was looked at, about once a second.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exits_over_time: Vec<ExitsAt>,
     /// Exits inside the measured span (the two calls that mark it left out); absent without a span.
     pub span_exits: Option<u64>,
-    /// Exits inside the measured span by reason; empty when there were none.
+    /// Exits inside the measured span by kind; empty when there were none.
     pub span_exits_by_reason: BTreeMap<String, u64>,
     /// Windows; absent on a dedicated core.
     pub windows: Option<Windows>,
@@ -144,12 +144,12 @@ pub struct Partition {
 pub struct ExitsAt {
     /// Time-stamp counter.
     pub tsc: u64,
-    /// By VT-x basic exit reason.
+    /// By kind.
     pub exits: BTreeMap<String, u64>,
 }
 
 impl ExitsAt {
-    /// Exits per second by reason since `earlier`, rounded up; reasons without any are left out. `hz` is the clock's frequency.
+    /// Exits per second by kind since `earlier`, rounded up; kinds without any are left out. `hz` is the clock's frequency.
     #[must_use]
     pub fn per_second_since(&self, earlier: &Self, hz: u64) -> BTreeMap<String, u64> {
         let ticks = u128::from(self.tsc.saturating_sub(earlier.tsc).max(1));

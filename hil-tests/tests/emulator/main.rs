@@ -1,6 +1,7 @@
 //! Boots the real image and asserts. One program, so that tests share images and runs; `README.md` tells the rest.
 #![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
+mod amd_v;
 mod apic;
 mod attacks;
 mod bad_input;

@@ -81,6 +81,19 @@ impl TimerLead {
     }
 }
 
+/// By how much a timer counts slower than the TSC, as a power of two that it does not exceed: `counts` of it took `ticks`. So a deadline that
+/// is divided by that power never comes late. Ahead of the deadline the core looks at the clock once more. A 64th more is taken for the
+/// time of the measurement itself.
+#[must_use]
+pub const fn timer_shift(counts: u64, ticks: u64) -> u32 {
+    let mut shift = 0;
+    // Ends: the bound doubles in each round.
+    while shift < 32 && ticks > (counts + counts / 64) << shift {
+        shift += 1;
+    }
+    shift
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,5 +149,14 @@ mod tests {
                 prop_assert!(lead.ticks() <= most(2 * ROUND as usize), "and no earlier than for that");
             }
         }
+    }
+
+    #[test]
+    fn a_slower_timer_is_never_taken_for_a_faster_one() {
+        assert_eq!([timer_shift(10_000, 10_000), timer_shift(10_000, 10_090)], [0, 0]);
+        // 100 MHz beside 3 GHz: 30 ticks a count, of which 32 are taken.
+        assert_eq!([timer_shift(10_000, 300_000), timer_shift(10_000, 320_900)], [5, 5]);
+        assert_eq!(timer_shift(10_000, 11_300), 1);
+        assert_eq!(timer_shift(1, u64::MAX), 32);
     }
 }

@@ -4,6 +4,9 @@
     reason = "writes APIC registers and the ports of the legacy interrupt controllers"
 )]
 
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use hv_core::pace;
 use hv_defs::apic::{self, delivery, lvt};
 use x2apic::lapic::{LocalApic, LocalApicBuilder, TimerDivide, TimerMode};
 use x86_64::instructions::port::Port;
@@ -57,15 +60,37 @@ pub fn init() -> Result<LocalApic, &'static str> {
 
 /// Lets the timer of this core's APIC interrupt once for each count that is written, divided by 1: a time-shared core's, where the
 /// processor's virtualization has no timer. SDM 3A 11.5.4.
+///
+/// Measures its rate first: this many counts, until the interrupt is requested. The current count is not read. Interrupts are off, and the
+/// caller lets the one of the measurement in.
 pub fn use_one_shot_timer() {
     const DIVIDE_BY_1: u64 = 0b1011;
+    const COUNTS: u64 = 10_000;
+    /// Far beyond the slowest timer there is.
+    const PATIENCE: u64 = COUNTS << 12;
     write(apic::DIVIDE_CONFIGURATION, DIVIDE_BY_1);
     write(apic::LVT_TIMER, TIMER_VECTOR as u64);
+    let begun = super::tsc();
+    write(apic::INITIAL_COUNT, COUNTS);
+    let mut ticks = 0;
+    while !is_timer_requested() && ticks < PATIENCE {
+        ticks = super::tsc() - begun;
+    }
+    TIMER_SHIFT.fetch_max(pace::timer_shift(COUNTS, ticks), Ordering::Relaxed);
 }
 
-/// By how much the timer counts slower than the TSC: one for each 2^shift ticks, rounded up, so that it never ends late.
+/// By how much the timers of time-shared cores count slower than the TSC, as a power of two: the slowest core's.
+static TIMER_SHIFT: AtomicU32 = AtomicU32::new(0);
+
+fn is_timer_requested() -> bool {
+    let vector = TIMER_VECTOR as u32;
+    read(apic::IRR + vector / 32) >> (vector % 32) & 1 != 0
+}
+
+/// By how much the timer counts slower than the TSC: one for each 2^shift ticks, so that it never ends late. Behind
+/// [`use_one_shot_timer`].
 pub fn timer_shift() -> u32 {
-    0
+    TIMER_SHIFT.load(Ordering::Relaxed)
 }
 
 /// Puts this core's APIC, in x2APIC mode, into the state behind INIT, as far as software can: every source that a guest can program is

@@ -41,6 +41,7 @@ impl Backend for Svm {
         setup::enable(region);
         if kind == CoreKind::Shared {
             apic::use_one_shot_timer();
+            instructions::open_gif_to_interrupts();
         }
         Ok(())
     }
