@@ -104,6 +104,27 @@ fn planted_long_exit_is_blamed_on_whose_it_is() {
     assert!(!blamed("by the hypervisor"), "the hypervisor is blamed for a guest's exit");
 }
 
+/// A violation that is put into words where it happens: that took 900 ticks and more, in the time of whoever came next.
+#[test]
+fn planted_words_where_a_partition_is_stopped() {
+    let fault = Fault {
+        name: "fault-words",
+        changes: &[(
+            "hv/src/run/incidents.rs",
+            "record_own(id, What::Violation { violation, rip });",
+            "machine::wait_until(machine::tsc() + 900);
+             record_own(id, What::Violation { violation, rip });",
+        )],
+    };
+    let board = edge::board(fault.name, 4);
+    let (system, judge) = Edge::ends(&ENDS, 7).write(fault.name, &board, "40 s");
+    let run = bench::run(&plant::build_faulty(&fault, &system).image);
+    let complaints = judge.check(&run.report);
+    println!("{complaints:#?}");
+    let late = complaints.iter().any(|complaint| complaint.contains("late window of jitter"));
+    assert!(late, "nobody noticed");
+}
+
 #[test]
 fn edge_acts_are_all_counted() {
     let declared = |file: &str, count: u64| {

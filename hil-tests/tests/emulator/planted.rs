@@ -220,6 +220,26 @@ fn lose_a_core(fault: &Fault, cpu: u16) -> Report {
     run.report
 }
 
+/// The last of several ends of a partition counts, and each says that it did it.
+#[test]
+fn planted_fate_of_the_last_cause() {
+    let fault = Fault {
+        name: "fault-fate",
+        changes: &[(
+            "hv/core/src/fate.rs",
+            "self.0
+            .compare_exchange(running, fate.code() as u8, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()",
+            "self.0.store(fate.code() as u8, Ordering::SeqCst);
+        running != u8::MAX",
+        )],
+    };
+    let run = bench::run(&plant::build_faulty(&fault, &attack::races(fault.name)).image);
+    let complaints = attack::check_races(&run);
+    println!("{complaints:#?}");
+    assert!(!complaints.is_empty(), "nobody noticed that the log and the verdict differ");
+}
+
 /// Where the switch between partitions is.
 const SHARED: &str = "hv/src/run/shared.rs";
 

@@ -92,8 +92,9 @@ pub fn inject_interrupt(vcpu: &mut Vcpu, vector: u8) {
     set(vcpu, control::EVENT_INJECTION, u64::from(vector) | event::INTERRUPT | event::VALID);
 }
 
-/// Behind each exit of the second half: an IRET that left an NMI handler was executed, unless the guest still stands at it.
+/// Behind each exit of the second half: a flush that was asked for is done, and an IRET that left an NMI handler was executed.
 pub fn note_exit(vcpu: &mut Vcpu) {
+    set(vcpu, control::TLB_CONTROL, u64::from(tlb_control::KEEP)); // APM 2 15.16.1
     if vcpu.controls & AT_IRET != 0 {
         vcpu.controls &= !(AT_IRET | IN_NMI);
     }

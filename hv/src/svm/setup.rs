@@ -60,7 +60,7 @@ fn fill_controls(vcpu: &Vcpu, kind: CoreKind, setup: &Setup) {
     // change more than TS and MP. APM 2 15.8, 15.9, 15.13
     let (interrupts, cr8) = match kind {
         CoreKind::Dedicated => (0, 0),
-        CoreKind::Shared => (intercept1::INTR | intercept1::VINTR | intercept1::HLT, CR8),
+        CoreKind::Shared => (intercept1::INTR | intercept1::HLT, CR8),
     };
     set(vcpu, control::INTERCEPT_CR, u64::from(CR4_WRITE | cr8));
     // #DB, #AC: a guest can raise either without end inside one instruction. #MC: the machine's. APM 2 15.12
@@ -85,8 +85,10 @@ fn fill_controls(vcpu: &Vcpu, kind: CoreKind, setup: &Setup) {
 const CR4_WRITE: u32 = 1 << (16 + 4);
 const CR8: u32 = 1 << (16 + 8) | 1 << 8;
 
+/// VINTR too: the virtual interrupt that asks for a window is never delivered.
 const ALWAYS_1: u32 = intercept1::NMI
     | intercept1::INIT
+    | intercept1::VINTR
     | intercept1::CR0_SELECTIVE
     | intercept1::RDPMC
     | intercept1::CPUID
