@@ -107,6 +107,8 @@ struct Settings {
     megabytes: u64,
     cores: usize,
     model: String,
+    /// See [`STRICT`].
+    strict: bool,
     /// The one that boots comes first.
     disks: Vec<PathBuf>,
     /// Where the serial port goes.
@@ -127,6 +129,7 @@ impl Settings {
             megabytes: setup.megabytes,
             cores: setup.cores,
             model: setup.machine.processor().to_string(),
+            strict: setup.machine.target.edition() == Some(THREE),
             disks: vec![disk],
             port: None,
             serial_ticks: setup.serial_ticks,
@@ -142,6 +145,8 @@ impl Settings {
         let tables = tables(setup, installed, &folder)?;
         self.firmware = format!("file={}, address={:#x}", rom.file.display(), rom.address);
         self.disks.insert(0, uefi::medium(&folder, &tables)?);
+        // OVMF reads IA32_PLATFORM_ID, which no model of Bochs has.
+        self.strict = false;
         Ok(())
     }
 
@@ -177,7 +182,7 @@ debug: action=ignore{debug}
             host = self.megabytes.min(MOST_HOST_MEMORY),
             cores = self.cores,
             processor = processor(&self.model),
-            strict = if self.target.edition() == Some(THREE) { STRICT } else { "" },
+            strict = if self.strict { STRICT } else { "" },
             log = self.log.display(),
             debug = if self.serial_ticks { ", serial=report" } else { "" },
         )
@@ -301,6 +306,7 @@ mod tests {
             megabytes: 528,
             cores: 4,
             model: MODEL.into(),
+            strict: target.edition() == Some(THREE),
             disks: vec!["/d".into()],
             port: Some("mode=file, dev=/s".into()),
             serial_ticks: false,
