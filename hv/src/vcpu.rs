@@ -24,9 +24,9 @@ pub struct Vcpu {
     pub host_stack: u64,
     /// Physical address of the processor's control block: a VMCS or a VMCB.
     pub block: u64,
-    /// Physical address of what the processor brings back for the hypervisor; AMD-V only.
+    /// Physical address of the block from which VMLOAD restores the hypervisor's FS, GS, TR and LDTR. AMD-V only.
     pub host_block: u64,
-    /// Where the back end runs it; AMD-V only.
+    /// Address of the code that runs this vCPU. AMD-V only.
     pub run: u64,
     /// Called where the processor did not take the block; returns the vCPU to enter next.
     pub entry_failed: extern "C" fn(*mut Vcpu) -> *mut Vcpu,

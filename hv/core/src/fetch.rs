@@ -3,6 +3,7 @@
 //! Needed for moves to and from control registers on AMD-V without decode assists. Everything read here is the guest's, and hostile.
 
 use crate::exit::ControlState;
+use crate::exit::control::{CR0_PG, CR4_PAE, EFER_LMA};
 
 /// Most bytes of an instruction. APM 3 1.1.
 pub const MOST_BYTES: usize = 15;
@@ -10,10 +11,7 @@ pub const MOST_BYTES: usize = 15;
 const PRESENT: u64 = 1;
 const LARGE: u64 = 1 << 7;
 const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
-const CR0_PG: u64 = 1 << 31;
 const CR4_PSE: u64 = 1 << 4;
-const CR4_PAE: u64 = 1 << 5;
-const EFER_LMA: u64 = 1 << 10;
 const PAGE_BITS: u32 = 12;
 
 /// Guest-physical address of a linear one, by the guest's own page tables. `read` reads an aligned 64-bit word of guest-physical memory.

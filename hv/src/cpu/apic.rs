@@ -61,8 +61,7 @@ pub fn init() -> Result<LocalApic, &'static str> {
 /// Lets the timer of this core's APIC interrupt once for each count that is written, divided by 1: a time-shared core's, where the
 /// processor's virtualization has no timer. SDM 3A 11.5.4.
 ///
-/// Measures its rate first: this many counts, until the interrupt is requested. The current count is not read. Interrupts are off, and the
-/// caller lets the one of the measurement in.
+/// Measures the timer's rate first: it writes a count and waits for the request in IRR. The caller takes that interrupt.
 pub fn use_one_shot_timer() {
     const DIVIDE_BY_1: u64 = 0b1011;
     const COUNTS: u64 = 10_000;

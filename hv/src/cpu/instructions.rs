@@ -1,4 +1,4 @@
-//! The few instructions of the machine that the run loop needs beside VMX.
+//! Instructions of the machine that the run loop and both back ends share.
 #![expect(unsafe_code, reason = "RDTSC, MSR writes and DR6 have no safe form")]
 
 use core::arch::asm;

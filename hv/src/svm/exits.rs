@@ -48,8 +48,8 @@ pub extern "C" fn first_half<H: Handlers>(vcpu: *mut Vcpu) -> *mut Vcpu {
     }
 }
 
-/// Lengths of instructions, for processors that do not say where the next one begins (without NRIPS). CPUID, RDMSR and WRMSR have two
-/// bytes, VMMCALL three. A prefix that changes nothing is not counted there: such a guest goes on inside its own instruction.
+/// Lengths of instructions, for processors without NRIPS. CPUID, RDMSR and WRMSR have two bytes, VMMCALL and XSETBV three. A redundant
+/// prefix is not counted: RIP then points inside the guest's own instruction.
 const TWO_BYTES: u64 = 2;
 const THREE_BYTES: u64 = 3;
 
@@ -145,7 +145,7 @@ pub fn finish(vcpu: &mut Vcpu) -> Request {
     }
 }
 
-/// Reads an exit and deals with it. In each arm the exit is known, so that the compiler leaves of [`exit::decide`] what is about that one.
+/// Reads an exit and deals with it. In each arm the exit is a constant, so the compiler keeps only that arm of [`exit::decide`].
 #[inline(always)]
 fn read_and_deal(vcpu: &mut Vcpu) -> Request {
     guest::note_exit(vcpu);

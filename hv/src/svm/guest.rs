@@ -22,7 +22,7 @@ const EFER_LMA: u64 = 1 << 10;
 
 /// What the back end keeps in [`Vcpu::controls`]: the guest is in its NMI handler; it is about to leave it, at an IRET; it wants an NMI; it
 /// stands at a HLT.
-pub const IN_NMI: u32 = 1 << 0;
+const IN_NMI: u32 = 1 << 0;
 const AT_IRET: u32 = 1 << 1;
 const WANTS_NMI: u32 = 1 << 2;
 const AT_HLT: u32 = 1 << 3;
@@ -51,11 +51,11 @@ pub fn advance_to(vcpu: &mut Vcpu, next: u64) {
     }
 }
 
-/// As [`step_over`] the instruction of three bytes that the bench's yardstick executes.
+/// Steps over the CPUID of the bench's floor measurement.
 #[cfg(feature = "floor")]
 pub fn advance(vcpu: &mut Vcpu) {
-    const SHORTEST: u64 = 2;
-    step_over(vcpu, SHORTEST);
+    const CPUID_LENGTH: u64 = 2;
+    step_over(vcpu, CPUID_LENGTH);
 }
 
 fn single_step(vcpu: &mut Vcpu) {

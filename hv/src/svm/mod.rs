@@ -127,7 +127,7 @@ impl Backend for Svm {
     }
 
     fn exit_soon() {
-        // The NMI that says so waits for the entry, or was let in by `listen`, whose caller looks.
+        // The NMI itself is still pending, and exits at VMRUN. APM 2 15.17
     }
 
     fn forget_exit_soon(_: &mut Vcpu) {}

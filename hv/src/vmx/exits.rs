@@ -165,8 +165,8 @@ pub fn finish(vcpu: &mut Vcpu) -> Request {
     }
 }
 
-/// Reads an exit and deals with it. The exits that software takes most come first. In each arm the exit is known, so that the compiler
-/// leaves of [`exit::decide`] what is about that one.
+/// Reads an exit and deals with it, the most frequent exits first. In each arm the exit is a constant, so the compiler keeps only that arm
+/// of [`exit::decide`].
 #[inline(always)]
 fn read_and_deal(vcpu: &mut Vcpu) -> Request {
     let raw = reason_with_flags();

@@ -11,13 +11,15 @@ const CR0_PE: u64 = 1;
 const CR0_NW: u64 = 1 << 29;
 const CR0_CD: u64 = 1 << 30;
 /// CR0.PG.
-pub(super) const CR0_PG: u64 = 1 << 31;
+pub(crate) const CR0_PG: u64 = 1 << 31;
 /// The bits of CR0 that are defined. SDM 3A 2.5.
 const CR0_DEFINED: u64 = 0xE005_003F;
-const CR4_PAE: u64 = 1 << 5;
+/// CR4.PAE.
+pub(crate) const CR4_PAE: u64 = 1 << 5;
 const CR4_PCIDE: u64 = 1 << 17;
 const EFER_LME: u64 = 1 << 8;
-const EFER_LMA: u64 = 1 << 10;
+/// EFER.LMA.
+pub(crate) const EFER_LMA: u64 = 1 << 10;
 /// The process-context identifier in CR3. SDM 3A 4.10.1.
 const CR3_PCID: u64 = 0xFFF;
 
